@@ -1,0 +1,2 @@
+//! The wasmhook binary: configuration, wiring and commands.
+fn main() {}

@@ -1,0 +1,1 @@
+//! HTTP client of wasmhook: address rules, the exchange with a receiver, its classification.

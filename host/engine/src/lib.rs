@@ -1,0 +1,1 @@
+//! Loops of wasmhook: intake, dispatch, and the worker that leases, transforms, delivers and records.

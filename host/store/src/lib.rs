@@ -1,0 +1,1 @@
+//! Durable queue and records of wasmhook, on Redis and on an embedded SQLite file.
