@@ -1,0 +1,400 @@
+//! Events and their types.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use crate::error::{Context, Error, Result};
+use crate::ids::{EventId, TenantId};
+
+/// A dotted name in the catalog, such as `invoice.paid`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct EventType(Arc<str>);
+
+impl EventType {
+    /// The longest name, in characters.
+    pub const MAX_LEN: usize = 128;
+
+    /// Trims and checks a type name: 1 to 128 characters of `a-z A-Z 0-9 . _ -`. The wildcard `*`
+    /// is not a type.
+    pub fn new(text: impl AsRef<str>) -> Result<Self> {
+        let text = text.as_ref().trim();
+        let valid = !text.is_empty()
+            && text.len() <= Self::MAX_LEN
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+        if valid {
+            Ok(Self(Arc::from(text)))
+        } else {
+            Err(Error::event_field(
+                "type",
+                "expected 1 to 128 characters of a-z A-Z 0-9 . _ -",
+            ))
+        }
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for EventType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for EventType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl std::borrow::Borrow<str> for EventType {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for EventType {
+    type Error = Error;
+    fn try_from(text: String) -> Result<Self> {
+        Self::new(text)
+    }
+}
+
+impl From<EventType> for String {
+    fn from(event_type: EventType) -> Self {
+        event_type.0.as_ref().to_owned()
+    }
+}
+
+/// The JSON of an event, byte for byte as the producer pushed it. Its debug print shows the length
+/// only, because payloads are private to the tenant.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Payload(Bytes);
+
+impl Payload {
+    /// Checks that the bytes are one JSON value in UTF-8; keeps them untouched.
+    pub fn new(bytes: impl Into<Bytes>) -> Result<Self> {
+        let bytes = bytes.into();
+        let refused = |expected| Err(Error::event_field("payload", expected));
+        if bytes.is_empty() {
+            return refused("expected JSON, found nothing");
+        }
+        let Ok(text) = std::str::from_utf8(&bytes) else {
+            return refused("expected JSON in UTF-8");
+        };
+        match serde_json::from_str::<IgnoredAny>(text) {
+            Ok(_) => Ok(Self(bytes)),
+            Err(error) => Err(Error::event_field(
+                "payload",
+                // Position only: the parser's own message can quote what it found.
+                &format!(
+                    "expected valid JSON, which ends at line {} column {}",
+                    error.line(),
+                    error.column()
+                ),
+            )),
+        }
+    }
+
+    /// Takes bytes that were checked before, as a store does with what it kept.
+    pub fn from_stored(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes as pushed.
+    pub fn bytes(&self) -> &Bytes {
+        &self.0
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Never true for a checked payload.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Payload({} bytes)", self.0.len())
+    }
+}
+
+impl Serialize for Payload {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let raw: &RawValue = serde_json::from_slice(&self.0).map_err(serde::ser::Error::custom)?;
+        raw.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Payload {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        let text: Box<str> = raw.into();
+        Ok(Self(Bytes::from(text.into_string())))
+    }
+}
+
+/// An immutable fact that a producer pushed, normalised and well formed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// The producer's id, unique within the tenant.
+    pub id: EventId,
+    /// Whose event it is.
+    pub tenant_id: TenantId,
+    /// The event's type; whether it is allowed is the catalog's to say.
+    #[serde(rename = "type")]
+    pub event_type: EventType,
+    /// Any JSON value.
+    pub payload: Payload,
+    /// When it happened, in UTC; when it was accepted if the producer did not say.
+    pub occurred_at: Timestamp,
+}
+
+/// What a producer pushed, before any check. Also the JSON form of `POST /v1/events` and of one
+/// line of `wasmhook event push`.
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventDraft {
+    /// See [`Event::id`].
+    #[serde(default)]
+    pub id: String,
+    /// See [`Event::tenant_id`]. `tenant_id` is understood too.
+    #[serde(default, alias = "tenant_id")]
+    pub tenant: String,
+    /// See [`Event::event_type`].
+    #[serde(default, rename = "type")]
+    pub event_type: String,
+    /// JSON as text.
+    #[serde(default, deserialize_with = "raw_payload")]
+    pub payload: Bytes,
+    /// RFC 3339 time with an offset; missing means now.
+    #[serde(default)]
+    pub occurred_at: Option<String>,
+}
+
+impl fmt::Debug for EventDraft {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventDraft")
+            .field("id", &self.id)
+            .field("tenant", &self.tenant)
+            .field("event_type", &self.event_type)
+            .field("payload_bytes", &self.payload.len())
+            .field("occurred_at", &self.occurred_at)
+            .finish()
+    }
+}
+
+fn raw_payload<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+    let text: Box<str> = Box::<RawValue>::deserialize(deserializer)?.into();
+    Ok(Bytes::from(text.into_string()))
+}
+
+impl EventDraft {
+    /// Normalises and validates. `now` is the time an event without `occurred_at` gets;
+    /// `max_payload` is the largest payload accepted, in bytes.
+    pub fn accept(self, now: Timestamp, max_payload: usize) -> Result<Event> {
+        let tenant_id = TenantId::new(&self.tenant)?;
+        let event_type = EventType::new(&self.event_type)?;
+        let id = EventId::new(&self.id)?;
+        if self.payload.len() > max_payload {
+            return Err(Error::event_field(
+                "payload",
+                &format!(
+                    "expected at most {max_payload} bytes, found {}",
+                    self.payload.len()
+                ),
+            ));
+        }
+        let payload = Payload::new(self.payload)?;
+        let occurred_at = match self.occurred_at.as_deref().map(str::trim) {
+            None | Some("") => now,
+            Some(text) => text.parse().map_err(|_| {
+                Error::event_field(
+                    "occurred_at",
+                    "expected an RFC 3339 time with an offset, such as 2026-01-31T09:30:00Z",
+                )
+            })?,
+        };
+        Ok(Event {
+            id,
+            tenant_id,
+            event_type,
+            payload,
+            occurred_at,
+        })
+    }
+
+    /// Reads a draft from JSON. The error names the field or the position, never the content.
+    pub fn from_json(json: &[u8]) -> Result<Self> {
+        serde_json::from_slice(json).map_err(|error| Self::json_error(&error))
+    }
+
+    /// Turns a JSON error about a draft into one that names field or position and no content.
+    pub fn json_error(error: &serde_json::Error) -> Error {
+        let place = format!("line {} column {}", error.line(), error.column());
+        let words = match error.classify() {
+            serde_json::error::Category::Data => {
+                let text = error.to_string();
+                // `unknown field` is the one message worth passing on, for it names a key; the
+                // key is quoted only when it looks like a name and cannot be content.
+                let key = text
+                    .strip_prefix("unknown field `")
+                    .and_then(|rest| rest.split('`').next())
+                    .filter(|key| {
+                        key.len() <= 32
+                            && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+                    });
+                match key {
+                    Some(key) => format!(
+                        "unknown field `{key}` at {place}; expected id, tenant, type, payload, occurred_at"
+                    ),
+                    None => format!(
+                        "a field of the wrong type at {place}; expected texts for id, tenant, type, occurred_at and any JSON for payload"
+                    ),
+                }
+            }
+            _ => format!("expected a JSON object, which ends being one at {place}"),
+        };
+        Error::InvalidEvent(Context::words(words))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draft() -> EventDraft {
+        EventDraft {
+            id: " evt_1 ".into(),
+            tenant: " acme ".into(),
+            event_type: " invoice.paid ".into(),
+            payload: Bytes::from_static(b" { \"a\" : 1.0 } "),
+            occurred_at: None,
+        }
+    }
+
+    #[test]
+    fn ids_and_type_are_trimmed_and_the_payload_is_not() {
+        let event = draft().accept(Timestamp::UNIX_EPOCH, 1024).unwrap();
+        assert_eq!(
+            (event.id.as_str(), event.tenant_id.as_str()),
+            ("evt_1", "acme")
+        );
+        assert_eq!(event.event_type.as_str(), "invoice.paid");
+        assert_eq!(event.payload.bytes().as_ref(), b" { \"a\" : 1.0 } ");
+        assert_eq!(event.occurred_at, Timestamp::UNIX_EPOCH);
+    }
+
+    #[test]
+    fn occurred_at_is_normalised_to_utc() {
+        let event = EventDraft {
+            occurred_at: Some("2026-03-01T12:00:00+02:00".into()),
+            ..draft()
+        }
+        .accept(Timestamp::UNIX_EPOCH, 1024)
+        .unwrap();
+        assert_eq!(event.occurred_at.to_string(), "2026-03-01T10:00:00Z");
+    }
+
+    #[test]
+    fn each_missing_field_is_named() {
+        let cases: [(fn(&mut EventDraft), &str); 4] = [
+            (|d| d.id.clear(), "`id`"),
+            (|d| d.tenant.clear(), "`tenant`"),
+            (|d| d.event_type.clear(), "`type`"),
+            (|d| d.payload.clear(), "`payload`"),
+        ];
+        for (clear, field) in cases {
+            let mut draft = draft();
+            clear(&mut draft);
+            let error = draft.accept(Timestamp::UNIX_EPOCH, 1024).unwrap_err();
+            assert!(
+                error
+                    .to_string()
+                    .starts_with("invalid webhook event: field "),
+                "{error}"
+            );
+            assert!(error.to_string().contains(field), "{error}");
+        }
+    }
+
+    #[test]
+    fn bad_payloads_are_refused_without_being_quoted() {
+        for bad in [&b"{\"secret\": hunter2}"[..], b"{} {}", b"\"\xff\"", b"   "] {
+            let error = Payload::new(Bytes::copy_from_slice(bad))
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.starts_with("invalid webhook event: field `payload`"),
+                "{error}"
+            );
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_payload_above_the_limit_names_the_limit() {
+        let error = draft().accept(Timestamp::UNIX_EPOCH, 5).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "invalid webhook event: field `payload`: expected at most 5 bytes, found 15"
+        );
+    }
+
+    #[test]
+    fn the_wildcard_and_odd_characters_are_not_types() {
+        for bad in ["*", "", "a b", "a/b", "é", &"x".repeat(129)] {
+            assert!(EventType::new(bad).is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn json_errors_name_the_field_and_no_content() {
+        let error = EventDraft::from_json(br#"{"id":"1","tenent":"acme"}"#)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("unknown field `tenent`"), "{error}");
+        let error = EventDraft::from_json(br#"{"id":"hunter2","tenant":"#)
+            .unwrap_err()
+            .to_string();
+        assert!(!error.contains("hunter2"), "{error}");
+        let error = EventDraft::from_json(br#"{"id":["hunter2"]}"#)
+            .unwrap_err()
+            .to_string();
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn debug_prints_hold_no_payload() {
+        let event = EventDraft {
+            payload: Bytes::from_static(b"\"hunter2\""),
+            ..draft()
+        };
+        assert!(!format!("{event:?}").contains("hunter2"));
+        let event = event.accept(Timestamp::UNIX_EPOCH, 1024).unwrap();
+        assert!(!format!("{event:?}").contains("hunter2"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_payload_keeps_every_byte(text in "[ \n]{0,3}(\"[a-z]{0,8}\"|[1-9][0-9]{0,30}|\\[1, 2\\.50\\])[ \n]{0,3}") {
+            let payload = Payload::new(text.clone().into_bytes()).unwrap();
+            proptest::prop_assert_eq!(payload.bytes().as_ref(), text.as_bytes());
+        }
+    }
+}
