@@ -1,1 +1,50 @@
 //! Runs the WebAssembly components of tenants: loading, compiling, caching, limits, hot reload, calls.
+//!
+//! [`PluginHost`] keeps the plugins of a tenants folder loaded; [`PluginHost::tenant`] gives the ones
+//! that serve a tenant at this moment; [`Plugin::transform`] and [`Plugin::resolve`] call them, within
+//! the [`Limits`]. A file that cannot serve leaves the last good version in its place, and
+//! [`PluginHost::status`] says why.
+//!
+//! What a guest logs goes to the tracing target `wasmhook::plugin_log`, and only with
+//! [`PluginHostConfig::guest_logs`] switched on: the words are the tenant's. What it prints is
+//! swallowed, and no error holds anything that it wrote, except [`Fault::Guest`].
+//!
+//! This is the one place where wasmtime is known.
+
+#![deny(unsafe_code)]
+
+mod bindings;
+mod cache;
+mod call;
+mod component;
+mod config;
+mod engine;
+mod error;
+mod folder;
+mod host;
+mod instance;
+mod limits;
+mod loader;
+mod manifest;
+mod meter;
+mod plugin;
+mod registry;
+mod state;
+mod status;
+mod text;
+mod types;
+
+pub use component::{CONTRACT_VERSION, Import, Outline};
+pub use config::{PluginHostConfig, Reuse};
+pub use error::{Fault, LoadError, PluginError, RuntimeError};
+pub use host::PluginHost;
+pub use limits::{Limits, LowerLimits};
+pub use loader::CheckReport;
+pub use manifest::{FailurePolicy, Manifest};
+pub use plugin::Plugin;
+pub use registry::{TenantPlugins, Unready};
+pub use status::{PluginStatus, RescanReport, ServingState};
+pub use types::{
+    Call, CallResult, Choice, Digest, EndpointView, EventView, Exports, Mode, NewEndpoint, Request,
+    Resolution, Verdict,
+};

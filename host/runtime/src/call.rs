@@ -1,0 +1,345 @@
+//! One call of a plugin, from the permit to the answer.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use wasmtime::{PoolConcurrencyLimitError, Trap};
+
+use crate::bindings::{resolve, transform, types};
+use crate::error::{Fault, PluginError};
+use crate::instance::{Instance, Metered, RESOLVE, TRANSFORM, WrongSignature};
+use crate::limits::Limits;
+use crate::meter::Meter;
+use crate::plugin::Plugin;
+use crate::state::Denied;
+use crate::text;
+use crate::types::{
+    Call, CallResult, Choice, EndpointView, EventView, Mode, NewEndpoint, Request, Resolution,
+    Verdict,
+};
+
+/// Characters kept of what a guest says about itself.
+const MESSAGE: usize = 200;
+
+/// What to ask of a guest.
+#[derive(Clone, Copy)]
+enum Question<'a> {
+    /// Nothing: only start.
+    Start,
+    Transform(&'a EventView<'a>, &'a EndpointView<'a>),
+    Resolve(&'a EventView<'a>, &'a [EndpointView<'a>]),
+}
+
+/// What it says, in the generated types.
+enum Answer {
+    Started,
+    Transform(Result<transform::Verdict, types::Failure>),
+    Resolve(Result<resolve::Resolution, types::Failure>),
+}
+
+impl Plugin {
+    /// Ask what to send to an endpoint.
+    pub async fn transform(
+        &self,
+        event: &EventView<'_>,
+        endpoint: &EndpointView<'_>,
+    ) -> CallResult<Verdict> {
+        self.ask(
+            Question::Transform(event, endpoint),
+            |answer, limits| match answer {
+                Answer::Transform(answer) => {
+                    verdict(answer.map_err(|failure| guest_fault(&failure))?, limits)
+                }
+                _ => Err(NO_TRANSFORM),
+            },
+        )
+        .await
+    }
+
+    /// Ask which endpoints an event goes to, beside or instead of those subscribed.
+    pub async fn resolve(
+        &self,
+        event: &EventView<'_>,
+        subscribed: &[EndpointView<'_>],
+    ) -> CallResult<Resolution> {
+        self.ask(
+            Question::Resolve(event, subscribed),
+            |answer, limits| match answer {
+                Answer::Resolve(answer) => {
+                    resolution(answer.map_err(|failure| guest_fault(&failure))?, limits)
+                }
+                _ => Err(NO_RESOLVE),
+            },
+        )
+        .await
+    }
+
+    /// Start an instance and ask it nothing.
+    pub(crate) async fn try_start(&self) -> Result<(), Fault> {
+        self.run(Question::Start).await.0.map(drop)
+    }
+
+    async fn ask<T>(
+        &self,
+        question: Question<'_>,
+        read: impl FnOnce(Answer, &Limits) -> Result<T, Fault>,
+    ) -> CallResult<T> {
+        let (answer, cpu) = self.run(question).await;
+        let value = answer.and_then(|answer| read(answer, &self.limits));
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        match value {
+            Ok(value) => Ok(Call {
+                value,
+                digest: self.digest(),
+                cpu,
+            }),
+            Err(fault) => {
+                self.errors.fetch_add(1, Ordering::Relaxed);
+                let plugin = Arc::clone(&self.name);
+                Err(PluginError {
+                    plugin,
+                    digest: self.digest(),
+                    cpu,
+                    fault,
+                })
+            }
+        }
+    }
+
+    /// Run a question on an instance, within every limit.
+    async fn run(&self, question: Question<'_>) -> (Result<Answer, Fault>, Duration) {
+        let wall = self.limits.wall_time();
+        let permits = async {
+            let own = self.concurrency.acquire().await;
+            (own, Semaphore::acquire(&self.shared.calls).await)
+        };
+        // Held until the call ends.
+        let Ok((Ok(_own), Ok(_shared))) = timeout(wall, permits).await else {
+            return (Err(Fault::Exhausted), Duration::ZERO);
+        };
+        let _ticking = self.shared.clock.keep_running();
+        let Metered { instance, meter } =
+            self.idle.take(self.reuse).unwrap_or_else(|| self.fresh());
+        meter.restart(self.limits.cpu_time());
+        let call = meter.measure(self.run_on(instance, question, &meter));
+        let Ok(answer) = timeout(wall, call).await else {
+            let limit_ms = self.limits.wall_time_ms;
+            return (Err(Fault::WallTime { limit_ms }), meter.spent());
+        };
+        (answer, meter.spent())
+    }
+
+    /// Owns the instance: what is not put back at the end is gone.
+    async fn run_on(
+        &self,
+        mut instance: Instance,
+        question: Question<'_>,
+        meter: &Arc<Meter>,
+    ) -> Result<Answer, Fault> {
+        instance.begin_call(&self.limits);
+        match self.put(&mut instance, question).await {
+            Ok(answer) => {
+                let kept = Metered {
+                    instance,
+                    meter: Arc::clone(meter),
+                };
+                self.idle.put(kept, &self.shared, self.reuse);
+                Ok(answer)
+            }
+            Err(error) => {
+                let denied = instance.store.data().budget.denied();
+                Err(fault(&error, meter, denied, &self.limits))
+            }
+        }
+    }
+
+    /// Put the question to the guest.
+    async fn put(
+        &self,
+        instance: &mut Instance,
+        question: Question<'_>,
+    ) -> wasmtime::Result<Answer> {
+        let guest = instance.guest(&self.code.linked).await?;
+        let store = &mut instance.store;
+        Ok(match (question, guest.transform, guest.resolve) {
+            (Question::Transform(event, endpoint), Some(guest), _) => Answer::Transform(
+                guest
+                    .call_transform(store, event_of(event), endpoint_of(endpoint))
+                    .await?,
+            ),
+            (Question::Resolve(event, subscribed), _, Some(guest)) => {
+                let subscribed: Vec<types::Endpoint<'_>> =
+                    subscribed.iter().map(endpoint_of).collect();
+                Answer::Resolve(
+                    guest
+                        .call_resolve(store, event_of(event), &subscribed)
+                        .await?,
+                )
+            }
+            _ => Answer::Started,
+        })
+    }
+}
+
+const NO_TRANSFORM: Fault = Fault::NotExported {
+    interface: TRANSFORM,
+};
+const NO_RESOLVE: Fault = Fault::NotExported { interface: RESOLVE };
+
+fn event_of<'a>(event: &EventView<'a>) -> types::Event<'a> {
+    types::Event {
+        id: event.id,
+        tenant: event.tenant,
+        event_type: event.event_type,
+        occurred_at: event.occurred_at,
+        payload: event.payload,
+    }
+}
+
+fn endpoint_of<'a>(endpoint: &EndpointView<'a>) -> types::Endpoint<'a> {
+    types::Endpoint {
+        id: endpoint.id,
+        url: endpoint.url,
+    }
+}
+
+fn verdict(verdict: transform::Verdict, limits: &Limits) -> Result<Verdict, Fault> {
+    let request = match verdict {
+        transform::Verdict::Skip(reason) => {
+            return Ok(Verdict::Skip(text::printable(&reason, MESSAGE)));
+        }
+        transform::Verdict::Deliver(request) => request,
+    };
+    if request.body.len() > limits.output_bytes {
+        return Err(Fault::OutputTooLarge {
+            limit_bytes: limits.output_bytes,
+        });
+    }
+    check_headers(&request.headers, limits)?;
+    Ok(Verdict::Deliver(Request {
+        body: Bytes::from(request.body),
+        content_type: request.content_type,
+        headers: request.headers,
+    }))
+}
+
+fn resolution(resolution: resolve::Resolution, limits: &Limits) -> Result<Resolution, Fault> {
+    if resolution.choices.len() > limits.choices {
+        return Err(Fault::TooManyChoices {
+            limit: limits.choices,
+        });
+    }
+    let mode = match resolution.mode {
+        resolve::Mode::Add => Mode::Add,
+        resolve::Mode::Replace => Mode::Replace,
+    };
+    let choices = resolution.choices.into_iter().map(|choice| match choice {
+        resolve::Choice::Registered(id) => Ok(Choice::Registered(id)),
+        resolve::Choice::New(endpoint) => {
+            check_headers(&endpoint.headers, limits)?;
+            Ok(Choice::New(NewEndpoint {
+                url: endpoint.url,
+                secret: endpoint.secret,
+                headers: endpoint.headers,
+                ordering_key: endpoint.ordering_key,
+            }))
+        }
+    });
+    Ok(Resolution {
+        mode,
+        choices: choices.collect::<Result<_, Fault>>()?,
+    })
+}
+
+fn check_headers(headers: &[(String, String)], limits: &Limits) -> Result<(), Fault> {
+    if headers.len() > limits.headers {
+        return Err(Fault::TooManyHeaders {
+            limit: limits.headers,
+        });
+    }
+    Ok(())
+}
+
+fn guest_fault(failure: &types::Failure) -> Fault {
+    let message = text::printable(&failure.message, MESSAGE);
+    Fault::Guest {
+        retryable: failure.retryable,
+        message,
+    }
+}
+
+/// The class of what went wrong; the error's own text is never passed on.
+fn fault(error: &wasmtime::Error, meter: &Meter, denied: Option<Denied>, limits: &Limits) -> Fault {
+    if meter.was_stopped() {
+        return Fault::CpuTime {
+            limit_ms: limits.cpu_time_ms,
+        };
+    }
+    if let Some(WrongSignature(interface)) = error.downcast_ref() {
+        return Fault::Signature { interface };
+    }
+    if error.downcast_ref::<PoolConcurrencyLimitError>().is_some() {
+        return Fault::Exhausted;
+    }
+    match denied {
+        Some(Denied::Memory) => {
+            return Fault::Memory {
+                limit_bytes: limits.memory_bytes,
+            };
+        }
+        Some(Denied::TableElements) => {
+            return Fault::Resources {
+                what: "table elements",
+            };
+        }
+        None => {}
+    }
+    if error.downcast_ref::<wasmtime_wasi::I32Exit>().is_some() {
+        return Fault::Trap {
+            class: "it ended its own process",
+        };
+    }
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::StackOverflow) => Fault::Stack,
+        Some(trap) => Fault::Trap {
+            class: class_of(*trap),
+        },
+        None => fault_of_text(&format!("{error:#}"), limits),
+    }
+}
+
+/// For the few errors that wasmtime has no public type for; a test holds each.
+fn fault_of_text(text: &str, limits: &Limits) -> Fault {
+    if text.contains("fuel allocated for hostcalls") {
+        Fault::OutputTooLarge {
+            limit_bytes: limits.output_bytes,
+        }
+    } else if text.contains("instance count too high") {
+        Fault::Resources { what: "instances" }
+    } else if text.contains("table count too high") {
+        Fault::Resources { what: "tables" }
+    } else if text.contains("memory count too high") {
+        Fault::Resources { what: "memories" }
+    } else {
+        Fault::Trap {
+            class: "it broke a rule of the component model",
+        }
+    }
+}
+
+fn class_of(trap: Trap) -> &'static str {
+    match trap {
+        Trap::UnreachableCodeReached => "unreachable code, such as a panic or an abort",
+        Trap::MemoryOutOfBounds => "memory access out of bounds",
+        Trap::TableOutOfBounds | Trap::IndirectCallToNull | Trap::BadSignature => {
+            "a call through a bad pointer"
+        }
+        Trap::IntegerDivisionByZero => "division by zero",
+        Trap::IntegerOverflow | Trap::BadConversionToInteger => "a number out of range",
+        _ => "a rule of WebAssembly broken",
+    }
+}

@@ -1,0 +1,251 @@
+//! What can go wrong: at start, while a plugin is loaded, and during a call.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::types::Digest;
+
+/// Why the host of plugins could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RuntimeError {
+    /// The engine refused its settings, most often because the machine grants too little address space.
+    #[error("cannot set up the WebAssembly engine: {0}")]
+    Engine(String),
+    /// The cache folder cannot be used as it is.
+    #[error("cannot keep compiled plugins in {path}: {reason}")]
+    Cache {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The operating system gave no thread.
+    #[error("cannot start the plugin clock: {0}")]
+    Thread(std::io::Error),
+}
+
+/// Why a plugin's file was refused. Each displays as one sentence that names what to look at; the
+/// file itself is named by whoever reports it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The file, or the way to it, cannot be read.
+    #[error("the file cannot be read: {0}")]
+    Unreadable(String),
+    /// The file is a link to a place outside its tenant's plugin folder.
+    #[error("the file is a link that leads out of the plugin folder")]
+    OutsideFolder,
+    /// The file is larger than the limit.
+    #[error("the file is too large: more than {limit} bytes")]
+    TooLarge {
+        /// The most bytes allowed.
+        limit: usize,
+    },
+    /// The file does not begin as WebAssembly does.
+    #[error("the file is not WebAssembly")]
+    NotWasm,
+    /// The file ends too early, as one does while it is being copied.
+    #[error("the file is incomplete: it ends in the middle, after {bytes} bytes")]
+    Truncated {
+        /// The bytes there are.
+        bytes: usize,
+    },
+    /// A core module was given where a component belongs.
+    #[error(
+        "the file is a core module, not a component; build it for wasm32-wasip2 or wrap it with wasm-tools component new"
+    )]
+    CoreModule,
+    /// The bytes are not a valid component.
+    #[error("the file is not a valid component: {0}")]
+    Invalid(String),
+    /// The component needs something that plugins are not given.
+    #[error("the component imports {import}, which plugins are not granted")]
+    ImportNotGranted {
+        /// The full name of the import.
+        import: String,
+    },
+    /// The component was built for another version of the contract.
+    #[error("the component {verb} {found}, this host serves {served}")]
+    ContractVersion {
+        /// `exports` or `imports`.
+        verb: &'static str,
+        /// The name with the version that the component has.
+        found: String,
+        /// The version of this host.
+        served: &'static str,
+    },
+    /// The component exports nothing that the host could call.
+    #[error(
+        "the component exports neither wasmhook:plugin/transform@0.1.0 nor wasmhook:plugin/resolve@0.1.0"
+    )]
+    NoExport,
+    /// An exported interface has the right name, and not the right functions or types.
+    #[error("the component's {interface} does not have the functions and types of the contract")]
+    Signature {
+        /// The interface.
+        interface: &'static str,
+    },
+    /// Something that is imported does not exist as the component expects it.
+    #[error("the component cannot be linked: {0}")]
+    Link(String),
+    /// Starting an instance failed.
+    #[error("the component does not start: {0}")]
+    Start(Fault),
+    /// The compiler gave up.
+    #[error("the component cannot be compiled: {0}")]
+    Compile(String),
+    /// The manifest is wrong.
+    #[error("{file} is not a valid manifest: {reason}")]
+    Manifest {
+        /// The file's name.
+        file: String,
+        /// Which line and key, and what is wrong.
+        reason: String,
+    },
+    /// The tenant has a resolver already.
+    #[error(
+        "{first} chooses this tenant's endpoints already, and one plugin does; remove one of the two"
+    )]
+    SecondResolver {
+        /// The plugin that resolves.
+        first: String,
+    },
+}
+
+impl LoadError {
+    /// Whether the same bytes may be accepted at another time.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreadable(_) | Self::Start(Fault::Exhausted | Fault::WallTime { .. })
+        )
+    }
+}
+
+/// A call that gave no answer.
+///
+/// Displays the plugin and the class of the failure: never what a guest wrote, printed or was given,
+/// with the one exception of [`Fault::Guest`], which is the guest's own message to its tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluginError {
+    /// The plugin's name.
+    pub plugin: Arc<str>,
+    /// The version that failed.
+    pub digest: Digest,
+    /// Processor time spent for the guest all the same.
+    pub cpu: Duration,
+    /// What happened.
+    pub fault: Fault,
+}
+
+impl fmt::Display for PluginError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "plugin {}: {}", self.plugin, self.fault)
+    }
+}
+
+impl std::error::Error for PluginError {}
+
+/// Why a call gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The guest answered that it failed.
+    #[error("failed: {message}")]
+    Guest {
+        /// Whether the guest says that the same call may succeed later.
+        retryable: bool,
+        /// The guest's words: printable, at most 200 characters.
+        message: String,
+    },
+    /// The guest used up its processor time.
+    #[error("used more than {limit_ms} ms of processor time")]
+    CpuTime {
+        /// The limit.
+        limit_ms: u64,
+    },
+    /// The call took too long, whatever it waited for.
+    #[error("took longer than {limit_ms} ms")]
+    WallTime {
+        /// The limit.
+        limit_ms: u64,
+    },
+    /// The guest needed more memory than it may have.
+    #[error("needed more than {limit_bytes} bytes of memory")]
+    Memory {
+        /// The limit.
+        limit_bytes: usize,
+    },
+    /// The guest needed more table elements, tables, memories or instances than it may have.
+    #[error("needed more {what} than allowed")]
+    Resources {
+        /// What there was not enough of.
+        what: &'static str,
+    },
+    /// The guest's calls were nested too deep.
+    #[error("exhausted its call stack")]
+    Stack,
+    /// The guest handed over more bytes than it may.
+    #[error("returned more than {limit_bytes} bytes")]
+    OutputTooLarge {
+        /// The limit.
+        limit_bytes: usize,
+    },
+    /// The guest gave more headers than it may.
+    #[error("returned more than {limit} headers")]
+    TooManyHeaders {
+        /// The limit.
+        limit: usize,
+    },
+    /// The guest chose more endpoints than it may.
+    #[error("chose more than {limit} endpoints")]
+    TooManyChoices {
+        /// The limit.
+        limit: usize,
+    },
+    /// The guest trapped.
+    #[error("trapped: {class}")]
+    Trap {
+        /// The class of the trap.
+        class: &'static str,
+    },
+    /// An exported interface has other functions or types than the contract's.
+    #[error("exports {interface} with other functions or types than the contract's")]
+    Signature {
+        /// The interface.
+        interface: &'static str,
+    },
+    /// The host is running as many calls as it may; nothing was run.
+    #[error("was not run, because too many calls are running")]
+    Exhausted,
+    /// The plugin does not export what was called; nothing was run.
+    #[error("does not export {interface}")]
+    NotExported {
+        /// The interface.
+        interface: &'static str,
+    },
+}
+
+impl Fault {
+    /// A short word for metrics and records: `guest`, `cpu-time`, `trap`, and so on.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::Guest { .. } => "guest",
+            Self::CpuTime { .. } => "cpu-time",
+            Self::WallTime { .. } => "wall-time",
+            Self::Memory { .. } => "memory",
+            Self::Resources { .. } => "resources",
+            Self::Stack => "stack",
+            Self::OutputTooLarge { .. } => "output-too-large",
+            Self::TooManyHeaders { .. } => "too-many-headers",
+            Self::TooManyChoices { .. } => "too-many-choices",
+            Self::Trap { .. } => "trap",
+            Self::Signature { .. } => "signature",
+            Self::Exhausted => "exhausted",
+            Self::NotExported { .. } => "not-exported",
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! What lies in the tenants folder: which plugins there are, whether they changed, and their bytes.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::OFlags;
+
+use crate::error::LoadError;
+
+/// A change within this time of a look could be followed by another that leaves the same time stamp
+/// and size, so such a file is read again at the next look.
+const SETTLED: Duration = Duration::from_secs(2);
+/// Longest name of a tenant or a plugin.
+const LONGEST_NAME: usize = 128;
+
+/// A plugin by tenant and name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Key {
+    pub(crate) tenant: Arc<str>,
+    pub(crate) name: Arc<str>,
+}
+
+/// Tells whether files changed without reading them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    component: Option<FileStamp>,
+    manifest: Option<FileStamp>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileStamp {
+    bytes: u64,
+    inode: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// Whether an equal stamp at a later look proves equal content.
+    pub(crate) fn is_settled(&self, now: SystemTime) -> bool {
+        let now = now
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let settled = |file: &FileStamp| {
+            let changed = u64::try_from(file.changed.0.max(file.modified.0)).unwrap_or_default();
+            now.saturating_sub(Duration::from_secs(changed)) > SETTLED
+        };
+        self.component.iter().chain(&self.manifest).all(settled)
+    }
+}
+
+/// What a look into the folder found.
+#[derive(Debug, Default)]
+pub(crate) struct Scan {
+    pub(crate) plugins: BTreeMap<Key, Stamp>,
+    /// Tenants whose folder could not be read, whose plugins stay as they are.
+    pub(crate) unreadable: Vec<Arc<str>>,
+    /// What is wrong in the folder itself, in sentences.
+    pub(crate) problems: Vec<String>,
+}
+
+/// The content of a plugin's files.
+pub(crate) struct Content {
+    pub(crate) component: Vec<u8>,
+    pub(crate) manifest: Option<Vec<u8>>,
+}
+
+/// Look at every tenant's plugins.
+pub(crate) fn scan(tenants: &Path) -> io::Result<Scan> {
+    let mut scan = Scan::default();
+    for entry in fs::read_dir(tenants)? {
+        let entry = entry?;
+        if !entry.file_type()?.is_dir() {
+            continue;
+        }
+        let name = entry.file_name();
+        if let Some(name) = name.to_str().filter(|name| is_name(name)) {
+            scan_tenant(&mut scan, tenants, &Arc::from(name));
+        } else {
+            let name = crate::text::printable(&name.to_string_lossy(), LONGEST_NAME);
+            scan.problems.push(format!(
+                "tenant folder {name} is ignored: its name has to be 1 to 128 letters, digits, dots, dashes and underscores, and not begin with a dot"
+            ));
+        }
+    }
+    Ok(scan)
+}
+
+fn scan_tenant(scan: &mut Scan, tenants: &Path, tenant: &Arc<str>) {
+    let folder = plugins_folder(tenants, tenant);
+    let entries = match fs::read_dir(&folder).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+        Err(error) => {
+            scan.problems.push(format!(
+                "the plugins of tenant {tenant} cannot be read: {error}"
+            ));
+            scan.unreadable.push(Arc::clone(tenant));
+            return;
+        }
+    };
+    for entry in entries {
+        let file = entry.file_name();
+        let Some(name) = file.to_str().and_then(|file| file.strip_suffix(".wasm")) else {
+            continue;
+        };
+        if !is_name(name) {
+            continue;
+        }
+        let key = Key {
+            tenant: Arc::clone(tenant),
+            name: Arc::from(name),
+        };
+        let stamp = Stamp {
+            component: stamp(&folder.join(format!("{name}.wasm"))),
+            manifest: stamp(&folder.join(format!("{name}.toml"))),
+        };
+        scan.plugins.insert(key, stamp);
+    }
+}
+
+/// Read a plugin's files, each once.
+pub(crate) fn read(
+    tenants: &Path,
+    key: &Key,
+    component_bytes: usize,
+    manifest_bytes: usize,
+) -> Result<Content, LoadError> {
+    let folder = plugins_folder(tenants, &key.tenant);
+    let component = read_file(&folder, &format!("{}.wasm", key.name), component_bytes)?
+        .ok_or_else(|| LoadError::Unreadable("it is gone".to_owned()))?;
+    let file = format!("{}.toml", key.name);
+    let manifest =
+        read_file(&folder, &file, manifest_bytes).map_err(|error| LoadError::Manifest {
+            file,
+            reason: error.to_string(),
+        })?;
+    Ok(Content {
+        component,
+        manifest,
+    })
+}
+
+/// Reads a file whose true place is in `folder`, which must itself be where its path says.
+fn read_file(folder: &Path, file: &str, limit: usize) -> Result<Option<Vec<u8>>, LoadError> {
+    let unreadable = |error: io::Error| LoadError::Unreadable(error.to_string());
+    let path = match folder.join(file).canonicalize() {
+        Ok(path) => path,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unreadable(error)),
+    };
+    if !path.starts_with(true_folder(folder).map_err(unreadable)?) {
+        return Err(LoadError::OutsideFolder);
+    }
+    // Neither follow what became a link since, nor wait for what is no file.
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
+    let flags = i32::try_from(flags).unwrap_or_default();
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(&path)
+        .map_err(unreadable)?;
+    if !file.metadata().map_err(unreadable)?.is_file() {
+        return Err(LoadError::Unreadable("it is not a regular file".to_owned()));
+    }
+    read_bounded(&file, limit).map(Some)
+}
+
+/// Read a file of at most `limit` bytes.
+pub(crate) fn read_bounded(file: &File, limit: usize) -> Result<Vec<u8>, LoadError> {
+    let mut bytes = Vec::new();
+    file.take(limit as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| LoadError::Unreadable(error.to_string()))?;
+    if bytes.len() > limit {
+        Err(LoadError::TooLarge { limit })
+    } else {
+        Ok(bytes)
+    }
+}
+
+/// `<tenants>/<tenant>/plugins`, with links in the part above the tenant followed and none below it.
+fn true_folder(folder: &Path) -> io::Result<PathBuf> {
+    let (Some(tenant), Some(tenants)) = (
+        folder.parent().and_then(Path::file_name),
+        folder.ancestors().nth(2),
+    ) else {
+        return folder.canonicalize();
+    };
+    Ok(plugins_folder(
+        &tenants.canonicalize()?,
+        &tenant.to_string_lossy(),
+    ))
+}
+
+fn plugins_folder(tenants: &Path, tenant: &str) -> PathBuf {
+    tenants.join(tenant).join("plugins")
+}
+
+fn stamp(path: &Path) -> Option<FileStamp> {
+    let metadata = fs::metadata(path).ok()?;
+    Some(FileStamp {
+        bytes: metadata.len(),
+        inode: metadata.ino(),
+        modified: (metadata.mtime(), metadata.mtime_nsec()),
+        changed: (metadata.ctime(), metadata.ctime_nsec()),
+    })
+}
+
+fn is_name(name: &str) -> bool {
+    (1..=LONGEST_NAME).contains(&name.len())
+        && !name.starts_with('.')
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}

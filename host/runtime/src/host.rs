@@ -1,0 +1,174 @@
+//! The front: a folder of plugins, kept loaded.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::{Mutex, watch};
+use tokio::task::spawn_blocking;
+
+use crate::config::PluginHostConfig;
+use crate::engine::Shared;
+use crate::error::{LoadError, RuntimeError};
+use crate::folder;
+use crate::loader::{CheckReport, Loader};
+use crate::registry::{Registry, Task, TenantPlugins};
+use crate::status::{PluginStatus, RescanReport};
+
+/// Loads the plugins of all tenants from their folder and keeps them loaded.
+///
+/// Call [`rescan`](Self::rescan) at start, whenever the folder may have changed, and every few
+/// seconds at any rate, as it also ends instances that have waited too long for a next call.
+pub struct PluginHost {
+    inner: Arc<Inner>,
+    /// Looks follow one another.
+    rescans: Mutex<()>,
+}
+
+struct Inner {
+    loader: Arc<Loader>,
+    registry: Registry,
+    /// Loads under way.
+    loading: watch::Sender<usize>,
+}
+
+/// What a load reports first.
+enum Progress {
+    Loaded,
+    Unchanged,
+    Refused,
+    Compiling,
+}
+
+impl PluginHost {
+    /// Set up the engine. No plugin is loaded yet.
+    pub fn new(config: PluginHostConfig) -> Result<Self, RuntimeError> {
+        let shared = Arc::new(Shared::new(config)?);
+        let inner = Inner {
+            loader: Arc::new(Loader::new(shared)?),
+            registry: Registry::new(),
+            loading: watch::Sender::new(0),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+            rescans: Mutex::new(()),
+        })
+    }
+
+    /// Compare the folder with what is loaded, and load, replace and unload what changed.
+    ///
+    /// Returns when everything is done that needs no compiler. What does goes on in the background and
+    /// takes over when it is ready; until then the version before it serves. Needs a Tokio runtime.
+    pub async fn rescan(&self) -> RescanReport {
+        let _only_one = self.rescans.lock().await;
+        let folder = self.inner.loader.shared.config.tenants_dir.clone();
+        let (problem, scan) = match spawn_blocking(move || folder::scan(&folder)).await {
+            Ok(Ok(scan)) => (None, scan),
+            Ok(Err(error)) => (Some(error.to_string()), folder::Scan::default()),
+            Err(error) => (Some(error.to_string()), folder::Scan::default()),
+        };
+        if let Some(problem) = problem {
+            // A folder that cannot be seen says nothing about the plugins in it.
+            let problem = format!("the tenants folder cannot be read: {problem}");
+            return RescanReport {
+                problems: vec![problem],
+                ..RescanReport::default()
+            };
+        }
+        let (tasks, unloaded) = self.inner.registry.take_up(&scan, SystemTime::now());
+        let mut report = RescanReport {
+            unloaded,
+            problems: scan.problems,
+            ..RescanReport::default()
+        };
+        let (progress, mut reported) = unbounded_channel();
+        for task in tasks {
+            let under_way = UnderWay::begin(Arc::clone(&self.inner));
+            tokio::spawn(under_way.load(task, progress.clone()));
+        }
+        drop(progress);
+        while let Some(progress) = reported.recv().await {
+            match progress {
+                Progress::Loaded => report.loaded += 1,
+                Progress::Refused => report.refused += 1,
+                Progress::Compiling => report.compiling += 1,
+                Progress::Unchanged => {}
+            }
+        }
+        for plugin in self.inner.registry.serving() {
+            plugin.idle.sweep(plugin.reuse);
+        }
+        report
+    }
+
+    /// Wait until nothing is being loaded or compiled.
+    pub async fn settled(&self) {
+        // The sender lives as long as `self`, so waiting cannot fail.
+        let _ = self
+            .inner
+            .loading
+            .subscribe()
+            .wait_for(|loading| *loading == 0)
+            .await;
+    }
+
+    /// The plugins of a tenant, as they are now. Whoever holds the answer keeps these versions.
+    pub fn tenant(&self, tenant: &str) -> Arc<TenantPlugins> {
+        self.inner.registry.tenant(tenant)
+    }
+
+    /// Every plugin file, by tenant and name.
+    pub fn status(&self) -> Vec<PluginStatus> {
+        self.inner.registry.status()
+    }
+
+    /// Judge a component's file, with the manifest beside it, as if it were given to a tenant. Fails
+    /// when the bytes are no component that could be described; a component that can be described and
+    /// would be refused says so in its report. Needs a Tokio runtime.
+    pub async fn check(&self, path: &Path) -> Result<CheckReport, LoadError> {
+        self.inner.loader.check(path).await
+    }
+}
+
+/// Counts a load as long as it is under way, however it ends.
+struct UnderWay(Arc<Inner>);
+
+impl UnderWay {
+    fn begin(inner: Arc<Inner>) -> Self {
+        inner.loading.send_modify(|loading| *loading += 1);
+        Self(inner)
+    }
+
+    async fn load(self, task: Task, progress: UnboundedSender<Progress>) {
+        let inner = &self.0;
+        let mut progress = Some(progress);
+        let loaded = inner
+            .loader
+            .load(&task.key, task.known, |manifest, exports| {
+                inner.registry.compiling(&task, manifest, exports);
+                report(&mut progress, Progress::Compiling);
+            })
+            .await;
+        let finished = match inner.registry.finish(&task, loaded) {
+            Ok(true) => Progress::Loaded,
+            Ok(false) => Progress::Unchanged,
+            Err(_) => Progress::Refused,
+        };
+        report(&mut progress, finished);
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.loading.send_modify(|loading| *loading -= 1);
+    }
+}
+
+/// Reports once; whoever waits for the report does not wait for what comes after it.
+fn report(progress: &mut Option<UnboundedSender<Progress>>, what: Progress) {
+    if let Some(progress) = progress.take() {
+        // No one listens any more if the look was given up.
+        let _ = progress.send(what);
+    }
+}

@@ -1,0 +1,187 @@
+//! One running instance of a plugin, and the ones kept for the next call.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use wasmtime::component::InstancePre;
+use wasmtime::{Store, UpdateDeadline};
+
+use crate::bindings::{resolve, transform};
+use crate::config::Reuse;
+use crate::engine::{IdleRoom, PAGE, Shared};
+use crate::limits::Limits;
+use crate::meter::Meter;
+use crate::state::State;
+
+/// Ticks of the clock between two looks at a running guest.
+const LOOK_EVERY: u64 = 1;
+
+/// The exported interfaces' names.
+pub(crate) const TRANSFORM: &str = "wasmhook:plugin/transform@0.1.0";
+pub(crate) const RESOLVE: &str = "wasmhook:plugin/resolve@0.1.0";
+
+/// Says in an error's chain that an interface has other types than the contract's.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("{0} has other functions or types than the contract's")]
+pub(crate) struct WrongSignature(pub(crate) &'static str);
+
+/// What is instantiated: shared by all tenants that have the same bytes, as it holds nothing of theirs.
+pub(crate) struct Linked {
+    pub(crate) pre: InstancePre<State>,
+    pub(crate) transform: Option<transform::GuestIndices>,
+    pub(crate) resolve: Option<resolve::GuestIndices>,
+}
+
+/// A store prepared for one plugin, before or after its component was started in it.
+pub(crate) struct Instance {
+    pub(crate) store: Store<State>,
+    pub(crate) guest: Option<Guest>,
+    born: Instant,
+    calls: u32,
+    room: Option<IdleRoom>,
+}
+
+/// The functions of a started component.
+#[derive(Clone)]
+pub(crate) struct Guest {
+    pub(crate) transform: Option<transform::Guest>,
+    pub(crate) resolve: Option<resolve::Guest>,
+}
+
+impl Instance {
+    /// A store with its limits set, in which nothing has started yet.
+    pub(crate) fn prepare(
+        shared: &Shared,
+        state: State,
+        limits: &Limits,
+        meter: Arc<Meter>,
+    ) -> Self {
+        let mut store = Store::new(&shared.engine, state);
+        store.limiter(|state| &mut state.budget);
+        store.set_hostcall_fuel(limits.copied_bytes());
+        store.set_max_component_handles(limits.handles);
+        store.epoch_deadline_callback(move |_| {
+            if meter.is_over() {
+                return Ok(UpdateDeadline::Interrupt);
+            }
+            // Let others run: a guest that spins would keep the thread otherwise.
+            let others = Box::pin(tokio::task::yield_now());
+            Ok(UpdateDeadline::YieldCustom(LOOK_EVERY, others))
+        });
+        Self {
+            store,
+            guest: None,
+            born: Instant::now(),
+            calls: 0,
+            room: None,
+        }
+    }
+
+    /// Make ready for a call.
+    pub(crate) fn begin_call(&mut self, limits: &Limits) {
+        self.calls = self.calls.saturating_add(1);
+        self.store.set_epoch_deadline(LOOK_EVERY);
+        let state = self.store.data_mut();
+        state.budget.begin_call();
+        state.log.begin_call(limits);
+    }
+
+    /// The functions of the component, which is started if it has not been.
+    pub(crate) async fn guest(&mut self, linked: &Linked) -> wasmtime::Result<Guest> {
+        if let Some(guest) = &self.guest {
+            return Ok(guest.clone());
+        }
+        let instance = linked.pre.instantiate_async(&mut self.store).await?;
+        let guest = Guest {
+            transform: match &linked.transform {
+                Some(indices) => Some(
+                    indices
+                        .load(&mut self.store, &instance)
+                        .map_err(|error| error.context(WrongSignature(TRANSFORM)))?,
+                ),
+                None => None,
+            },
+            resolve: match &linked.resolve {
+                Some(indices) => Some(
+                    indices
+                        .load(&mut self.store, &instance)
+                        .map_err(|error| error.context(WrongSignature(RESOLVE)))?,
+                ),
+                None => None,
+            },
+        };
+        self.guest = Some(guest.clone());
+        Ok(guest)
+    }
+
+    fn is_spent(&self, reuse: Reuse) -> bool {
+        match reuse {
+            Reuse::Fresh => true,
+            Reuse::UpTo { calls, seconds } => {
+                self.calls >= calls || self.born.elapsed() >= Duration::from_secs(seconds.into())
+            }
+        }
+    }
+}
+
+/// An instance with the meter that its store reports to.
+pub(crate) struct Metered {
+    pub(crate) instance: Instance,
+    pub(crate) meter: Arc<Meter>,
+}
+
+/// The instances of one version of one plugin that wait for their next call.
+///
+/// Taking one moves it out, and only a call that ended cleanly puts it back: an instance whose call
+/// trapped, was stopped or was dropped half-way is gone with its owner.
+#[derive(Default)]
+pub(crate) struct Idle(Mutex<Vec<Metered>>);
+
+impl Idle {
+    /// The one used last, which is the warmest.
+    pub(crate) fn take(&self, reuse: Reuse) -> Option<Metered> {
+        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(kept) = idle.pop() {
+            if !kept.instance.is_spent(reuse) {
+                return Some(kept);
+            }
+        }
+        None
+    }
+
+    /// Keep an instance, if it may serve again and there is room.
+    pub(crate) fn put(&self, mut kept: Metered, shared: &Shared, reuse: Reuse) {
+        let instance = &mut kept.instance;
+        if instance.is_spent(reuse) {
+            return;
+        }
+        let memory = instance.store.data().budget.memory();
+        if instance
+            .room
+            .as_ref()
+            .is_none_or(|room| (room.pages as usize) < memory.div_ceil(PAGE))
+        {
+            instance.room = None;
+            instance.room = shared.idle_room(memory);
+        }
+        if instance.room.is_some() {
+            self.0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(kept);
+        }
+    }
+
+    /// End the ones that are too old.
+    pub(crate) fn sweep(&self, reuse: Reuse) {
+        let spent: Vec<Metered> = {
+            let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let (spent, fit) = idle
+                .drain(..)
+                .partition(|kept| kept.instance.is_spent(reuse));
+            *idle = fit;
+            spent
+        };
+        drop(spent);
+    }
+}

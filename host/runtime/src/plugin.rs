@@ -1,0 +1,121 @@
+//! One version of one tenant's plugin, ready to be called.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use tokio::sync::Semaphore;
+
+use crate::config::Reuse;
+use crate::engine::Shared;
+use crate::instance::{Idle, Instance, Linked, Metered};
+use crate::limits::Limits;
+use crate::manifest::{FailurePolicy, Manifest};
+use crate::meter::Meter;
+use crate::state::{GuestLog, State};
+use crate::types::{Digest, Exports};
+
+/// A component, compiled and linked. Tenants with the same bytes share one, as it holds code only.
+pub(crate) struct Code {
+    pub(crate) digest: Digest,
+    pub(crate) exports: Exports,
+    pub(crate) linked: Linked,
+}
+
+/// One version of one tenant's plugin. Whoever holds it can go on calling it after a newer version
+/// took its place.
+pub struct Plugin {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) tenant: Arc<str>,
+    pub(crate) name: Arc<str>,
+    pub(crate) code: Arc<Code>,
+    pub(crate) manifest: Manifest,
+    pub(crate) config: Arc<BTreeMap<String, String>>,
+    pub(crate) limits: Limits,
+    pub(crate) reuse: Reuse,
+    pub(crate) idle: Idle,
+    pub(crate) concurrency: Semaphore,
+    pub(crate) calls: AtomicU64,
+    pub(crate) errors: AtomicU64,
+}
+
+impl Plugin {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        tenant: Arc<str>,
+        name: Arc<str>,
+        code: Arc<Code>,
+        manifest: Manifest,
+    ) -> Self {
+        let settings = &shared.config;
+        Self {
+            limits: settings.limits.lowered_by(&manifest.limits),
+            reuse: manifest.reuse.unwrap_or(settings.reuse),
+            concurrency: Semaphore::new(settings.max_concurrent_calls_per_plugin as usize),
+            config: Arc::new(manifest.config.clone()),
+            idle: Idle::default(),
+            calls: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            shared,
+            tenant,
+            name,
+            code,
+            manifest,
+        }
+    }
+
+    /// The name: the file's, without `.wasm`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The version.
+    pub fn digest(&self) -> Digest {
+        self.code.digest
+    }
+
+    /// Which interfaces it exports.
+    pub fn exports(&self) -> Exports {
+        self.code.exports
+    }
+
+    /// What becomes of a delivery when it fails.
+    pub fn policy(&self) -> FailurePolicy {
+        self.manifest.failure
+    }
+
+    /// Whether it is to be called for events of this type.
+    pub fn sees(&self, event_type: &str) -> bool {
+        self.manifest.sees(event_type)
+    }
+
+    /// The limits it runs under: the host's, lowered by its manifest.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// A store for a call that cannot reuse one.
+    pub(crate) fn fresh(&self) -> Metered {
+        let meter = Arc::new(Meter::default());
+        let log = GuestLog {
+            enabled: self.shared.config.guest_logs,
+            tenant: Arc::clone(&self.tenant),
+            plugin: Arc::clone(&self.name),
+            bytes_left: 0,
+            lines_left: 0,
+        };
+        let state = State::new(&self.limits, Arc::clone(&self.config), log);
+        let instance = Instance::prepare(&self.shared, state, &self.limits, Arc::clone(&meter));
+        Metered { instance, meter }
+    }
+}
+
+impl std::fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plugin")
+            .field("tenant", &self.tenant)
+            .field("name", &self.name)
+            .field("digest", &self.digest())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,148 @@
+//! Misbehaves in the way that the configuration key `behaviour` names.
+
+#![allow(clippy::pedantic, reason = "what it does is wrong on purpose")]
+
+wit_bindgen::generate!({ path: "../../../wit", world: "plugin" });
+
+use std::cell::Cell;
+use std::hint::black_box;
+
+use exports::wasmhook::plugin::resolve::{self, Choice, Mode, NewEndpoint, Resolution};
+use exports::wasmhook::plugin::transform::{self, Verdict};
+use wasmhook::plugin::types::{Endpoint, Event, Failure, Request};
+use wasmhook::plugin::{config, log};
+
+struct Hostile;
+
+std::thread_local! {
+    static CALLS: Cell<u32> = const { Cell::new(0) };
+}
+
+impl transform::Guest for Hostile {
+    fn transform(event: Event, endpoint: Endpoint) -> Result<Verdict, Failure> {
+        let calls = CALLS.with(|calls| calls.replace(calls.get() + 1) + 1);
+        let payload = String::from_utf8_lossy(&event.payload).into_owned();
+        match config::get("behaviour").as_deref().unwrap_or("count") {
+            "count" => deliver(calls.to_string().into_bytes()),
+            "echo" => deliver(event.payload),
+            "spin" => loop {
+                black_box(calls);
+            },
+            "sleep" => {
+                std::thread::sleep(std::time::Duration::from_secs(3600));
+                deliver(event.payload)
+            }
+            "hog" => {
+                let mut hoard: Vec<Vec<u8>> = Vec::new();
+                loop {
+                    hoard.push(black_box(vec![1; 1 << 20]));
+                }
+            }
+            "panic" => panic!("could not handle {payload}"),
+            "exit" => std::process::exit(3),
+            "recurse" => deliver(vec![recurse(1)]),
+            "big-body" => deliver(vec![b'x'; 2 << 20]),
+            "many-headers" => Ok(Verdict::Deliver(Request {
+                body: event.payload,
+                content_type: None,
+                headers: (0..65).map(|n| (format!("x-{n}"), n.to_string())).collect(),
+            })),
+            "flood-log" => {
+                for _ in 0..100_000 {
+                    log::log(log::Level::Error, "a line\nand \u{1b}[31manother");
+                }
+                deliver(event.payload)
+            }
+            "big-log" => {
+                log::log(log::Level::Error, &"x".repeat(8 << 20));
+                deliver(event.payload)
+            }
+            "print" => {
+                for _ in 0..200 {
+                    println!("{payload}");
+                    eprintln!("{payload}");
+                }
+                deliver(event.payload)
+            }
+            "trap-on-third" if calls == 3 => panic!("third"),
+            "trap-on-third" => deliver(calls.to_string().into_bytes()),
+            "fail" => Err(Failure {
+                retryable: true,
+                message: format!("no\tluck\u{1b}[0m {}", "long ".repeat(100)),
+            }),
+            "refuse" => Err(Failure {
+                retryable: false,
+                message: "never".to_owned(),
+            }),
+            "skip" => Ok(Verdict::Skip(endpoint.id)),
+            "look-around" => deliver(look_around().into_bytes()),
+            other => Err(Failure {
+                retryable: false,
+                message: format!("unknown: {other}"),
+            }),
+        }
+    }
+}
+
+impl resolve::Guest for Hostile {
+    fn resolve(_event: Event, subscribed: Vec<Endpoint>) -> Result<Resolution, Failure> {
+        match config::get("behaviour").as_deref().unwrap_or_default() {
+            "many-choices" => Ok(Resolution {
+                mode: Mode::Add,
+                choices: (0..1000)
+                    .map(|n| Choice::Registered(n.to_string()))
+                    .collect(),
+            }),
+            "new-endpoint" => Ok(Resolution {
+                mode: Mode::Replace,
+                choices: vec![Choice::New(NewEndpoint {
+                    url: "https://example.test/hook".to_owned(),
+                    secret: "main".to_owned(),
+                    headers: vec![("x-shard".to_owned(), "7".to_owned())],
+                    ordering_key: Some("customer-1".to_owned()),
+                })],
+            }),
+            "nowhere" => Ok(Resolution {
+                mode: Mode::Replace,
+                choices: Vec::new(),
+            }),
+            _ => Ok(Resolution {
+                mode: Mode::Add,
+                choices: subscribed
+                    .into_iter()
+                    .map(|e| Choice::Registered(e.id))
+                    .collect(),
+            }),
+        }
+    }
+}
+
+/// What of the host's world can be seen: it ought to be nothing.
+fn look_around() -> String {
+    let files = std::fs::read_dir("/").map_or(0, Iterator::count);
+    let passwd = std::fs::read("/etc/passwd").is_ok();
+    let network = std::net::TcpStream::connect("127.0.0.1:80")
+        .map_err(|error| error.kind() == std::io::ErrorKind::ConnectionRefused);
+    format!(
+        "args {} env {} files {files} passwd {passwd} connected {}",
+        std::env::args().count(),
+        std::env::vars().count(),
+        matches!(network, Ok(_) | Err(true)),
+    )
+}
+
+#[allow(unconditional_recursion)]
+fn recurse(depth: u64) -> u8 {
+    let here = [depth; 64];
+    recurse(black_box(here)[0] + 1).wrapping_add(here[1] as u8)
+}
+
+fn deliver(body: Vec<u8>) -> Result<Verdict, Failure> {
+    Ok(Verdict::Deliver(Request {
+        body,
+        content_type: None,
+        headers: Vec::new(),
+    }))
+}
+
+export!(Hostile);
