@@ -1,0 +1,144 @@
+use super::*;
+
+fn read_as(text: &str, profile: SignatureProfile) -> Result<Vec<Endpoint>, Fault> {
+    let rules = Rules {
+        policy: EndpointPolicy::default(),
+        profile,
+    };
+    parse(
+        text,
+        &TenantId::new("acme").unwrap(),
+        &rules,
+        Timestamp::UNIX_EPOCH,
+    )
+}
+
+fn read(text: &str) -> Result<Vec<Endpoint>, Fault> {
+    read_as(text, SignatureProfile::Standard)
+}
+
+const ORDERS: &str = r#"
+[[endpoints]]
+id = "orders"
+url = "https://example.com/hooks"
+secrets = ["main"]
+events = ["invoice.paid"]
+"#;
+
+#[test]
+fn a_full_entry_is_read() {
+    let more = r#"
+        headers = { X-Env = "test" }
+        disabled = true
+        profile = "sha256"
+        signature_header = "X-Acme-Sig"
+    "#;
+    let endpoints = read(&format!("{ORDERS}{more}")).unwrap();
+    let endpoint = &endpoints[0];
+    assert!(endpoint.disabled);
+    assert_eq!(endpoint.headers.len(), 1);
+    let SignatureProfile::Sha256 {
+        signature_header,
+        event_id_header,
+        ..
+    } = &endpoint.profile
+    else {
+        panic!("the profile is not sha256");
+    };
+    assert_eq!(signature_header, "x-acme-sig");
+    assert_eq!(event_id_header, "x-webhook-event-id");
+}
+
+#[test]
+fn the_hosts_profile_is_the_default() {
+    let endpoints = read_as(ORDERS, SignatureProfile::sha256()).unwrap();
+    assert_eq!(endpoints[0].profile, SignatureProfile::sha256());
+    let standard = format!("{ORDERS}profile = \"standard\"");
+    let endpoints = read_as(&standard, SignatureProfile::sha256()).unwrap();
+    assert_eq!(endpoints[0].profile, SignatureProfile::Standard);
+}
+
+#[test]
+fn faults_name_the_key() {
+    for (more, key, words) in [
+        ("bogus = 1", "endpoints[0].bogus", "unknown field `bogus`"),
+        (
+            "disabled = \"hunter2\"",
+            "endpoints[0].disabled",
+            "expected a boolean",
+        ),
+        (
+            "headers = { Host = \"hunter2\" }",
+            "endpoints[0].headers",
+            "unsafe webhook header",
+        ),
+        (
+            "signature_header = \"x-a\"",
+            "endpoints[0].signature_header",
+            "only the sha256 profile",
+        ),
+        (
+            "profile = \"sha256\"\nbody = \"envelope\"",
+            "endpoints[0].body",
+            "only the standard",
+        ),
+        (
+            "profile = \"sha256\"\nevent_id_header = \"host\"",
+            "endpoints[0].event_id_header",
+            "reserved for the host",
+        ),
+        (
+            "profile = \"sha256\"\nevent_id_header = \"x-signature\"",
+            "endpoints[0].signature_header",
+            "different names",
+        ),
+    ] {
+        let fault = read(&format!("{ORDERS}{more}")).unwrap_err();
+        assert_eq!(fault.key.as_deref(), Some(key), "{more}: {}", fault.reason);
+        assert!(fault.reason.contains(words), "{more}: {}", fault.reason);
+        assert!(
+            !fault.reason.contains("hunter2"),
+            "{more}: {}",
+            fault.reason
+        );
+    }
+}
+
+#[test]
+fn rules_of_the_domain_hold() {
+    for (from, to, key) in [
+        (
+            "https://example.com/hooks",
+            "http://example.com/",
+            "endpoints[0].url",
+        ),
+        (
+            "[\"main\"]",
+            "[\"../other/main\"]",
+            "endpoints[0].secrets[0]",
+        ),
+        ("[\"main\"]", "[]", "endpoints[0].secrets"),
+        (
+            "[\"invoice.paid\"]",
+            "[\"*\", \"a.*\"]",
+            "endpoints[0].events[1]",
+        ),
+        ("[\"invoice.paid\"]", "[]", "endpoints[0].events"),
+        ("\"orders\"", "\"\"", "endpoints[0].id"),
+    ] {
+        let fault = read(&ORDERS.replace(from, to)).unwrap_err();
+        assert_eq!(fault.key.as_deref(), Some(key), "{}", fault.reason);
+    }
+}
+
+#[test]
+fn an_id_cannot_be_used_twice() {
+    let fault = read(&format!("{ORDERS}{ORDERS}")).unwrap_err();
+    assert_eq!(fault.key.as_deref(), Some("endpoints[1].id"));
+}
+
+#[test]
+fn broken_toml_names_the_line() {
+    let fault = read("[[endpoints]]\nid = \n").unwrap_err();
+    assert!(fault.reason.starts_with("line 2: "), "{}", fault.reason);
+}

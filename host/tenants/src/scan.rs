@@ -1,0 +1,243 @@
+//! Reading the tenants folder into a snapshot.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use wasmhook_core::{Endpoint, SignatureProfile, TenantId};
+
+use crate::document::{self, Rules};
+use crate::environment::{self, Environment};
+use crate::problem::Problem;
+use crate::secrets::{self, Loaded};
+use crate::snapshot::{Snapshot, Tenant};
+
+/// The largest `tenant.toml`, in bytes: room for thousands of endpoints.
+const MAX_DOCUMENT: u64 = 1024 * 1024;
+
+/// Where and how to read.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    pub(crate) folder: PathBuf,
+    pub(crate) secrets_folder: PathBuf,
+    pub(crate) rules: Rules,
+    pub(crate) environment: Environment,
+}
+
+impl Scan {
+    /// Reads everything. What is unusable now keeps what `before` has of it. Answers besides with
+    /// what deserves a warning and is no problem.
+    pub(crate) fn run(&self, before: &Snapshot) -> io::Result<(Snapshot, Vec<Problem>)> {
+        let mut snapshot = Snapshot::default();
+        let mut warnings = Vec::new();
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(&self.folder)? {
+            match tenant_id(&entry?) {
+                Ok(Some(id)) => ids.push(id),
+                Ok(None) => {}
+                Err(problem) => snapshot.problems.push(problem),
+            }
+        }
+        for id in &ids {
+            let tenant = self.tenant(id, &ids, before.tenants.get(id), &mut warnings);
+            snapshot.tenants.insert(id.clone(), Arc::new(tenant));
+        }
+        Ok((snapshot, warnings))
+    }
+
+    fn tenant(
+        &self,
+        id: &TenantId,
+        all: &[TenantId],
+        before: Option<&Arc<Tenant>>,
+        warnings: &mut Vec<Problem>,
+    ) -> Tenant {
+        let path = self.folder.join(id.as_str()).join("tenant.toml");
+        let mut tenant = match self.endpoints(id, &path, before) {
+            Ok(endpoints) => Tenant::new(endpoints),
+            Err(problem) => {
+                let mut tenant =
+                    Tenant::new(before.map_or_else(Arc::default, |old| Arc::clone(&old.endpoints)));
+                tenant.last_good = !tenant.endpoints.is_empty();
+                tenant.problems.push(problem);
+                tenant
+            }
+        };
+        let read = secrets::read(&self.secrets_folder, id);
+        warnings.extend(read.warnings);
+        tenant.problems.extend(read.problems);
+        tenant.secrets = read.by_name;
+        // A file that is there and has become unusable keeps its last good secret; a deleted one
+        // does not, for deleting it is how a secret is withdrawn.
+        for (name, loaded) in &mut tenant.secrets {
+            if let (Err(_), Some(Ok(old))) = (&loaded, before.and_then(|b| b.secrets.get(name))) {
+                *loaded = Ok(Arc::clone(old));
+            }
+        }
+        self.needed_secrets(id, all, &path, &mut tenant);
+        tenant
+    }
+
+    fn endpoints(
+        &self,
+        id: &TenantId,
+        path: &Path,
+        before: Option<&Arc<Tenant>>,
+    ) -> Result<Arc<[Arc<Endpoint>]>, Problem> {
+        let document = document(path).map_err(|reason| Problem::of(id, path, reason))?;
+        let Some((text, at)) = document else {
+            return Ok(Arc::default());
+        };
+        let endpoints = document::parse(&text, id, &self.rules, at).map_err(|fault| Problem {
+            key: fault.key,
+            ..Problem::of(id, path, fault.reason)
+        })?;
+        Ok(endpoints
+            .into_iter()
+            .map(|endpoint| {
+                let old = before.and_then(|old| old.by_id.get(&endpoint.id));
+                old.map_or_else(
+                    || Arc::new(endpoint.clone()),
+                    |old| continued(old, &endpoint),
+                )
+            })
+            .collect())
+    }
+
+    /// Looks for what the endpoints name and no file holds, and for secrets of the wrong kind.
+    fn needed_secrets(&self, id: &TenantId, all: &[TenantId], path: &Path, tenant: &mut Tenant) {
+        for endpoint in tenant.endpoints.iter() {
+            for name in &endpoint.secrets {
+                let problem = |reason: &str| {
+                    Problem::of(id, path, reason)
+                        .at(format!("endpoint `{}`, secret `{name}`", endpoint.id))
+                };
+                if !tenant.secrets.contains_key(name) {
+                    match from_environment(&self.environment, id, name, all.iter()) {
+                        Some(loaded) => {
+                            if let Err(reason) = &loaded {
+                                tenant.problems.push(problem(reason));
+                            }
+                            tenant.secrets.insert(name.clone(), loaded);
+                        }
+                        None => tenant.problems.push(problem(&format!(
+                            "there is no such secret, neither as the file {} nor as the variable {}",
+                            self.secrets_folder.join(id.as_str()).join(name.as_str()).display(),
+                            environment::variable(id, name),
+                        ))),
+                    }
+                }
+                if let Some(Ok(secret)) = tenant.secrets.get(name) {
+                    let standard = endpoint.profile == SignatureProfile::Standard;
+                    if standard && secret.check_standard().is_err() {
+                        tenant.problems.push(problem(
+                            "the standard profile needs a secret that starts with whsec_ or whsk_",
+                        ));
+                    } else if !standard && secret.public_key().is_some() {
+                        tenant.problems.push(problem(
+                            "the sha256 profile cannot sign with a whsk_ secret",
+                        ));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The secret in the environment, unless its variable may be another tenant's.
+pub(crate) fn from_environment<'a>(
+    environment: &Environment,
+    tenant: &TenantId,
+    name: &wasmhook_core::SecretName,
+    tenants: impl Iterator<Item = &'a TenantId>,
+) -> Option<Loaded> {
+    let variable = environment::variable(tenant, name);
+    let text = environment.get(&variable)?;
+    if !environment::owns(tenant, &variable, tenants) {
+        return Some(Err(format!(
+            "the variable {variable} may be another tenant's; use a file"
+        )));
+    }
+    Some(secrets::parse(&text))
+}
+
+/// The endpoint as read now, but dated as before where nothing has changed.
+fn continued(old: &Arc<Endpoint>, new: &Endpoint) -> Arc<Endpoint> {
+    let mut new = new.clone();
+    new.created_at = old.created_at;
+    let updated_at = std::mem::replace(&mut new.updated_at, old.updated_at);
+    if new == **old {
+        return Arc::clone(old);
+    }
+    new.updated_at = updated_at;
+    Arc::new(new)
+}
+
+/// The tenant that a folder is, `None` for what is no tenant's: files and hidden folders.
+fn tenant_id(entry: &fs::DirEntry) -> Result<Option<TenantId>, Problem> {
+    let problem = |reason: String| Problem {
+        tenant: None,
+        path: entry.path(),
+        key: None,
+        reason,
+    };
+    let kind = entry
+        .file_type()
+        .map_err(|error| problem(error.to_string()))?;
+    if entry.file_name().as_encoded_bytes().starts_with(b".") {
+        return Ok(None);
+    }
+    if kind.is_symlink() {
+        return Err(problem(
+            "a tenant's folder may not be a symbolic link".to_owned(),
+        ));
+    }
+    if !kind.is_dir() {
+        return Ok(None);
+    }
+    entry
+        .file_name()
+        .to_str()
+        .and_then(|name| TenantId::new(name).ok().filter(|id| id.as_str() == name))
+        .map(Some)
+        .ok_or_else(|| {
+            problem("a tenant's name is 1 to 128 characters of a-z A-Z 0-9 . _ -".to_owned())
+        })
+}
+
+/// The text of a document and when it was written; `None` if there is none.
+fn document(path: &Path) -> Result<Option<(String, Timestamp)>, String> {
+    let io = |error: io::Error| format!("the file cannot be read: {}", error.kind());
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io(error)),
+    };
+    if !metadata.is_file() {
+        return Err("expected a file that is no symbolic link".to_owned());
+    }
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes))
+        .map_err(io)?;
+    if bytes.len() as u64 > MAX_DOCUMENT {
+        return Err(format!("the file is larger than {MAX_DOCUMENT} bytes"));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| "the file is not UTF-8".to_owned())?;
+    let written = metadata
+        .modified()
+        .ok()
+        .and_then(|time| Timestamp::try_from(time).ok());
+    Ok(Some((text, written.unwrap_or_else(Timestamp::now))))
+}
+
+/// Used by the scan's caller to tell what is new.
+pub(crate) fn new_ones<'a>(before: &[Problem], now: &'a [Problem]) -> Vec<&'a Problem> {
+    let counted: HashMap<&Problem, ()> = before.iter().map(|problem| (problem, ())).collect();
+    now.iter()
+        .filter(|problem| !counted.contains_key(problem))
+        .collect()
+}

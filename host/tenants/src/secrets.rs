@@ -1,0 +1,121 @@
+//! Reading a tenant's secrets: `<secrets folder>/<tenant>/<name>`.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use wasmhook_core::{SecretName, SigningSecret, TenantId};
+use zeroize::Zeroizing;
+
+use crate::problem::Problem;
+
+/// The largest secret file, in bytes: far above any key, far below what would hurt.
+const MAX_FILE: u64 = 64 * 1024;
+
+/// A secret, or why it cannot be used.
+pub(crate) type Loaded = Result<Arc<SigningSecret>, String>;
+
+/// What a tenant's secret folder holds.
+#[derive(Debug, Default)]
+pub(crate) struct Secrets {
+    pub(crate) by_name: HashMap<SecretName, Loaded>,
+    pub(crate) problems: Vec<Problem>,
+    /// Things to warn of that keep nothing from working.
+    pub(crate) warnings: Vec<Problem>,
+}
+
+/// Reads every secret of the tenant. A folder that does not exist holds none.
+pub(crate) fn read(folder: &Path, tenant: &TenantId) -> Secrets {
+    let mut secrets = Secrets::default();
+    let folder = folder.join(tenant.as_str());
+    match fs::symlink_metadata(&folder) {
+        Ok(metadata) if metadata.is_dir() => {}
+        Ok(_) => {
+            let reason = "expected a folder that is no symbolic link";
+            secrets.problems.push(Problem::of(tenant, folder, reason));
+            return secrets;
+        }
+        Err(error) => {
+            if error.kind() != std::io::ErrorKind::NotFound {
+                secrets
+                    .problems
+                    .push(Problem::of(tenant, folder, error.to_string()));
+            }
+            return secrets;
+        }
+    }
+    let listed = fs::canonicalize(&folder).and_then(|real| Ok((fs::read_dir(&folder)?, real)));
+    let (entries, real) = match listed {
+        Ok(listed) => listed,
+        Err(error) => {
+            secrets
+                .problems
+                .push(Problem::of(tenant, folder, error.to_string()));
+            return secrets;
+        }
+    };
+    for entry in entries.flatten() {
+        let file_name = entry.file_name();
+        // Other names, such as a mount's `..data`, cannot be referred to.
+        let Some(name) = file_name.to_str().and_then(|text| {
+            SecretName::new(text)
+                .ok()
+                .filter(|name| name.as_str() == text)
+        }) else {
+            continue;
+        };
+        let path = entry.path();
+        let loaded = load(&path, &real).map_err(|reason| {
+            secrets.problems.push(Problem::of(tenant, &path, &reason));
+            reason
+        });
+        if loaded.is_ok() && readable_by_others(&path) {
+            let reason = "the secret can be read by other users of the machine (chmod 600 it)";
+            secrets.warnings.push(Problem::of(tenant, &path, reason));
+        }
+        secrets.by_name.insert(name, loaded);
+    }
+    secrets
+}
+
+/// Mounted secrets are links within their folder, so links are followed, but not out of it.
+fn load(path: &Path, folder: &Path) -> Loaded {
+    let io = |error: std::io::Error| format!("the secret cannot be read: {}", error.kind());
+    let real = fs::canonicalize(path).map_err(io)?;
+    if !real.starts_with(folder) {
+        return Err("a symbolic link leads out of the tenant's folder of secrets".to_owned());
+    }
+    if !fs::metadata(&real).map_err(io)?.is_file() {
+        return Err("expected a file".to_owned());
+    }
+    // Room for the whole file, so that growing leaves no copy of the secret behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
+    File::open(&real)
+        .and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes))
+        .map_err(io)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(format!("the secret is larger than {MAX_FILE} bytes"));
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|_| "the secret is not UTF-8".to_owned())?;
+    parse(text)
+}
+
+/// Reads the text of a secret.
+pub(crate) fn parse(text: &str) -> Loaded {
+    SigningSecret::parse(text)
+        .map(Arc::new)
+        .map_err(|error| error.to_string())
+}
+
+#[cfg(unix)]
+fn readable_by_others(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o077 != 0)
+}
+
+#[cfg(not(unix))]
+fn readable_by_others(_: &Path) -> bool {
+    false
+}

@@ -1,0 +1,202 @@
+//! Noticing changes in folders.
+//!
+//! The system's notifications make a change known at once, but they can be lost: a queue overflows,
+//! a folder is replaced, a limit is reached, a network file system has none. So the folders are also
+//! due for another look at a fixed interval, whatever was or was not heard of them.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use notify::event::{AccessKind, AccessMode};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::sync::watch;
+
+/// Watches folders until it is dropped.
+#[derive(Debug)]
+pub struct FolderWatch {
+    changes: watch::Receiver<u64>,
+    messages: mpsc::Sender<Message>,
+}
+
+enum Message {
+    Changed,
+    Stop,
+}
+
+impl FolderWatch {
+    /// The usual time for which notifications are gathered into one change: long enough for a file
+    /// to be copied, short enough to be live within a second.
+    pub const DEBOUNCE: Duration = Duration::from_millis(200);
+    /// The usual interval at which the folders are due for another look in any case.
+    pub const RESCAN: Duration = Duration::from_secs(5);
+
+    /// Watches the folders and everything below them. They need not exist yet.
+    pub fn start(paths: &[PathBuf], debounce: Duration, rescan: Duration) -> std::io::Result<Self> {
+        let (messages, inbox) = mpsc::channel();
+        let (changed, changes) = watch::channel(0);
+        let watcher = Watcher {
+            folders: paths.iter().map(|path| Folder::new(path)).collect(),
+            notifier: None,
+            outbox: messages.clone(),
+            warned: false,
+        };
+        thread::Builder::new()
+            .name("folder-watch".to_owned())
+            .spawn(move || watcher.run(&inbox, &changed, debounce, rescan))?;
+        Ok(Self { changes, messages })
+    }
+
+    /// Waits for the next change, or for the time at which the folders are due for another look.
+    /// Changes during a wait elsewhere are not missed: the next call returns at once.
+    pub async fn changed(&mut self) {
+        if self.changes.changed().await.is_err() {
+            // The thread has gone, which it does only once this is dropped.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Another one that waits on the same folders. It counts the changes.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changes.clone()
+    }
+}
+
+impl Drop for FolderWatch {
+    fn drop(&mut self) {
+        let _ = self.messages.send(Message::Stop);
+    }
+}
+
+/// A folder, and which one it was when it was put under watch.
+struct Folder {
+    path: PathBuf,
+    watched: Option<Identity>,
+}
+
+/// Tells a folder from another that took its name.
+type Identity = (u64, u64);
+
+impl Folder {
+    fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            watched: None,
+        }
+    }
+}
+
+struct Watcher {
+    folders: Vec<Folder>,
+    notifier: Option<RecommendedWatcher>,
+    outbox: mpsc::Sender<Message>,
+    warned: bool,
+}
+
+impl Watcher {
+    fn run(
+        mut self,
+        inbox: &mpsc::Receiver<Message>,
+        changed: &watch::Sender<u64>,
+        debounce: Duration,
+        rescan: Duration,
+    ) {
+        self.renew();
+        loop {
+            match inbox.recv_timeout(rescan) {
+                Ok(Message::Changed) => {
+                    if stopped_within(inbox, debounce) {
+                        return;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+            // Before the word is passed on, so that nothing is lost between the look and the watch.
+            self.renew();
+            changed.send_modify(|count| *count = count.wrapping_add(1));
+        }
+    }
+
+    /// Puts every folder under watch that exists and is not, or is no longer the same folder.
+    fn renew(&mut self) {
+        if let Err(error) = self.try_renew() {
+            if !self.warned {
+                tracing::warn!(
+                    %error,
+                    "folders cannot be watched, so changes are noticed at the rescan interval only"
+                );
+            }
+            self.warned = true;
+        } else {
+            self.warned = false;
+        }
+    }
+
+    fn try_renew(&mut self) -> notify::Result<()> {
+        let notifier = match &mut self.notifier {
+            Some(notifier) => notifier,
+            none => {
+                let outbox = self.outbox.clone();
+                none.insert(notify::recommended_watcher(move |event| {
+                    if is_change(&event) {
+                        let _ = outbox.send(Message::Changed);
+                    }
+                })?)
+            }
+        };
+        let mut result = Ok(());
+        for folder in &mut self.folders {
+            let identity = identity(&folder.path);
+            if identity == folder.watched {
+                continue;
+            }
+            if folder.watched.take().is_some() {
+                // Fails for a folder that is gone, whose watch went with it.
+                let _ = notifier.unwatch(&folder.path);
+            }
+            if identity.is_some() {
+                match notifier.watch(&folder.path, RecursiveMode::Recursive) {
+                    Ok(()) => folder.watched = identity,
+                    Err(error) => result = Err(error),
+                }
+            }
+        }
+        result
+    }
+}
+
+/// Takes everything that arrives in the time, and says whether a stop was among it.
+fn stopped_within(inbox: &mpsc::Receiver<Message>, time: Duration) -> bool {
+    let end = Instant::now() + time;
+    loop {
+        match inbox.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            Ok(Message::Changed) => {}
+            Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return true,
+            Err(RecvTimeoutError::Timeout) => return false,
+        }
+    }
+}
+
+/// Reading a file is no change; without this, each look would cause the next. An error may stand
+/// for lost notifications, so it counts as one.
+fn is_change(event: &notify::Result<notify::Event>) -> bool {
+    event.as_ref().map_or(true, |event| match event.kind {
+        EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
+        _ => true,
+    })
+}
+
+#[cfg(unix)]
+fn identity(path: &Path) -> Option<Identity> {
+    use std::os::unix::fs::MetadataExt as _;
+    path.metadata()
+        .ok()
+        .map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+#[cfg(not(unix))]
+fn identity(path: &Path) -> Option<Identity> {
+    path.is_dir().then_some((0, 0))
+}

@@ -1,0 +1,260 @@
+//! The tenants folder over real files.
+
+use std::fs;
+use std::path::Path;
+
+use tempfile::TempDir;
+use wasmhook_core::ports::EndpointRegistry as _;
+use wasmhook_core::{EndpointId, EventType, SecretName, TenantId};
+use wasmhook_tenants::{Environment, Tenants, TenantsConfig};
+
+const KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+fn id(text: &str) -> TenantId {
+    TenantId::new(text).unwrap()
+}
+
+fn name(text: &str) -> SecretName {
+    SecretName::new(text).unwrap()
+}
+
+fn put(root: &TempDir, path: &str, text: &str) {
+    let path = root.path().join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+fn endpoint(id: &str, url: &str) -> String {
+    format!(
+        "[[endpoints]]\nid = \"{id}\"\nurl = \"{url}\"\nsecrets = [\"main\"]\nevents = [\"invoice.paid\"]\n"
+    )
+}
+
+fn config(root: &Path, variables: &'static [(&'static str, &'static str)]) -> TenantsConfig {
+    TenantsConfig {
+        environment: Environment::new(move |wanted| {
+            let found = variables.iter().find(|(variable, _)| *variable == wanted);
+            found.map(|(_, value)| (*value).to_owned())
+        }),
+        ..TenantsConfig::new(root.join("tenants"), root.join("secrets"))
+    }
+}
+
+fn acme() -> TempDir {
+    let root = TempDir::new().unwrap();
+    put(
+        &root,
+        "tenants/acme/tenant.toml",
+        &endpoint("orders", "https://a.example/"),
+    );
+    put(&root, "secrets/acme/main", &format!("{KEY}\n"));
+    root
+}
+
+#[tokio::test]
+async fn endpoints_and_secrets_are_read_and_follow_the_files() {
+    let root = acme();
+    let tenants = Tenants::load(config(root.path(), &[])).unwrap();
+    assert_eq!(tenants.problems(), []);
+    let orders = tenants
+        .endpoint(&id("acme"), &EndpointId::new("orders").unwrap())
+        .unwrap();
+    assert_eq!(tenants.secrets_for(&orders).unwrap().len(), 1);
+    let listed = |kind| {
+        let tenants = tenants.clone();
+        async move {
+            tenants
+                .list(&id("acme"), &EventType::new(kind).unwrap())
+                .await
+                .unwrap()
+                .len()
+        }
+    };
+    assert_eq!(
+        (listed("invoice.paid").await, listed("user.made").await),
+        (1, 0)
+    );
+
+    let two = endpoint("orders", "https://a.example/") + &endpoint("more", "https://b.example/");
+    put(&root, "tenants/acme/tenant.toml", &two);
+    put(&root, "tenants/beta/tenant.toml", "");
+    tenants.reload();
+    assert_eq!(tenants.endpoints(&id("acme")).len(), 2);
+    assert_eq!(tenants.ids(), [id("acme"), id("beta")]);
+    let again = tenants
+        .endpoint(&id("acme"), &EndpointId::new("orders").unwrap())
+        .unwrap();
+    assert_eq!(
+        again.updated_at, orders.updated_at,
+        "an unchanged endpoint got a new date"
+    );
+
+    fs::remove_dir_all(root.path().join("tenants/acme")).unwrap();
+    tenants.reload();
+    assert!(tenants.endpoints(&id("acme")).is_empty());
+    assert!(tenants.secret(&id("acme"), &name("main")).is_err());
+}
+
+#[test]
+fn a_bad_file_keeps_the_last_good_version_and_names_file_and_key() {
+    let root = acme();
+    let tenants = Tenants::load(config(root.path(), &[])).unwrap();
+    put(
+        &root,
+        "tenants/acme/tenant.toml",
+        &endpoint("orders", "ftp://a.example/"),
+    );
+    tenants.reload();
+    tenants.reload();
+    assert_eq!(tenants.endpoints(&id("acme")).len(), 1);
+    let status = tenants.status(&id("acme")).unwrap();
+    assert!(status.last_good);
+    let shown = status.problems[0].to_string();
+    assert!(
+        shown.contains("acme/tenant.toml: endpoints[0].url: "),
+        "{shown}"
+    );
+    assert_eq!(tenants.problems().len(), 1);
+
+    put(
+        &root,
+        "tenants/acme/tenant.toml",
+        &endpoint("fixed", "https://a.example/"),
+    );
+    tenants.reload();
+    assert_eq!(tenants.problems(), []);
+    assert!(!tenants.status(&id("acme")).unwrap().last_good);
+}
+
+#[test]
+fn a_folder_that_cannot_be_read_removes_nobody() {
+    let root = acme();
+    let tenants = Tenants::load(config(root.path(), &[])).unwrap();
+    fs::rename(root.path().join("tenants"), root.path().join("away")).unwrap();
+    tenants.reload();
+    assert_eq!(tenants.endpoints(&id("acme")).len(), 1);
+    assert_eq!(tenants.problems().len(), 1);
+    assert!(Tenants::load(config(root.path(), &[])).is_err());
+}
+
+#[test]
+fn a_missing_secret_is_a_problem_and_an_error_at_use_only() {
+    let root = acme();
+    fs::remove_file(root.path().join("secrets/acme/main")).unwrap();
+    let tenants = Tenants::load(config(root.path(), &[])).unwrap();
+    let endpoints = tenants.endpoints(&id("acme"));
+    assert_eq!(endpoints.len(), 1);
+    let error = tenants.secrets_for(&endpoints[0]).unwrap_err().to_string();
+    assert!(
+        error.starts_with("invalid webhook endpoint: field `secrets`: secret `main`"),
+        "{error}"
+    );
+    assert!(
+        tenants.problems()[0]
+            .reason
+            .contains("WASMHOOK_SECRET_ACME_MAIN")
+    );
+}
+
+#[test]
+fn a_secret_of_the_wrong_kind_is_a_problem() {
+    let root = acme();
+    put(&root, "secrets/acme/main", "hunter2");
+    let tenants = Tenants::load(config(root.path(), &[])).unwrap();
+    let shown = tenants.problems()[0].to_string();
+    assert!(
+        shown.contains("whsec_") && !shown.contains("hunter2"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn an_unusable_secret_keeps_the_last_good_one_until_it_is_deleted() {
+    let root = acme();
+    let tenants = Tenants::load(config(root.path(), &[])).unwrap();
+    put(&root, "secrets/acme/main", "");
+    tenants.reload();
+    tenants.secret(&id("acme"), &name("main")).unwrap();
+    assert_eq!(tenants.problems().len(), 1);
+    fs::remove_file(root.path().join("secrets/acme/main")).unwrap();
+    tenants.reload();
+    assert!(tenants.secret(&id("acme"), &name("main")).is_err());
+}
+
+#[test]
+fn the_environment_serves_where_no_file_does() {
+    let root = acme();
+    fs::remove_file(root.path().join("secrets/acme/main")).unwrap();
+    let variables = &[
+        ("WASMHOOK_SECRET_ACME_MAIN", KEY),
+        ("WASMHOOK_SECRET_ACME_EXTRA", KEY),
+    ];
+    let tenants = Tenants::load(config(root.path(), variables)).unwrap();
+    assert_eq!(tenants.problems(), []);
+    for known in ["main", "extra"] {
+        tenants.secret(&id("acme"), &name(known)).unwrap();
+    }
+}
+
+#[test]
+fn another_tenants_secret_cannot_be_reached() {
+    let root = acme();
+    put(&root, "tenants/beta/tenant.toml", "");
+    put(&root, "tenants/acme_eu/tenant.toml", "");
+    let variables = &[("WASMHOOK_SECRET_ACME_EU_MAIN", KEY)];
+    let tenants = Tenants::load(config(root.path(), variables)).unwrap();
+    assert!(tenants.secret(&id("beta"), &name("main")).is_err());
+    for path in ["../acme/main", "/etc/passwd", "..", ".", "a/b"] {
+        assert!(SecretName::new(path).is_err(), "{path}");
+    }
+    tenants.secret(&id("acme_eu"), &name("main")).unwrap();
+    assert!(tenants.secret(&id("acme"), &name("eu_main")).is_err());
+}
+
+#[cfg(unix)]
+#[test]
+fn links_out_of_a_tenants_folders_are_refused() {
+    use std::os::unix::fs::symlink;
+    let root = acme();
+    symlink(
+        root.path().join("tenants/acme"),
+        root.path().join("tenants/linked"),
+    )
+    .unwrap();
+    put(&root, "tenants/beta/tenant.toml", "");
+    fs::create_dir_all(root.path().join("secrets/beta")).unwrap();
+    symlink(
+        root.path().join("secrets/acme/main"),
+        root.path().join("secrets/beta/main"),
+    )
+    .unwrap();
+    put(&root, "secrets/beta/..data/inner", KEY);
+    symlink("..data/inner", root.path().join("secrets/beta/inner")).unwrap();
+    let tenants = Tenants::load(config(root.path(), &[])).unwrap();
+    assert_eq!(tenants.ids(), [id("acme"), id("beta")]);
+    assert!(tenants.secret(&id("beta"), &name("main")).is_err());
+    tenants.secret(&id("beta"), &name("inner")).unwrap();
+    assert_eq!(tenants.problems().len(), 2);
+}
+
+#[test]
+fn odd_names_and_over_large_files_are_problems_of_their_own() {
+    let root = acme();
+    put(&root, "tenants/not a tenant/tenant.toml", "");
+    put(&root, "tenants/.git/config", "");
+    put(&root, "tenants/README", "");
+    put(
+        &root,
+        "tenants/big/tenant.toml",
+        &"#".repeat(1024 * 1024 + 1),
+    );
+    let tenants = Tenants::load(config(root.path(), &[])).unwrap();
+    assert_eq!(tenants.ids(), [id("acme"), id("big")]);
+    let problems = tenants.problems();
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(
+        problems[0].reason.contains("larger than 1048576 bytes"),
+        "{}",
+        problems[0]
+    );
+}

@@ -1,0 +1,86 @@
+//! The watch over real folders. Waits are bounded, never timed.
+
+use std::fs;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use wasmhook_tenants::FolderWatch;
+
+/// Far more than anything here takes.
+const BOUND: Duration = Duration::from_secs(20);
+const NEVER: Duration = Duration::from_secs(3600);
+
+async fn noticed(watch: &mut FolderWatch) {
+    tokio::time::timeout(BOUND, watch.changed())
+        .await
+        .expect("no change was noticed");
+}
+
+#[tokio::test]
+async fn files_made_replaced_and_deleted_are_noticed() {
+    let root = TempDir::new().unwrap();
+    let mut watch =
+        FolderWatch::start(&[root.path().to_owned()], Duration::from_millis(20), NEVER).unwrap();
+    // The watch begins in its own thread; until then changes go unseen, so they are repeated.
+    let file = root.path().join("a");
+    let first = async {
+        loop {
+            fs::write(&file, "1").unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::select! {
+        () = noticed(&mut watch) => {}
+        () = first => {}
+    }
+    fs::write(root.path().join("b"), "2").unwrap();
+    fs::rename(root.path().join("b"), &file).unwrap();
+    noticed(&mut watch).await;
+    fs::create_dir_all(root.path().join("deep/er")).unwrap();
+    noticed(&mut watch).await;
+    fs::remove_file(&file).unwrap();
+    noticed(&mut watch).await;
+}
+
+#[tokio::test]
+async fn the_rescan_comes_without_any_notification() {
+    let root = TempDir::new().unwrap();
+    let paths = [root.path().join("not made yet")];
+    let rescan = Duration::from_millis(20);
+    let mut watch = FolderWatch::start(&paths, FolderWatch::DEBOUNCE, rescan).unwrap();
+    noticed(&mut watch).await;
+    noticed(&mut watch).await;
+}
+
+#[tokio::test]
+async fn a_folder_made_again_is_watched_again() {
+    let root = TempDir::new().unwrap();
+    let folder = root.path().join("tenants");
+    fs::create_dir(&folder).unwrap();
+    let short = Duration::from_millis(20);
+    let mut watch = FolderWatch::start(
+        std::slice::from_ref(&folder),
+        short,
+        Duration::from_millis(100),
+    )
+    .unwrap();
+    for _ in 0..3 {
+        fs::remove_dir(&folder).unwrap();
+        noticed(&mut watch).await;
+        fs::create_dir(&folder).unwrap();
+        noticed(&mut watch).await;
+    }
+}
+
+#[tokio::test]
+async fn dropping_the_watch_stops_it() {
+    let root = TempDir::new().unwrap();
+    let watch =
+        FolderWatch::start(&[root.path().to_owned()], FolderWatch::DEBOUNCE, NEVER).unwrap();
+    let mut changes = watch.subscribe();
+    drop(watch);
+    let ended = async { while changes.changed().await.is_ok() {} };
+    tokio::time::timeout(BOUND, ended)
+        .await
+        .expect("the watch went on");
+}
