@@ -303,7 +303,7 @@ mod tests {
             id: "evt_1".into(),
             tenant: "acme".into(),
             event_type: "invoice.paid".into(),
-            payload: bytes::Bytes::from_static(br#"{"n":1.00}"#),
+            payload: bytes::Bytes::from_static(b" {\"n\": 1.00}\n"),
             occurred_at: None,
         }
         .accept(Timestamp::UNIX_EPOCH, 1024)

@@ -10,7 +10,7 @@ use url::{Host, Url};
 
 use crate::error::{Error, Result};
 use crate::event::{Event, EventType};
-use crate::headers::SafeHeaders;
+use crate::headers::{self, SafeHeaders};
 use crate::ids::{EndpointId, SecretName, TenantId};
 use crate::signing;
 
@@ -195,6 +195,27 @@ impl SignatureProfile {
         }
     }
 
+    /// Refuses header names that overwrite each other or what the host sets itself.
+    pub fn validate(&self) -> Result<()> {
+        let Self::Sha256 {
+            signature_header,
+            event_id_header,
+            timestamp_header,
+        } = self
+        else {
+            return Ok(());
+        };
+        let names = [signature_header, event_id_header, timestamp_header];
+        let twice = (1..names.len()).any(|index| names[..index].contains(&names[index]));
+        if twice || names.into_iter().any(headers::is_the_hosts) {
+            return Err(Error::endpoint_field(
+                "profile",
+                "expected three different header names, none of which the host sets itself",
+            ));
+        }
+        Ok(())
+    }
+
     /// Whether this profile writes the header itself.
     pub fn uses(&self, name: &HeaderName) -> bool {
         match self {
@@ -268,6 +289,7 @@ impl Endpoint {
             ));
         }
         self.url.permitted(policy)?;
+        self.profile.validate()?;
         self.headers.check_profile(&self.profile)
     }
 
@@ -382,6 +404,20 @@ mod tests {
             format!("{url} {url:?}"),
             "https://example.com/hook?… \"https://example.com/hook?…\""
         );
+    }
+
+    #[test]
+    fn a_profile_whose_headers_collide_is_refused() {
+        let named = |signature: &'static str| SignatureProfile::Sha256 {
+            signature_header: HeaderName::from_static(signature),
+            event_id_header: HeaderName::from_static("x-id"),
+            timestamp_header: HeaderName::from_static("x-time"),
+        };
+        named("x-sig").validate().unwrap();
+        SignatureProfile::sha256().validate().unwrap();
+        for bad in ["x-id", "content-type", "host", "webhook-id"] {
+            assert!(named(bad).validate().is_err(), "{bad} was accepted");
+        }
     }
 
     #[test]

@@ -134,18 +134,19 @@ impl fmt::Debug for Payload {
     }
 }
 
+// As a text that holds the JSON, for JSON within JSON would lose the white space around it, and a
+// payload's bytes are kept as they are.
 impl Serialize for Payload {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let raw: &RawValue = serde_json::from_slice(&self.0).map_err(serde::ser::Error::custom)?;
-        raw.serialize(serializer)
+        let text = std::str::from_utf8(&self.0).map_err(serde::ser::Error::custom)?;
+        serializer.serialize_str(text)
     }
 }
 
 impl<'de> Deserialize<'de> for Payload {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let raw = Box::<RawValue>::deserialize(deserializer)?;
-        let text: Box<str> = raw.into();
-        Ok(Self(Bytes::from(text.into_string())))
+        let text = String::deserialize(deserializer)?;
+        Self::new(text.into_bytes()).map_err(serde::de::Error::custom)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Handling one job: load the endpoint, deliver, record, conclude.
 
-use crate::attempt::AttemptResult;
+use crate::attempt::{AttemptResult, Outcome, StatusClass};
 use crate::clock::{Clock, SystemClock};
 use crate::delivery::{Conclusion, Delivery, Job};
 use crate::endpoint::Endpoint;
@@ -85,6 +85,11 @@ where
 
     /// Handles the job of a delivery. The attempt is durably recorded when this returns; the caller
     /// then applies the conclusion to its queue.
+    ///
+    /// # Errors
+    /// A job that contradicts itself, an endpoint that is missing or no longer wants the event (no
+    /// request is made then, and `validation_error` is observed), or a port that failed. A host whose
+    /// resolvers may choose endpoints that do not subscribe decides about that before it asks here.
     pub async fn handle(
         &self,
         delivery: &Delivery,
@@ -107,7 +112,14 @@ where
                     Error::DeliveryNotFound(Context::words("its endpoint does not exist"))
                 })?,
         };
-        check_endpoint(&endpoint, event)?;
+        if let Err(error) = check_endpoint(&endpoint, event) {
+            self.metrics.attempt(
+                &event.event_type,
+                Outcome::ValidationError,
+                StatusClass::Unknown,
+            );
+            return Err(error);
+        }
         let result = self
             .deliverer
             .deliver(job, &endpoint, job.attempt.saturating_add(1))

@@ -123,6 +123,21 @@ impl From<SafeHeaders> for Vec<(String, String)> {
     }
 }
 
+/// The reserved names that are a signature profile's to write.
+const OF_PROFILES: &[&str] = &[
+    "x-hook-signature",
+    "x-signature",
+    "x-webhook-event-id",
+    "x-webhook-signature",
+    "x-webhook-timestamp",
+];
+
+/// Whether the host or the connection sets this header, so that no profile may.
+pub(crate) fn is_the_hosts(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name.starts_with("webhook-") || (RESERVED.contains(&name) && !OF_PROFILES.contains(&name))
+}
+
 fn reserved(name: &str) -> Error {
     Error::UnsafeHeader(Context::words(format!(
         "header `{name}` is reserved for the host"

@@ -38,10 +38,12 @@ impl RetryPolicy {
     /// The bounded exponential wait after one-based attempt `n`: base · 2^(n−1), at most the
     /// maximum. Does not overflow for any `n`; zero counts as one.
     pub fn exponential(&self, n: u32) -> Duration {
-        let doubled = 1u32
-            .checked_shl(n.saturating_sub(1))
-            .and_then(|factor| self.base.checked_mul(factor));
-        doubled.unwrap_or(self.maximum).min(self.maximum)
+        let factor = 1u128.checked_shl(n.saturating_sub(1));
+        match factor.and_then(|factor| self.base.as_nanos().checked_mul(factor)) {
+            Some(wait) if wait < self.maximum.as_nanos() => Duration::from_nanos_u128(wait),
+            None if self.base.is_zero() => Duration::ZERO,
+            _ => self.maximum,
+        }
     }
 
     /// How many attempts there are in all.
@@ -99,6 +101,19 @@ mod tests {
         let policy = RetryPolicy::default();
         let waits: Vec<_> = (1..=8).map(|n| policy.exponential(n).as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+    }
+
+    #[test]
+    fn tiny_bases_double_as_long_as_it_takes() {
+        let with = |base| RetryPolicy {
+            base,
+            ..RetryPolicy::default()
+        };
+        assert_eq!(
+            with(Duration::from_nanos(1)).exponential(33),
+            Duration::from_nanos(1 << 32)
+        );
+        assert_eq!(with(Duration::ZERO).exponential(500), Duration::ZERO);
     }
 
     #[test]

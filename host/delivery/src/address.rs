@@ -12,6 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 /// IPv4 blocks that are not globally routable unicast: first address, prefix length.
+#[allow(clippy::ip_constant)] // a row is a block, not the one address that begins it
 const REFUSED_V4: &[(Ipv4Addr, u32)] = &[
     // "This network" (RFC 791): Linux connects 0.0.0.0 to the machine itself.
     (Ipv4Addr::new(0, 0, 0, 0), 8),

@@ -83,7 +83,7 @@ impl Client {
 
     async fn exchange(&self, outgoing: OutgoingRequest) -> Result<Answer, ErrorClass> {
         // The resolver is not asked about an address that is written out in the URL.
-        if literal(outgoing.url.host()).is_some_and(|address| !self.addresses.allows(address)) {
+        if literal(&outgoing.url.host()).is_some_and(|address| !self.addresses.allows(address)) {
             return Err(ErrorClass::AddressRefused);
         }
         let mut request = Request::new(Method::POST, outgoing.url.as_url().clone());
@@ -120,10 +120,10 @@ impl Client {
     }
 }
 
-fn literal(host: Host<&str>) -> Option<IpAddr> {
+fn literal(host: &Host<&str>) -> Option<IpAddr> {
     match host {
-        Host::Ipv4(v4) => Some(v4.into()),
-        Host::Ipv6(v6) => Some(v6.into()),
+        Host::Ipv4(v4) => Some((*v4).into()),
+        Host::Ipv6(v6) => Some((*v6).into()),
         Host::Domain(_) => None,
     }
 }

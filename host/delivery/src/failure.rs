@@ -21,7 +21,7 @@ pub(crate) fn classify(error: &reqwest::Error) -> ErrorClass {
     if error.is_dns() {
         return ErrorClass::Dns;
     }
-    if causes().any(|e| e.is::<rustls::Error>()) {
+    if causes().any(<dyn StdError>::is::<rustls::Error>) {
         return ErrorClass::Tls;
     }
     if error.is_connect() {

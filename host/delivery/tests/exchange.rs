@@ -1,4 +1,5 @@
 //! The client over real sockets.
+#![allow(clippy::unwrap_used)] // helpers of tests are not seen as tests
 
 use std::net::SocketAddr;
 use std::sync::Arc;

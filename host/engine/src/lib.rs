@@ -1,1 +1,22 @@
 //! Loops of wasmhook: intake, dispatch, and the worker that leases, transforms, delivers and records.
+//!
+//! This is where the rooms meet: rules come from `wasmhook-core`, durability from `wasmhook-store`,
+//! tenants' code from `wasmhook-runtime`, the exchange from `wasmhook-delivery`. Nothing here knows
+//! which store it runs on or how events arrive.
+#![forbid(unsafe_code)]
+
+pub mod attempt;
+pub mod backoff;
+pub mod housekeeping;
+pub mod intake;
+pub mod metric;
+pub mod recorder;
+pub mod resolve;
+pub mod stream;
+pub mod worker;
+
+pub use attempt::{Attempter, AttempterConfig};
+pub use housekeeping::Housekeeping;
+pub use intake::{Intake, IntakeConfig, Source, Verdict};
+pub use stream::StreamReader;
+pub use worker::{Worker, WorkerConfig};

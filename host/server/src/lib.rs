@@ -1,1 +1,78 @@
-//! HTTP API of wasmhook.
+//! HTTP API of wasmhook: events in, health and metrics out.
+//!
+//! | route | answers |
+//! |---|---|
+//! | `POST /v1/events` | 202 once the events are durable; see [`events`] |
+//! | `GET /healthz` | 200 while the process runs |
+//! | `GET /readyz` | 200 while the store answers, 503 otherwise |
+//! | `GET /v1/plugins` | which version of which plugin serves, and why a newer one does not |
+//! | `GET /metrics` | Prometheus text |
+//!
+//! With a token, `/v1` and `/metrics` want `Authorization: Bearer <token>`. Without one the host
+//! listens on loopback only, which its configuration sees to.
+#![forbid(unsafe_code)]
+
+pub mod auth;
+pub mod events;
+pub mod health;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+use secrecy::SecretString;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use wasmhook_engine::Intake;
+use wasmhook_store::Store;
+
+/// What the API serves from.
+pub struct Api {
+    /// Takes events in.
+    pub intake: Arc<Intake>,
+    /// Asked for signs of life.
+    pub store: Arc<dyn Store>,
+    /// The bearer token; `None` lets everyone in who can connect.
+    pub token: Option<SecretString>,
+    /// The largest request body, in bytes.
+    pub max_body: usize,
+    /// Renders the metrics.
+    pub metrics: Box<dyn Fn() -> String + Send + Sync>,
+    /// Describes the plugins of all tenants.
+    pub plugins: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
+}
+
+/// All routes.
+pub fn router(api: Api) -> Router {
+    let max_body = api.max_body;
+    let api = Arc::new(api);
+    let guarded = Router::new()
+        .route("/v1/events", post(events::post))
+        .route("/v1/plugins", get(health::plugins))
+        .route("/metrics", get(health::metrics))
+        .layer(axum::middleware::from_fn_with_state(
+            Arc::clone(&api),
+            auth::require_token,
+        ));
+    Router::new()
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .merge(guarded)
+        .layer(DefaultBodyLimit::max(max_body))
+        .with_state(api)
+}
+
+/// Serves until `stop`, then lets requests under way finish.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    api: Api,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
+    axum::serve(listener, router(api))
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await
+}

@@ -74,7 +74,7 @@ pub(crate) fn parse(
     let mut known = HashSet::new();
     let mut endpoints = Vec::with_capacity(document.endpoints.len());
     for (index, entry) in document.endpoints.into_iter().enumerate() {
-        let endpoint = endpoint(entry, tenant, rules, at).map_err(|(key, reason)| Fault {
+        let endpoint = endpoint(&entry, tenant, rules, at).map_err(|(key, reason)| Fault {
             key: Some(format!("endpoints[{index}].{key}")),
             reason,
         })?;
@@ -116,12 +116,12 @@ fn fault(key: &str) -> impl Fn(wasmhook_core::Error) -> KeyFault + '_ {
 }
 
 fn endpoint(
-    entry: Entry,
+    entry: &Entry,
     tenant: &TenantId,
     rules: &Rules,
     at: Timestamp,
 ) -> Result<Endpoint, KeyFault> {
-    let profile = profile(&entry, &rules.profile)?;
+    let profile = profile(entry, &rules.profile)?;
     if entry.body == Some(BodyForm::Envelope) && profile != SignatureProfile::Standard {
         return Err((
             "body".into(),

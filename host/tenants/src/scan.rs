@@ -1,6 +1,6 @@
 //! Reading the tenants folder into a snapshot.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -236,8 +236,8 @@ fn document(path: &Path) -> Result<Option<(String, Timestamp)>, String> {
 
 /// Used by the scan's caller to tell what is new.
 pub(crate) fn new_ones<'a>(before: &[Problem], now: &'a [Problem]) -> Vec<&'a Problem> {
-    let counted: HashMap<&Problem, ()> = before.iter().map(|problem| (problem, ())).collect();
+    let known: HashSet<&Problem> = before.iter().collect();
     now.iter()
-        .filter(|problem| !counted.contains_key(problem))
+        .filter(|problem| !known.contains(problem))
         .collect()
 }

@@ -67,9 +67,10 @@ pub(crate) fn read(folder: &Path, tenant: &TenantId) -> Secrets {
             continue;
         };
         let path = entry.path();
-        let loaded = load(&path, &real).map_err(|reason| {
-            secrets.problems.push(Problem::of(tenant, &path, &reason));
-            reason
+        let loaded = load(&path, &real).inspect_err(|reason| {
+            secrets
+                .problems
+                .push(Problem::of(tenant, &path, reason.as_str()));
         });
         if loaded.is_ok() && readable_by_others(&path) {
             let reason = "the secret can be read by other users of the machine (chmod 600 it)";

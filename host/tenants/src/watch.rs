@@ -35,8 +35,8 @@ impl FolderWatch {
     /// Watches the folders and everything below them. They need not exist yet.
     pub fn start(paths: &[PathBuf], debounce: Duration, rescan: Duration) -> std::io::Result<Self> {
         let (messages, inbox) = mpsc::channel();
-        let (changed, changes) = watch::channel(0);
-        let watcher = Watcher {
+        let (counter, changes) = watch::channel(0);
+        let background = Watcher {
             folders: paths.iter().map(|path| Folder::new(path)).collect(),
             notifier: None,
             outbox: messages.clone(),
@@ -44,7 +44,7 @@ impl FolderWatch {
         };
         thread::Builder::new()
             .name("folder-watch".to_owned())
-            .spawn(move || watcher.run(&inbox, &changed, debounce, rescan))?;
+            .spawn(move || background.run(&inbox, &counter, debounce, rescan))?;
         Ok(Self { changes, messages })
     }
 
@@ -98,7 +98,7 @@ impl Watcher {
     fn run(
         mut self,
         inbox: &mpsc::Receiver<Message>,
-        changed: &watch::Sender<u64>,
+        counter: &watch::Sender<u64>,
         debounce: Duration,
         rescan: Duration,
     ) {
@@ -115,7 +115,7 @@ impl Watcher {
             }
             // Before the word is passed on, so that nothing is lost between the look and the watch.
             self.renew();
-            changed.send_modify(|count| *count = count.wrapping_add(1));
+            counter.send_modify(|count| *count = count.wrapping_add(1));
         }
     }
 

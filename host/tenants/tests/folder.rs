@@ -1,4 +1,5 @@
 //! The tenants folder over real files.
+#![allow(clippy::unwrap_used)] // helpers of tests are not seen as tests
 
 use std::fs;
 use std::path::Path;

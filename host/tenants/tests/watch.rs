@@ -8,7 +8,7 @@ use wasmhook_tenants::FolderWatch;
 
 /// Far more than anything here takes.
 const BOUND: Duration = Duration::from_secs(20);
-const NEVER: Duration = Duration::from_secs(3600);
+const NEVER: Duration = Duration::from_hours(1);
 
 async fn noticed(watch: &mut FolderWatch) {
     tokio::time::timeout(BOUND, watch.changed())

@@ -1,2 +1,122 @@
 //! Set-up, demo, test and benchmark commands of the wasmhook repository.
-fn main() {}
+//!
+//! `cargo xtask demo`, `cargo xtask test`, `cargo xtask bench [NAME]`. Each installs or builds what
+//! it needs, or stops with one sentence that says what to install.
+#![allow(clippy::print_stderr, reason = "progress is what this program says")]
+
+mod setup;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, bail};
+
+const USAGE: &str = "expected one of: cargo xtask demo | test | bench [NAME…] | guests
+
+  demo    build everything and show the whole job on the embedded store
+  test    build everything and run every test
+  bench   build everything optimised and measure; results in target/bench/latest.json
+  guests  build the guest components only";
+
+fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1);
+    let command = words.next().unwrap_or_default();
+    let rest: Vec<String> = words.collect();
+    let done = match command.as_str() {
+        "demo" => demo(&rest),
+        "test" => test(&rest),
+        "bench" => bench(&rest),
+        "guests" => setup::guests(),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn demo(rest: &[String]) -> anyhow::Result<()> {
+    setup::guests()?;
+    step("building wasmhook; the first time takes some minutes");
+    let mut cargo = cargo();
+    cargo.args([
+        "run",
+        "--locked",
+        "--release",
+        "--package",
+        "wasmhook",
+        "--",
+        "demo",
+    ]);
+    cargo
+        .arg("--components")
+        .arg(setup::components())
+        .args(rest);
+    run(&mut cargo)
+}
+
+fn test(rest: &[String]) -> anyhow::Result<()> {
+    setup::guests()?;
+    setup::redis_server()?;
+    step("building and running all tests; the first time takes some minutes");
+    run(cargo().args(["test", "--locked", "--workspace"]).args(rest))
+}
+
+fn bench(rest: &[String]) -> anyhow::Result<()> {
+    setup::guests()?;
+    setup::redis_server()?;
+    step("building wasmhook optimised; the first time takes some minutes");
+    run(cargo().args(["build", "--locked", "--release", "--package", "wasmhook"]))?;
+    run(cargo()
+        .args([
+            "run",
+            "--locked",
+            "--release",
+            "--package",
+            "wasmhook-bench",
+            "--",
+        ])
+        .args(rest))
+}
+
+/// Says what happens next.
+fn step(words: &str) {
+    eprintln!("==> {words}");
+}
+
+fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// Runs a command with our own standard streams, so that its progress is seen.
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let status = command
+        .status()
+        .with_context(|| format!("cannot run {name}"))?;
+    if !status.success() {
+        let words: Vec<_> = command
+            .get_args()
+            .map(|word| word.to_string_lossy())
+            .collect();
+        bail!("`{name} {}` failed ({status})", words.join(" "));
+    }
+    Ok(())
+}
+
+/// The root of the repository.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .map(Path::to_owned)
+        .unwrap_or_default()
+}

@@ -1,0 +1,84 @@
+//! Benchmark of wasmhook: the real binary, its own Redis and receiver, and the floor in the same run.
+//!
+//! `cargo xtask bench [PART…]` with parts `floor`, `redis`, `embedded`, `latency`, `plugin`,
+//! `reload`; all without a name. Results are merged into `target/bench/latest.json`, one flat object.
+//! These machines are noisy: what counts are the ratios to the floor, measured in the same run.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "results and progress are what this program says"
+)]
+
+mod cpu;
+mod floor;
+mod plugin;
+mod receiver;
+mod results;
+mod scenario;
+mod system;
+
+use std::process::ExitCode;
+
+use crate::results::Results;
+
+/// The parts, in the order in which they run.
+const PARTS: [&str; 6] = ["floor", "redis", "embedded", "latency", "plugin", "reload"];
+
+fn main() -> ExitCode {
+    // For our own HTTP client. Fails only if it was set before, which nothing does.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    // The receiver and the floor's client run as processes of their own, so that each one's
+    // processor time can be told from the others'.
+    let done = match words.first().map(String::as_str) {
+        Some("receiver") => runtime(receiver::run()),
+        Some("floor-client") => runtime(floor::client(words.get(1).cloned().unwrap_or_default())),
+        _ => runtime(measure(words)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn runtime(run: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(run)
+}
+
+async fn measure(parts: Vec<String>) -> anyhow::Result<()> {
+    for part in &parts {
+        anyhow::ensure!(
+            PARTS.contains(&part.as_str()),
+            "unknown part {part}; expected {}",
+            PARTS.join(", ")
+        );
+    }
+    let wanted = |part: &str| parts.is_empty() || parts.iter().any(|asked| asked == part);
+    let mut results = Results::load();
+    // Ratios need the floor of this very run.
+    if ["floor", "redis", "embedded"].into_iter().any(wanted) {
+        floor::measure(&mut results).await?;
+    }
+    if wanted("redis") {
+        scenario::redis(&mut results).await?;
+    }
+    if wanted("embedded") {
+        scenario::embedded(&mut results).await?;
+    }
+    if wanted("latency") {
+        scenario::latency(&mut results).await?;
+    }
+    if wanted("plugin") {
+        plugin::measure(&mut results).await?;
+    }
+    if wanted("reload") {
+        scenario::reload(&mut results).await?;
+    }
+    results.save()
+}

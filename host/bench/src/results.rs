@@ -1,0 +1,67 @@
+//! The figures: printed as they come, kept as one flat JSON object.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+
+/// Figures by key.
+pub(crate) struct Results {
+    figures: BTreeMap<String, f64>,
+    file: PathBuf,
+}
+
+impl Results {
+    /// What earlier runs of single parts left, to be merged into.
+    pub(crate) fn load() -> Self {
+        let file = crate::system::root().join("target/bench/latest.json");
+        let figures = std::fs::read(&file)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default();
+        Self { figures, file }
+    }
+
+    /// Notes one figure, rounded to four significant places behind the point.
+    pub(crate) fn set(&mut self, key: &str, value: f64) {
+        let rounded = (value * 10_000.0).round() / 10_000.0;
+        println!("{key:<28}{rounded}");
+        self.figures.insert(key.to_owned(), rounded);
+    }
+
+    /// A figure of this or an earlier run.
+    pub(crate) fn get(&self, key: &str) -> Option<f64> {
+        self.figures.get(key).copied()
+    }
+
+    /// Notes a rate and its ratio to the floor.
+    pub(crate) fn rate(&mut self, name: &str, per_second: f64) {
+        self.set(&format!("{name}_per_s"), per_second);
+        if let Some(floor) = self.get("floor_per_s") {
+            self.set(&format!("{name}_ratio"), per_second / floor);
+        }
+    }
+
+    /// Writes `target/bench/latest.json`.
+    pub(crate) fn save(&self) -> anyhow::Result<()> {
+        if let Some(folder) = self.file.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        std::fs::write(&self.file, serde_json::to_vec_pretty(&self.figures)?)
+            .with_context(|| format!("cannot write {}", self.file.display()))?;
+        println!("written to {}", self.file.display());
+        Ok(())
+    }
+}
+
+/// The value below which `share` (0.0 to 1.0) of the sorted values lie.
+pub(crate) fn percentile(sorted: &[f64], share: f64) -> f64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "an index into a slice of measurements"
+    )]
+    let index = (sorted.len().saturating_sub(1) as f64 * share).round() as usize;
+    sorted.get(index).copied().unwrap_or(f64::NAN)
+}

@@ -1,0 +1,245 @@
+//! What is measured of the whole host.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use wasmhook_testing::RedisServer;
+
+use crate::cpu;
+use crate::receiver::{PUSHED_AT, Stats, now};
+use crate::results::{Results, percentile};
+use crate::system::{Host, Receiver, component};
+
+/// Deliveries per measurement of throughput.
+const EVENTS: u64 = 40_000;
+/// Events per second, and seconds, of the measurement of latency.
+const PACE: u64 = 50;
+const SECONDS: u64 = 20;
+/// Events pushed in one call.
+const BATCH: u64 = 500;
+/// How long a measurement may take before it counts as stuck.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A count as a float.
+pub(crate) fn float(count: u64) -> f64 {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "counts of a benchmark are far below 2^53"
+    )]
+    let float = count as f64;
+    float
+}
+
+/// Requests per second between the first and the last.
+pub(crate) fn per_second(stats: &Stats) -> f64 {
+    float(stats.count.saturating_sub(1)) / (stats.last - stats.first)
+}
+
+/// 1 KiB of JSON that says when it was made.
+pub(crate) fn payload() -> String {
+    let mut text = String::with_capacity(1024);
+    text.push('{');
+    text.push_str(std::str::from_utf8(PUSHED_AT).unwrap_or_default());
+    text.push_str(&format!(
+        "{:.0}\",\"card\":\"4242424242424242\",\"filler\":\"",
+        now() * 1e9
+    ));
+    while text.len() < 1022 {
+        text.push('x');
+    }
+    text.push_str("\"}");
+    text
+}
+
+/// Appends events to the stream, as a producer would.
+async fn xadd(
+    connection: &mut redis::aio::MultiplexedConnection,
+    from: u64,
+    count: u64,
+) -> anyhow::Result<()> {
+    let mut pipe = redis::pipe();
+    for number in from..from + count {
+        let id = format!("evt_{number}");
+        let payload = payload();
+        pipe.cmd("XADD").arg("wasmhook:events").arg("*");
+        pipe.arg(&[
+            "tenant",
+            "bench",
+            "type",
+            "bench.event",
+            "id",
+            &id,
+            "payload",
+            &payload,
+        ])
+        .ignore();
+    }
+    pipe.exec_async(connection).await.context("XADD failed")
+}
+
+async fn connect(redis: &RedisServer) -> anyhow::Result<redis::aio::MultiplexedConnection> {
+    let config =
+        redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(30)));
+    Ok(redis::Client::open(redis.url())?
+        .get_multiplexed_async_connection_with_config(&config)
+        .await?)
+}
+
+/// Through Redis, without a plugin and with the Rust transform.
+pub(crate) async fn redis(results: &mut Results) -> anyhow::Result<()> {
+    for (name, plugin) in [
+        ("redis_plain", None),
+        ("redis_transform", Some("redact.wasm")),
+    ] {
+        let receiver = Receiver::start().await?;
+        let redis = RedisServer::start().context("cannot start a Redis server")?;
+        let mut connection = connect(&redis).await?;
+        let host = Host::start(&receiver.url, Some(&redis.url()), plugin).await?;
+        // Warms connections and instances; not counted.
+        xadd(&mut connection, 0, BATCH).await?;
+        receiver.wait_for(BATCH, PATIENCE).await?;
+        receiver.reset().await?;
+        let (host_pid, redis_pid) = (
+            host.process.pid()?,
+            redis.pid().context("Redis ended early")?,
+        );
+        let before = (cpu::seconds(host_pid)?, cpu::seconds(redis_pid)?);
+        for batch in 0..EVENTS / BATCH {
+            xadd(&mut connection, (batch + 1) * BATCH, BATCH).await?;
+        }
+        let stats = receiver.wait_for(EVENTS, PATIENCE).await?;
+        let used = (
+            cpu::seconds(host_pid)? - before.0,
+            cpu::seconds(redis_pid)? - before.1,
+        );
+        results.rate(name, per_second(&stats));
+        if plugin.is_none() {
+            let per_delivery = |seconds: f64| seconds * 1e6 / float(EVENTS);
+            results.set("host_cpu_us", per_delivery(used.0));
+            results.set("redis_cpu_us", per_delivery(used.1));
+            if let Some(floor) = results.get("floor_cpu_us") {
+                results.set("cpu_ratio", per_delivery(used.0 + used.1) / floor);
+            }
+        }
+        let left: u64 = redis::cmd("XLEN")
+            .arg("wasmhook:events")
+            .query_async(&mut connection)
+            .await?;
+        anyhow::ensure!(left < BATCH * 2, "the stream still holds {left} entries");
+        host.process.stop().await?;
+        receiver.process.stop().await?;
+    }
+    Ok(())
+}
+
+/// On the embedded store, pushed over HTTP.
+pub(crate) async fn embedded(results: &mut Results) -> anyhow::Result<()> {
+    for (name, plugin) in [
+        ("embedded_plain", None),
+        ("embedded_transform", Some("redact.wasm")),
+    ] {
+        let receiver = Receiver::start().await?;
+        let host = Host::start(&receiver.url, None, plugin).await?;
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        let url = format!("{}/v1/events", host.url);
+        post(&client, &url, 0).await?;
+        receiver.wait_for(BATCH, PATIENCE).await?;
+        receiver.reset().await?;
+        for batch in 0..EVENTS / BATCH {
+            post(&client, &url, (batch + 1) * BATCH).await?;
+        }
+        let stats = receiver.wait_for(EVENTS, PATIENCE).await?;
+        results.rate(name, per_second(&stats));
+        host.process.stop().await?;
+        receiver.process.stop().await?;
+    }
+    Ok(())
+}
+
+async fn post(client: &reqwest::Client, url: &str, from: u64) -> anyhow::Result<()> {
+    let mut body = String::new();
+    for number in from..from + BATCH {
+        body.push_str(&format!(
+            "{{\"tenant\":\"bench\",\"type\":\"bench.event\",\"id\":\"evt_{number}\",\"payload\":{}}}\n",
+            payload()
+        ));
+    }
+    let request = client
+        .post(url)
+        .header("content-type", "application/x-ndjson")
+        .body(body);
+    let status = request.send().await?.status();
+    anyhow::ensure!(status == 202, "events were answered with {status}");
+    Ok(())
+}
+
+/// From push to arrival, through Redis, at a steady pace.
+pub(crate) async fn latency(results: &mut Results) -> anyhow::Result<()> {
+    let receiver = Receiver::start().await?;
+    let redis = RedisServer::start().context("cannot start a Redis server")?;
+    let mut connection = connect(&redis).await?;
+    let host = Host::start(&receiver.url, Some(&redis.url()), None).await?;
+    let mut pace = tokio::time::interval(Duration::from_millis(1000 / PACE));
+    for number in 0..PACE {
+        pace.tick().await;
+        xadd(&mut connection, number, 1).await?;
+    }
+    receiver.wait_for(PACE, PATIENCE).await?;
+    receiver.reset().await?;
+    for number in 0..PACE * SECONDS {
+        pace.tick().await;
+        xadd(&mut connection, PACE + number, 1).await?;
+    }
+    let mut stats = receiver.wait_for(PACE * SECONDS, PATIENCE).await?;
+    stats.late_ms.sort_by(f64::total_cmp);
+    results.set("latency_p50_ms", percentile(&stats.late_ms, 0.5));
+    results.set("latency_p99_ms", percentile(&stats.late_ms, 0.99));
+    let (host_pid, redis_pid) = (
+        host.process.pid()?,
+        redis.pid().context("Redis ended early")?,
+    );
+    let before = cpu::seconds(host_pid)? + cpu::seconds(redis_pid)?;
+    let idle = Duration::from_secs(20);
+    tokio::time::sleep(idle).await;
+    let used = cpu::seconds(host_pid)? + cpu::seconds(redis_pid)? - before;
+    results.set("idle_cpu_percent", used / idle.as_secs_f64() * 100.0);
+    host.process.stop().await?;
+    receiver.process.stop().await
+}
+
+/// From replacing a component on disk to the first delivery made by it.
+pub(crate) async fn reload(results: &mut Results) -> anyhow::Result<()> {
+    let receiver = Receiver::start().await?;
+    let host = Host::start(&receiver.url, None, Some("redact.wasm")).await?;
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let url = format!("{}/v1/events", host.url);
+    let plugins = host.folder.path().join("tenants/bench/plugins");
+    let mut replaced = f64::NAN;
+    let mut pace = tokio::time::interval(Duration::from_millis(2));
+    for number in 0..10_000u64 {
+        pace.tick().await;
+        if number == 200 {
+            let aside = plugins.join(".incoming");
+            std::fs::copy(component("tag_and_route.wasm"), &aside)?;
+            std::fs::rename(&aside, plugins.join("10-shape.wasm"))?;
+            replaced = now();
+        }
+        let body = format!(
+            "{{\"tenant\":\"bench\",\"type\":\"bench.event\",\"id\":\"evt_{number}\",\"payload\":{{\"region\":\"main\"}}}}"
+        );
+        let request = client
+            .post(&url)
+            .header("content-type", "application/json")
+            .body(body);
+        let status = request.send().await?.status();
+        anyhow::ensure!(status == 202, "an event was answered with {status}");
+        if number % 50 == 0
+            && let Some(first) = receiver.stats().await?.first_tagged
+        {
+            results.set("reload_ms", (first - replaced) * 1000.0);
+            host.process.stop().await?;
+            return receiver.process.stop().await;
+        }
+    }
+    anyhow::bail!("no delivery was made by the new component")
+}

@@ -1,0 +1,262 @@
+//! What can be said on the command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use wasmhook_core::DeliveryState;
+
+/// Outbound webhooks for many tenants, with their own WebAssembly plugins.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    propagate_version = true,
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 wrong configuration, 4 store or host not \
+                  reachable, 5 not found, 6 refused (event, plugin or replay).\n\n\
+                  Examples:\n  \
+                  wasmhook serve --config wasmhook.toml\n  \
+                  wasmhook event push --tenant acme --type invoice.paid --payload '{\"total\": 12}'\n  \
+                  wasmhook deliveries list --tenant acme --state dead-letter\n  \
+                  wasmhook deliveries show whdel_…"
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Configuration file; `wasmhook.toml` in the current folder if it is there and this is not given.
+    #[arg(
+        long,
+        short,
+        global = true,
+        env = "WASMHOOK_CONFIG",
+        value_name = "FILE"
+    )]
+    pub(crate) config: Option<PathBuf>,
+    /// Set one key of the configuration, over file and environment; repeatable.
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Print JSON instead of tables and sentences.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show the whole job on this machine: events, plugins, signatures, retries, replay, hot reload.
+    Demo(Demo),
+    /// Run the host.
+    #[command(
+        after_help = "Example:\n  wasmhook serve --config examples/wasmhook.toml\n\n\
+                            SIGTERM or Ctrl-C stops taking work and finishes or gives back what is in flight; a \
+                            second one exits at once. Neither loses anything."
+    )]
+    Serve,
+    /// Push events.
+    #[command(subcommand)]
+    Event(Event),
+    /// Look at events.
+    #[command(subcommand)]
+    Events(Events),
+    /// Find, follow and replay deliveries.
+    #[command(subcommand)]
+    Deliveries(Deliveries),
+    /// Look at plugins.
+    #[command(subcommand)]
+    Plugins(Plugins),
+    /// Receive webhooks on this machine, verify their signatures and print them.
+    Listen(Listen),
+    /// Look at the configuration.
+    #[command(subcommand)]
+    Config(Config),
+    /// Print a completion script for a shell.
+    #[command(
+        after_help = "Example:\n  wasmhook completions bash > /etc/bash_completion.d/wasmhook"
+    )]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Folder with the compiled sample components; `cargo xtask demo` builds them and passes it.
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "plugins/target/wasm32-wasip2/release"
+    )]
+    pub(crate) components: PathBuf,
+    /// Show the host's own log as well.
+    #[arg(long)]
+    pub(crate) log: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Event {
+    /// Push one event from flags, or many from NDJSON on standard input.
+    #[command(after_help = "Examples:\n  \
+        wasmhook event push --tenant acme --type invoice.paid --id evt_1 --payload '{\"total\": 12}'\n  \
+        wasmhook event push --tenant acme --type invoice.paid --payload @invoice.json\n  \
+        wasmhook event push < events.ndjson\n\n\
+        Each line of NDJSON is {\"tenant\", \"type\", \"id\", \"payload\", \"occurred_at\"?}. Events go to the Redis \
+        stream when the configuration names Redis, otherwise to the host's HTTP API.")]
+    Push(Push),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Push {
+    /// The tenant. Without it, events are read from standard input.
+    #[arg(long, requires = "event_type", requires = "payload")]
+    pub(crate) tenant: Option<String>,
+    /// The event type.
+    #[arg(long = "type", value_name = "TYPE", requires = "tenant")]
+    pub(crate) event_type: Option<String>,
+    /// The event id; made up if missing. Pushing an id twice makes no second delivery.
+    #[arg(long, requires = "tenant")]
+    pub(crate) id: Option<String>,
+    /// JSON, `@FILE`, or `-` for standard input.
+    #[arg(long, value_name = "JSON", requires = "tenant")]
+    pub(crate) payload: Option<String>,
+    /// When it happened, RFC 3339; now if missing.
+    #[arg(long, value_name = "TIME", requires = "tenant")]
+    pub(crate) occurred_at: Option<String>,
+    /// Push to this host over HTTP, whatever the configuration says.
+    #[arg(long, value_name = "URL")]
+    pub(crate) to: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Events {
+    /// List events that were refused, newest first, with the reason.
+    #[command(after_help = "Example:\n  wasmhook events rejected --limit 50 --json")]
+    Rejected {
+        /// At most this many.
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Deliveries {
+    /// List deliveries, newest first.
+    #[command(after_help = "Examples:\n  \
+        wasmhook deliveries list --tenant acme\n  \
+        wasmhook deliveries list --tenant acme --state dead-letter --limit 100")]
+    List {
+        /// Of this tenant; of all, if missing.
+        #[arg(long)]
+        tenant: Option<String>,
+        /// In this state only: pending, leased, failed, succeeded or dead-letter.
+        #[arg(long)]
+        state: Option<DeliveryState>,
+        /// At most this many.
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+        /// Go on where the previous page ended; needs --tenant.
+        #[arg(long, requires = "tenant")]
+        cursor: Option<String>,
+    },
+    /// Tell the whole story of one delivery.
+    #[command(
+        after_help = "Example:\n  wasmhook deliveries show whdel_5fe54a7806badae94ec7332ad4a45386"
+    )]
+    Show {
+        /// The delivery id, which the receiver knows as `webhook-id`.
+        id: String,
+        /// Its tenant; looked for if missing.
+        #[arg(long)]
+        tenant: Option<String>,
+        /// Show what the receiver answered, too. It is the tenant's.
+        #[arg(long)]
+        response: bool,
+    },
+    /// Deliver finished deliveries again.
+    #[command(after_help = "Examples:\n  \
+        wasmhook deliveries replay --tenant acme whdel_5fe54a7806badae94ec7332ad4a45386\n  \
+        wasmhook deliveries replay --tenant acme --dead-letters")]
+    Replay {
+        /// The tenant.
+        #[arg(long)]
+        tenant: String,
+        /// The delivery ids.
+        #[arg(required_unless_present = "dead_letters")]
+        ids: Vec<String>,
+        /// All dead letters of the tenant.
+        #[arg(long, conflicts_with = "ids")]
+        dead_letters: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Plugins {
+    /// List the plugins of all tenants: version, state, and why a newer file was refused.
+    List {
+        /// Of this tenant only.
+        #[arg(long)]
+        tenant: Option<String>,
+    },
+    /// Check a component file as the host would when it is dropped.
+    #[command(
+        after_help = "Example:\n  wasmhook plugins check target/wasm32-wasip2/release/redact.wasm"
+    )]
+    Check {
+        /// The component.
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  wasmhook listen --port 9000 --secret-file examples/secrets/acme/main --status 503"
+)]
+pub(crate) struct Listen {
+    /// Address to listen on.
+    #[arg(long, default_value = "127.0.0.1")]
+    pub(crate) host: std::net::IpAddr,
+    /// Port to listen on; 0 for any free one.
+    #[arg(long, default_value_t = 9000)]
+    pub(crate) port: u16,
+    /// File with a signing secret; repeatable during a rotation.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) secret_file: Vec<PathBuf>,
+    /// A signing secret. Visible to others in the process list; prefer --secret-file.
+    #[arg(long, env = "WASMHOOK_LISTEN_SECRET", hide_env_values = true)]
+    pub(crate) secret: Option<String>,
+    /// Answer this status to what verifies; what does not verify gets 400.
+    #[arg(long, default_value_t = 204, value_parser = clap::value_parser!(u16).range(200..=599))]
+    pub(crate) status: u16,
+    /// Stop after this many requests.
+    #[arg(long)]
+    pub(crate) count: Option<usize>,
+}
+
+impl Listen {
+    pub(crate) fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.host, self.port)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Read configuration, tenants, secrets and plugins, and say what is wrong with them.
+    #[command(after_help = "Example:\n  wasmhook config check --config examples/wasmhook.toml")]
+    Check,
+}
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON object a line.
+    Json,
+}

@@ -1,0 +1,322 @@
+//! `wasmhook deliveries …`
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use wasmhook_core::{DeliveryId, DeliveryState, TenantId};
+use wasmhook_store::{Cursor, Filter, Record, Store, StoreError};
+
+use crate::config::Config;
+use crate::exit::{Coded, Exit};
+use crate::{output, stores};
+
+/// Deliveries read at once when all of a tenant are wanted.
+const PAGE: usize = 500;
+
+#[derive(Serialize)]
+struct Listed {
+    deliveries: Vec<Record>,
+    next_cursor: Option<Cursor>,
+}
+
+/// Lists deliveries of one tenant or of all.
+pub(crate) async fn list(
+    config: &Config,
+    tenant: Option<String>,
+    state: Option<DeliveryState>,
+    limit: usize,
+    cursor: Option<String>,
+    json: bool,
+) -> anyhow::Result<()> {
+    let store = stores::open(config, false).await?.store;
+    let tenants = match tenant {
+        Some(tenant) => vec![TenantId::new(tenant)?],
+        None => store.tenants().await?,
+    };
+    let alone = tenants.len() == 1;
+    let mut deliveries = Vec::new();
+    let mut next_cursor = None;
+    for tenant in tenants {
+        let mut at = cursor.clone().map(Cursor);
+        loop {
+            let limit = limit.saturating_sub(deliveries.len());
+            if limit == 0 {
+                break;
+            }
+            let page = store
+                .list(&Filter {
+                    tenant: tenant.clone(),
+                    state,
+                    cursor: at,
+                    limit,
+                })
+                .await?;
+            deliveries.extend(page.records);
+            at = page.next;
+            if at.is_none() {
+                break;
+            }
+        }
+        if alone {
+            next_cursor = at;
+        }
+    }
+    if json {
+        // What receivers answered is the tenant's and comes with `show --response` only.
+        for record in &mut deliveries {
+            hide_responses(record);
+        }
+        return output::json(&Listed {
+            deliveries,
+            next_cursor,
+        });
+    }
+    let rows = deliveries.iter().map(row).collect();
+    let header = [
+        "delivery", "tenant", "event", "type", "endpoint", "state", "attempts", "next", "updated",
+    ];
+    output::table(header, rows, "no deliveries");
+    if let Some(Cursor(cursor)) = next_cursor {
+        output::line(format!("\nmore: --cursor '{cursor}'"));
+    }
+    Ok(())
+}
+
+fn row(record: &Record) -> [String; 9] {
+    let delivery = &record.delivery;
+    let next = if delivery.state == DeliveryState::Failed {
+        output::relative(delivery.next_at)
+    } else {
+        String::new()
+    };
+    [
+        delivery.id.to_string(),
+        delivery.tenant_id.to_string(),
+        delivery.event_id.to_string(),
+        delivery.event_type.to_string(),
+        delivery.endpoint_id.to_string(),
+        delivery.state.to_string(),
+        delivery.attempt.to_string(),
+        next,
+        output::relative(delivery.updated_at),
+    ]
+}
+
+fn hide_responses(record: &mut Record) {
+    for attempt in &mut record.attempts {
+        attempt.response_excerpt = None;
+    }
+}
+
+/// Tells the story of one delivery.
+pub(crate) async fn show(
+    config: &Config,
+    id: &str,
+    tenant: Option<String>,
+    response: bool,
+    json: bool,
+) -> anyhow::Result<()> {
+    let store = stores::open(config, false).await?.store;
+    let id = DeliveryId::new(id)?;
+    let tenants = match tenant {
+        Some(tenant) => vec![TenantId::new(tenant)?],
+        None => store.tenants().await?,
+    };
+    let mut record = find(&store, &tenants, &id)
+        .await?
+        .ok_or_else(|| Coded::new(Exit::NotFound, format!("there is no delivery {id}")))?;
+    if !response {
+        hide_responses(&mut record);
+    }
+    let event = store
+        .event(&record.delivery.tenant_id, &record.delivery.event_id)
+        .await?;
+    if json {
+        let mut value = serde_json::to_value(&record)?;
+        if let (Some(object), Some(event)) = (value.as_object_mut(), &event) {
+            object.insert(
+                "occurred_at".into(),
+                serde_json::to_value(event.occurred_at)?,
+            );
+            object.insert("payload_bytes".into(), event.payload.len().into());
+        }
+        return output::json(&value);
+    }
+    let delivery = &record.delivery;
+    let mut facts = vec![
+        ("delivery", delivery.id.to_string()),
+        ("tenant", delivery.tenant_id.to_string()),
+        (
+            "event",
+            format!("{} ({})", delivery.event_id, delivery.event_type),
+        ),
+    ];
+    if let Some(event) = &event {
+        facts.push(("occurred", output::time(event.occurred_at)));
+        facts.push(("payload", format!("{} bytes", event.payload.len())));
+    }
+    facts.push(("endpoint", endpoint(&record)));
+    facts.push(("state", state(&record)));
+    facts.push(("enqueued", output::time(delivery.created_at)));
+    facts.push(("updated", output::time(delivery.updated_at)));
+    for (name, value) in facts {
+        output::line(format!("{name:<10}{value}"));
+    }
+    output::line("");
+    attempts(&record);
+    Ok(())
+}
+
+async fn find(
+    store: &Arc<dyn Store>,
+    tenants: &[TenantId],
+    id: &DeliveryId,
+) -> Result<Option<Record>, StoreError> {
+    for tenant in tenants {
+        if let Some(record) = store.get(tenant, id).await? {
+            return Ok(Some(record));
+        }
+    }
+    Ok(None)
+}
+
+fn endpoint(record: &Record) -> String {
+    let delivery = &record.delivery;
+    match &delivery.resolved {
+        Some(resolved) => format!(
+            "{} → {} (made by the resolver)",
+            delivery.endpoint_id, resolved.url
+        ),
+        None => delivery.endpoint_id.to_string(),
+    }
+}
+
+fn state(record: &Record) -> String {
+    let delivery = &record.delivery;
+    let more = match (delivery.state, record.lease_until) {
+        (DeliveryState::Failed, _) => format!(
+            ", next attempt {} ({})",
+            output::time(delivery.next_at),
+            output::relative(delivery.next_at)
+        ),
+        (DeliveryState::Leased, Some(until)) => format!(", until {}", output::time(until)),
+        _ => String::new(),
+    };
+    format!(
+        "{} after {} attempts{more}",
+        delivery.state, delivery.attempt
+    )
+}
+
+fn attempts(record: &Record) {
+    let rows = record
+        .attempts
+        .iter()
+        .map(|attempt| {
+            let plugins: Vec<_> = attempt
+                .plugins
+                .iter()
+                .map(|plugin| {
+                    format!(
+                        "{}@{} {}µs",
+                        plugin.name,
+                        output::short(&plugin.digest),
+                        plugin.cpu_us
+                    )
+                })
+                .collect();
+            [
+                attempt.number.to_string(),
+                output::time(attempt.at),
+                format!("{} ms", attempt.duration_ms),
+                attempt.outcome.to_string(),
+                attempt
+                    .status_code
+                    .map_or_else(String::new, |status| status.to_string()),
+                attempt
+                    .error_class
+                    .map_or_else(String::new, |class| class.to_string()),
+                attempt.next_at.map_or_else(String::new, output::time),
+                plugins.join(", "),
+                attempt.error.clone().unwrap_or_default(),
+            ]
+        })
+        .collect();
+    let header = [
+        "attempt", "at", "took", "outcome", "status", "class", "next", "plugins", "why",
+    ];
+    output::table(header, rows, "no attempt was made yet");
+    for attempt in &record.attempts {
+        if let Some(excerpt) = &attempt.response_excerpt {
+            // Escaped, because the receiver may have sent terminal control sequences.
+            output::line(format!(
+                "\nanswer to attempt {}: {}",
+                attempt.number,
+                excerpt.escape_debug()
+            ));
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Replayed {
+    replayed: Vec<DeliveryId>,
+}
+
+/// Replays deliveries by id, or all dead letters of a tenant.
+pub(crate) async fn replay(
+    config: &Config,
+    tenant: &str,
+    ids: &[String],
+    dead_letters: bool,
+    json: bool,
+) -> anyhow::Result<()> {
+    let store = stores::open(config, false).await?.store;
+    let tenant = TenantId::new(tenant)?;
+    let ids = if dead_letters {
+        all_dead_letters(&store, &tenant).await?
+    } else {
+        ids.iter().map(DeliveryId::new).collect::<Result<_, _>>()?
+    };
+    let mut replayed = Vec::with_capacity(ids.len());
+    for id in ids {
+        match store.replay(&tenant, &id).await {
+            Ok(()) => replayed.push(id),
+            // Another support engineer was faster, or retention was.
+            Err(StoreError::NotFound | StoreError::NotFinished(_)) if dead_letters => {}
+            Err(error) => {
+                let words = format!("{id} was not replayed ({} before it were)", replayed.len());
+                return Err(anyhow::Error::new(error).context(words));
+            }
+        }
+    }
+    if json {
+        return output::json(&Replayed { replayed });
+    }
+    output::line(format!("replayed {} deliveries", replayed.len()));
+    Ok(())
+}
+
+async fn all_dead_letters(
+    store: &Arc<dyn Store>,
+    tenant: &TenantId,
+) -> Result<Vec<DeliveryId>, StoreError> {
+    let mut ids = Vec::new();
+    let mut cursor = None;
+    loop {
+        let state = Some(DeliveryState::DeadLetter);
+        let page = store
+            .list(&Filter {
+                tenant: tenant.clone(),
+                state,
+                cursor,
+                limit: PAGE,
+            })
+            .await?;
+        ids.extend(page.records.into_iter().map(|record| record.delivery.id));
+        cursor = page.next;
+        if cursor.is_none() {
+            return Ok(ids);
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! Wiring: the rooms put together as the configuration says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use secrecy::ExposeSecret as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use wasmhook_core::{EndpointPolicy, RequestBuilder};
+use wasmhook_delivery::{AddressPolicy, Client, ClientConfig};
+use wasmhook_engine::resolve::Resolver;
+use wasmhook_engine::{
+    Attempter, AttempterConfig, Housekeeping, Intake, IntakeConfig, StreamReader, Worker,
+    WorkerConfig,
+};
+use wasmhook_runtime::{PluginHost, PluginHostConfig};
+use wasmhook_server::Api;
+use wasmhook_store::{Retention, Store};
+use wasmhook_tenants::{FolderWatch, Tenants, TenantsConfig};
+
+use crate::config::Config;
+use crate::exit::{Coded, Exit};
+use crate::stores::{self, Stores};
+
+/// How long a start waits for plugins that need compiling. Those that take longer come into service
+/// when they are ready, and what would pass through them waits.
+const COMPILE_WAIT: Duration = Duration::from_secs(30);
+/// How long changes are gathered before the folders are looked at.
+const DEBOUNCE: Duration = Duration::from_millis(200);
+
+/// A host, ready to run.
+pub(crate) struct Host {
+    pub(crate) stores: Stores,
+    pub(crate) intake: Arc<Intake>,
+    pub(crate) plugins: Arc<PluginHost>,
+    pub(crate) tenants: Arc<Tenants>,
+    worker: Worker,
+    housekeeping: Housekeeping,
+    watch: FolderWatch,
+    listener: TcpListener,
+    api: Api,
+}
+
+/// What the operator allows of endpoint URLs.
+pub(crate) fn policy(config: &Config) -> EndpointPolicy {
+    EndpointPolicy {
+        allow_insecure_http: config.delivery.allow_http,
+    }
+}
+
+/// The runtime of plugins, with nothing loaded yet.
+pub(crate) fn plugins(config: &Config) -> anyhow::Result<PluginHost> {
+    let mut settings = PluginHostConfig::new(config.path(&config.tenants.folder));
+    settings.cache_dir = Some(config.path(&config.plugins.cache));
+    settings.limits = config.plugins.limits.clone();
+    settings.reuse = config.plugins.reuse;
+    settings.guest_logs = config.plugins.logs;
+    Ok(PluginHost::new(settings)?)
+}
+
+/// The tenants folder, loaded.
+pub(crate) fn tenants(config: &Config) -> anyhow::Result<Tenants> {
+    let mut settings = TenantsConfig::new(
+        config.path(&config.tenants.folder),
+        config.path(&config.tenants.secrets),
+    );
+    settings.policy = policy(config);
+    Tenants::load(settings).map_err(|error| Coded::new(Exit::Configuration, error.to_string()))
+}
+
+/// The worker, with everything that an attempt needs.
+fn worker(
+    config: &Config,
+    tenants: &Arc<Tenants>,
+    plugins: &Arc<PluginHost>,
+    resolver: Resolver,
+    store: &Arc<dyn Store>,
+) -> anyhow::Result<Worker> {
+    let client = Client::new(ClientConfig {
+        timeout: config.delivery.timeout.0,
+        response_cap: config.delivery.response_bytes,
+        addresses: AddressPolicy {
+            allow_private: config.delivery.allow_private_addresses,
+            allowed: config.delivery.allowed_networks.clone(),
+        },
+        max_idle_per_host: config.worker.max_per_endpoint,
+        ..ClientConfig::default()
+    })?;
+    let requests = match &config.delivery.user_agent {
+        None => RequestBuilder::default(),
+        Some(name) => RequestBuilder::new(name).map_err(|error| {
+            Coded::new(
+                Exit::Configuration,
+                format!("configuration key `delivery.user_agent`: {error}"),
+            )
+        })?,
+    };
+    let attempts = AttempterConfig {
+        retry: config.retry.policy(),
+        requests,
+        deadline: config.attempt_deadline(),
+    };
+    let attempter = Attempter::new(
+        attempts,
+        Arc::clone(tenants),
+        Arc::clone(plugins),
+        resolver,
+        client,
+        Arc::clone(store),
+    );
+    let settings = WorkerConfig {
+        concurrency: config.worker.concurrency,
+        max_per_endpoint: config.worker.max_per_endpoint,
+        batch: config.worker.batch,
+        lease: config.lease(),
+        grace: config.worker.grace.0,
+        ..WorkerConfig::default()
+    };
+    Ok(Worker::new(
+        settings,
+        Arc::clone(store),
+        Arc::new(attempter),
+    ))
+}
+
+impl Host {
+    /// Opens the store, loads tenants and plugins, and takes the port.
+    pub(crate) async fn start(config: &Config) -> anyhow::Result<Self> {
+        let catalog = config.catalog()?;
+        let tenants = Arc::new(tenants(config)?);
+        let listener = TcpListener::bind(config.http.listen)
+            .await
+            .map_err(|error| {
+                Coded::new(
+                    Exit::Failure,
+                    format!(
+                        "cannot listen on {}: {error}; choose another http.listen",
+                        config.http.listen
+                    ),
+                )
+            })?;
+        let stores = stores::open(config, true).await?;
+        for warning in stores.store.warnings().await? {
+            tracing::warn!("{warning}");
+        }
+        let plugins = Arc::new(plugins(config)?);
+        let resolver = Resolver::new(Arc::clone(&tenants), Arc::clone(&plugins), policy(config));
+        let intake = Arc::new(Intake::new(
+            IntakeConfig {
+                catalog,
+                max_payload: config.intake.max_payload_bytes,
+            },
+            resolver.clone(),
+            Arc::clone(&stores.store),
+        ));
+        let worker = worker(config, &tenants, &plugins, resolver, &stores.store)?;
+        let retention = Retention {
+            age: config.retention.age.0,
+            count: config.retention.count,
+        };
+        let housekeeping = Housekeeping::new(Arc::clone(&stores.store), retention);
+        let folders = [
+            config.path(&config.tenants.folder),
+            config.path(&config.tenants.secrets),
+        ];
+        let watch = FolderWatch::start(&folders, DEBOUNCE, config.tenants.rescan.0)
+            .context("cannot start the watch over the tenants folder")?;
+        let metrics = PrometheusBuilder::new()
+            .install_recorder()
+            .context("cannot set up metrics")?;
+        let described = Arc::clone(&plugins);
+        let api = Api {
+            intake: Arc::clone(&intake),
+            store: Arc::clone(&stores.store),
+            token: config.http.token.clone(),
+            max_body: config.http.max_body_bytes,
+            metrics: Box::new(move || metrics.render()),
+            plugins: Box::new(move || {
+                serde_json::to_value(crate::commands::plugins::status(&described))
+                    .unwrap_or_default()
+            }),
+        };
+        plugins.rescan().await;
+        if tokio::time::timeout(COMPILE_WAIT, plugins.settled())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "some plugins are still being compiled; what would pass through them waits"
+            );
+        }
+        Ok(Self {
+            stores,
+            intake,
+            plugins,
+            tenants,
+            worker,
+            housekeeping,
+            watch,
+            listener,
+            api,
+        })
+    }
+
+    /// The address that the API really listens on.
+    pub(crate) fn address(&self) -> std::io::Result<std::net::SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Runs until `stop`, then finishes or gives back what is in flight.
+    pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let loops = TaskTracker::new();
+        if let Some(stream) = &self.stores.stream {
+            let reader = StreamReader::new(Arc::clone(stream), Arc::clone(&self.intake));
+            loops.spawn(reader.run(stop.child_token()));
+        }
+        loops.spawn(self.housekeeping.run(stop.child_token()));
+        loops.spawn(follow(
+            self.watch,
+            self.tenants,
+            self.plugins,
+            stop.child_token(),
+        ));
+        let worker = tokio::spawn(self.worker.run(stop.child_token()));
+        let served = wasmhook_server::serve(self.listener, self.api, stop.child_token()).await;
+        // The API ends by itself only when its listener breaks; the rest then stops in good order.
+        stop.cancel();
+        loops.close();
+        loops.wait().await;
+        worker.await.context("the worker failed")?;
+        served.context("the HTTP API failed")
+    }
+}
+
+/// Takes up changes of the folders: new work sees them, work in flight does not.
+async fn follow(
+    mut watch: FolderWatch,
+    tenants: Arc<Tenants>,
+    plugins: Arc<PluginHost>,
+    stop: CancellationToken,
+) {
+    let mut known = Vec::new();
+    loop {
+        tokio::select! {
+            () = watch.changed() => {}
+            () = stop.cancelled() => return,
+        }
+        let reloaded = Arc::clone(&tenants);
+        // Files are read on a thread that may block.
+        if tokio::task::spawn_blocking(move || reloaded.reload())
+            .await
+            .is_err()
+        {
+            tracing::error!("reading the tenants folder failed");
+        }
+        let report = plugins.rescan().await;
+        if report.problems != known {
+            for problem in &report.problems {
+                tracing::warn!("{problem}");
+            }
+            known = report.problems;
+        }
+    }
+}
+
+/// Asks the host that runs on this configuration; `None` when none answers.
+pub(crate) async fn get_json<T: serde::de::DeserializeOwned>(
+    config: &Config,
+    path: &str,
+) -> Option<T> {
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .timeout(Duration::from_secs(5))
+        .build()
+        .ok()?;
+    let mut request = client.get(format!("http://{}{path}", config.http.listen));
+    if let Some(token) = &config.http.token {
+        request = request.bearer_auth(token.expose_secret());
+    }
+    let body = request
+        .send()
+        .await
+        .ok()?
+        .error_for_status()
+        .ok()?
+        .bytes()
+        .await
+        .ok()?;
+    serde_json::from_slice(&body).ok()
+}
+
+/// SIGTERM and SIGINT.
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the next of either.
+    pub(crate) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

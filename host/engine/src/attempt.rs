@@ -1,0 +1,379 @@
+//! One attempt at one delivery: the hot path, top to bottom.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+use jiff::Timestamp;
+use wasmhook_core::attempt::Attempt;
+use wasmhook_core::handler::check_endpoint;
+use wasmhook_core::ports::MetricsRecorder as _;
+use wasmhook_core::request::Content;
+use wasmhook_core::{
+    Conclusion, Context, Delivery, Endpoint, Error, ErrorClass, Event, Outcome, PluginUse,
+    RequestBuilder, RetryPolicy, SafeHeaders,
+};
+use wasmhook_delivery::Client;
+use wasmhook_runtime::{FailurePolicy, PluginHost, Request, Verdict};
+use wasmhook_store::{EventDeliveries, Leased, Store, StoreError};
+use wasmhook_tenants::Tenants;
+
+use crate::metric::{self, AttemptMetrics};
+use crate::resolve::{RESOLUTION, Resolver, endpoint_view, event_view, micros, retryable, unready};
+
+/// Settings of attempts.
+#[derive(Debug, Clone)]
+pub struct AttempterConfig {
+    /// When to try again.
+    pub retry: RetryPolicy,
+    /// Builds requests.
+    pub requests: RequestBuilder,
+    /// The longest one attempt may take in all, plugins included; shorter than the lease.
+    pub deadline: Duration,
+}
+
+/// Makes attempts.
+pub struct Attempter {
+    config: AttempterConfig,
+    tenants: Arc<Tenants>,
+    plugins: Arc<PluginHost>,
+    resolver: Resolver,
+    client: Client,
+    store: Arc<dyn Store>,
+}
+
+/// What a chain of transform plugins made of an event.
+enum Transformed {
+    Deliver(Content),
+    Skip(String),
+    Failed { message: String, retryable: bool },
+}
+
+impl Attempter {
+    /// Wires the rooms together.
+    pub fn new(
+        config: AttempterConfig,
+        tenants: Arc<Tenants>,
+        plugins: Arc<PluginHost>,
+        resolver: Resolver,
+        client: Client,
+        store: Arc<dyn Store>,
+    ) -> Self {
+        Self {
+            config,
+            tenants,
+            plugins,
+            resolver,
+            client,
+            store,
+        }
+    }
+
+    /// Makes the next attempt at a leased delivery and says what follows from it.
+    pub async fn attempt(&self, leased: Leased) -> wasmhook_store::Outcome {
+        let began = Instant::now();
+        let at = Timestamp::now();
+        let number = leased.delivery.attempt.saturating_add(1);
+        let mut used = Vec::new();
+        let made = tokio::time::timeout(
+            self.config.deadline,
+            self.make(&leased.delivery, &leased.event, number, at, &mut used),
+        );
+        let mut attempt = match made.await {
+            Ok(attempt) => attempt,
+            Err(_) => Attempt::unanswered(
+                number,
+                at,
+                began.elapsed(),
+                ErrorClass::Timeout,
+                "the attempt did not end before its deadline",
+            ),
+        };
+        attempt.plugins = used;
+        attempt.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.conclude(leased, attempt)
+    }
+
+    async fn make(
+        &self,
+        delivery: &Delivery,
+        event: &Event,
+        number: u32,
+        at: Timestamp,
+        used: &mut Vec<PluginUse>,
+    ) -> Attempt {
+        if delivery.endpoint_id.as_str() == RESOLUTION {
+            return self.resolve(event, number, at, used).await;
+        }
+        let refused = |class, retryable, error: &Error| {
+            let outcome = Outcome::ValidationError;
+            Attempt::refused(
+                number,
+                at,
+                Duration::ZERO,
+                outcome,
+                class,
+                retryable,
+                error.to_string(),
+            )
+        };
+        let endpoint = match self.endpoint(delivery, event) {
+            Ok(endpoint) => endpoint,
+            Err(error) => return refused(ErrorClass::Endpoint, false, &error),
+        };
+        // A missing secret is the operator's to put right, so the delivery waits for it.
+        let secrets = match self.tenants.secrets_for(&endpoint) {
+            Ok(secrets) => secrets,
+            Err(error) => return refused(ErrorClass::Secret, true, &error),
+        };
+        let content = match self.transform(event, &endpoint, used).await {
+            Transformed::Deliver(content) => content,
+            Transformed::Skip(reason) => {
+                return Attempt::skipped(number, at, Duration::ZERO, reason);
+            }
+            Transformed::Failed { message, retryable } => {
+                let (outcome, class) = (Outcome::PluginError, ErrorClass::Plugin);
+                return Attempt::refused(
+                    number,
+                    at,
+                    Duration::ZERO,
+                    outcome,
+                    class,
+                    retryable,
+                    message,
+                );
+            }
+        };
+        match self
+            .config
+            .requests
+            .build(&delivery.id, event, &endpoint, &secrets, &content, at)
+        {
+            Ok(request) => self.client.post(request, number, at).await,
+            Err(error) => refused(ErrorClass::Request, false, &error),
+        }
+    }
+
+    fn endpoint(&self, delivery: &Delivery, event: &Event) -> Result<Arc<Endpoint>, Error> {
+        if let Some(resolved) = &delivery.resolved {
+            return Ok(Arc::new(resolved.endpoint(event)));
+        }
+        let endpoint = self
+            .tenants
+            .endpoint(&delivery.tenant_id, &delivery.endpoint_id)
+            .ok_or_else(|| {
+                Error::DeliveryNotFound(Context::words("its endpoint is not registered"))
+            })?;
+        // A resolver may choose an endpoint that does not subscribe to the type, but not a disabled one.
+        if endpoint.disabled || !self.resolver.applies(event) {
+            check_endpoint(&endpoint, event)?;
+        }
+        Ok(endpoint)
+    }
+
+    async fn transform(
+        &self,
+        event: &Event,
+        endpoint: &Endpoint,
+        used: &mut Vec<PluginUse>,
+    ) -> Transformed {
+        let plugins = self.plugins.tenant(event.tenant_id.as_str());
+        if let Some(missing) = unready(&plugins, event.event_type.as_str(), |exports| {
+            exports.transform
+        }) {
+            let words = format!("plugin {} does not serve: {}", missing.name, missing.reason);
+            return under_policy(missing.policy(), &missing.name, event, (words, true));
+        }
+        let mut content = Content::original(event);
+        let mut occurred_at = None;
+        for plugin in plugins
+            .transforms
+            .iter()
+            .filter(|plugin| plugin.sees(event.event_type.as_str()))
+        {
+            let occurred_at = occurred_at.get_or_insert_with(|| event.occurred_at.to_string());
+            let view = event_view(event, occurred_at, &content.body);
+            let called = plugin.transform(&view, &endpoint_view(endpoint)).await;
+            let (cpu, verdict) = match called {
+                Ok(call) => (call.cpu, Ok(call.value)),
+                Err(error) => (error.cpu, Err((error.to_string(), retryable(&error.fault)))),
+            };
+            used.push(PluginUse {
+                name: plugin.name().to_owned(),
+                digest: plugin.digest().to_string(),
+                cpu_us: micros(cpu),
+            });
+            let failed = match verdict {
+                Ok(Verdict::Skip(reason)) => return Transformed::Skip(reason),
+                Ok(Verdict::Deliver(request)) => match merge(&content, request) {
+                    Ok(merged) => {
+                        content = merged;
+                        continue;
+                    }
+                    Err(error) => (
+                        format!("plugin {}: its request was refused: {error}", plugin.name()),
+                        true,
+                    ),
+                },
+                Err(failed) => failed,
+            };
+            return under_policy(plugin.policy(), plugin.name(), event, failed);
+        }
+        Transformed::Deliver(content)
+    }
+
+    /// The attempt of a delivery that stands for a resolver which failed at intake.
+    async fn resolve(
+        &self,
+        event: &Event,
+        number: u32,
+        at: Timestamp,
+        used: &mut Vec<PluginUse>,
+    ) -> Attempt {
+        let (outcome, class) = (Outcome::PluginError, ErrorClass::Plugin);
+        let targets = match self.resolver.ask(event).await {
+            Ok((targets, plugin)) => {
+                used.extend(plugin);
+                targets
+            }
+            Err(failure) => {
+                let retryable = failure.retryable && failure.policy != FailurePolicy::DeadLetter;
+                used.push(failure.plugin);
+                if failure.policy == FailurePolicy::DeliverOriginal {
+                    self.resolver.subscribed(event)
+                } else {
+                    return Attempt::refused(
+                        number,
+                        at,
+                        Duration::ZERO,
+                        outcome,
+                        class,
+                        retryable,
+                        failure.message,
+                    );
+                }
+            }
+        };
+        match self.enqueue(event, targets).await {
+            Ok(count) => Attempt::skipped(
+                number,
+                at,
+                Duration::ZERO,
+                format!("the resolver chose {count} endpoints, which have deliveries of their own"),
+            ),
+            Err(message) => {
+                Attempt::refused(number, at, Duration::ZERO, outcome, class, true, message)
+            }
+        }
+    }
+
+    async fn enqueue(
+        &self,
+        event: &Event,
+        targets: Vec<wasmhook_core::dispatch::Target>,
+    ) -> Result<usize, String> {
+        let deliveries = self
+            .resolver
+            .plan(event, targets)
+            .map_err(|error| error.to_string())?;
+        let count = deliveries.len();
+        let batch = [EventDeliveries {
+            event: event.clone(),
+            deliveries,
+            extends: true,
+        }];
+        let stored: Result<_, StoreError> = self.store.enqueue(&batch).await;
+        stored.map_err(|error| error.to_string())?;
+        Ok(count)
+    }
+
+    fn conclude(&self, leased: Leased, mut attempt: Attempt) -> wasmhook_store::Outcome {
+        let now = Timestamp::now();
+        let conclusion = leased.delivery.conclude(&attempt, &self.config.retry, now);
+        if let Conclusion::Failed { next_at } = conclusion {
+            attempt.next_at = Some(next_at);
+        }
+        let delivery = leased.delivery.concluded(&attempt, conclusion, now);
+        AttemptMetrics.attempt(
+            &delivery.event_type,
+            attempt.outcome,
+            attempt.status_class(),
+        );
+        if conclusion == Conclusion::DeadLetter {
+            metrics::counter!(metric::DEAD_LETTERS).increment(1);
+        }
+        log(&delivery, &attempt, conclusion);
+        wasmhook_store::Outcome {
+            leased,
+            delivery,
+            attempt,
+        }
+    }
+}
+
+/// A failed transform under its plugin's failure policy.
+fn under_policy(
+    policy: FailurePolicy,
+    plugin: &str,
+    event: &Event,
+    (message, retryable): (String, bool),
+) -> Transformed {
+    match policy {
+        FailurePolicy::Retry => Transformed::Failed { message, retryable },
+        FailurePolicy::DeadLetter => Transformed::Failed {
+            message,
+            retryable: false,
+        },
+        FailurePolicy::DeliverOriginal => {
+            tracing::warn!(
+                tenant = %event.tenant_id, event = %event.id, plugin, error = message,
+                "the plugin failed; delivering the original"
+            );
+            Transformed::Deliver(Content::original(event))
+        }
+    }
+}
+
+/// The request of one more transform laid over what the ones before it made.
+fn merge(before: &Content, request: Request) -> Result<Content, Error> {
+    let content_type = match request.content_type {
+        None => None,
+        Some(text) => Some(content_type(&text)?),
+    };
+    let headers = before.headers.overlaid(&SafeHeaders::new(request.headers)?);
+    Ok(Content {
+        body: request.body,
+        content_type,
+        headers,
+    })
+}
+
+fn content_type(text: &str) -> Result<HeaderValue, Error> {
+    let plausible = text.len() <= 255
+        && text
+            .split_once('/')
+            .is_some_and(|(kind, rest)| !kind.is_empty() && !rest.is_empty())
+        && text.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
+    HeaderValue::from_str(text)
+        .ok()
+        .filter(|_| plausible)
+        .ok_or_else(|| Error::UnsafeHeader(Context::words("the content type is not a media type")))
+}
+
+fn log(delivery: &Delivery, attempt: &Attempt, conclusion: Conclusion) {
+    let error_class = attempt.error_class.map_or("none", ErrorClass::as_str);
+    macro_rules! line {
+        ($level:ident, $words:literal) => {
+            tracing::$level!(
+                tenant = %delivery.tenant_id, delivery = %delivery.id, event = %delivery.event_id,
+                endpoint = %delivery.endpoint_id, attempt = attempt.number, outcome = %attempt.outcome,
+                status = attempt.status_code, error_class, duration_ms = attempt.duration_ms, $words
+            )
+        };
+    }
+    match conclusion {
+        Conclusion::Succeeded => line!(debug, "delivered"),
+        Conclusion::Failed { .. } => line!(info, "the attempt failed; it will be repeated"),
+        Conclusion::DeadLetter => line!(warn, "the delivery is a dead letter"),
+    }
+}

@@ -1,0 +1,34 @@
+//! Names of the metrics, in one place. Labels are bounded: event type, outcome, status class.
+
+use wasmhook_core::label::safe_label;
+use wasmhook_core::ports::MetricsRecorder;
+use wasmhook_core::{EventType, Outcome, StatusClass};
+
+/// Attempts by event type, outcome and status class.
+pub const ATTEMPTS: &str = "wasmhook_attempts_total";
+/// Deliveries that became dead letters.
+pub const DEAD_LETTERS: &str = "wasmhook_dead_letters_total";
+/// Events by what became of them: `enqueued`, `duplicate`, `unmatched`, `rejected`.
+pub const EVENTS: &str = "wasmhook_events_total";
+/// Outcomes refused because the lease was lost.
+pub const LEASES_LOST: &str = "wasmhook_leases_lost_total";
+/// Resolver calls that failed.
+pub const RESOLVER_FAILURES: &str = "wasmhook_resolver_failures_total";
+/// Deliveries in each state, as a gauge.
+pub const DELIVERIES: &str = "wasmhook_deliveries";
+
+/// Counts attempts in the process-wide recorder.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AttemptMetrics;
+
+impl MetricsRecorder for AttemptMetrics {
+    fn attempt(&self, event_type: &EventType, outcome: Outcome, status_class: StatusClass) {
+        metrics::counter!(
+            ATTEMPTS,
+            "type" => safe_label(event_type.as_str()),
+            "outcome" => outcome.as_str(),
+            "status_class" => status_class.as_str()
+        )
+        .increment(1);
+    }
+}

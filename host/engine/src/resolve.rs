@@ -1,0 +1,273 @@
+//! Which endpoints an event goes to: the subscribed ones, and what the tenant's resolver plugin
+//! makes of them.
+
+use std::sync::Arc;
+
+use wasmhook_core::dispatch::{Target, plan};
+use wasmhook_core::{
+    Delivery, Endpoint, EndpointId, EndpointPolicy, EndpointUrl, Error, Event, PluginUse,
+    ResolvedEndpoint, SafeHeaders, SecretName, delivery,
+};
+use wasmhook_runtime::{
+    Choice, EndpointView, EventView, Exports, FailurePolicy, Fault, Mode, NewEndpoint, Plugin,
+    PluginHost, Resolution, TenantPlugins, Unready,
+};
+use wasmhook_tenants::Tenants;
+
+/// The endpoint id of a delivery that stands for a resolver which has yet to answer. When it is
+/// attempted, the resolver is asked again, and its answer becomes deliveries of their own.
+pub const RESOLUTION: &str = "(resolver)";
+
+/// The most endpoints a resolver may choose for one event.
+pub const MAX_CHOICES: usize = 1000;
+
+/// Finds the targets of events.
+#[derive(Clone)]
+pub struct Resolver {
+    tenants: Arc<Tenants>,
+    plugins: Arc<PluginHost>,
+    policy: EndpointPolicy,
+}
+
+/// Why a resolver gave no usable answer.
+#[derive(Debug)]
+pub struct ResolverFailure {
+    /// The plugin that ran.
+    pub plugin: PluginUse,
+    /// What its manifest says about failures.
+    pub policy: FailurePolicy,
+    /// Whether asking again may help.
+    pub retryable: bool,
+    /// Free of payload.
+    pub message: String,
+}
+
+impl Resolver {
+    /// Reads endpoints from `tenants`, asks the resolvers in `plugins`, and holds what they answer to
+    /// `policy`.
+    pub fn new(tenants: Arc<Tenants>, plugins: Arc<PluginHost>, policy: EndpointPolicy) -> Self {
+        Self {
+            tenants,
+            plugins,
+            policy,
+        }
+    }
+
+    /// Whether the tenant has a resolver that wants to see this event, ready or not.
+    pub fn applies(&self, event: &Event) -> bool {
+        let plugins = self.plugins.tenant(event.tenant_id.as_str());
+        let event_type = event.event_type.as_str();
+        plugins
+            .resolver
+            .as_ref()
+            .is_some_and(|plugin| plugin.sees(event_type))
+            || unready(&plugins, event_type, |exports| exports.resolve).is_some()
+    }
+
+    fn plugin(&self, event: &Event) -> Option<Arc<Plugin>> {
+        let plugins = self.plugins.tenant(event.tenant_id.as_str());
+        plugins
+            .resolver
+            .clone()
+            .filter(|plugin| plugin.sees(event.event_type.as_str()))
+    }
+
+    /// The endpoints that subscribe to the event.
+    pub fn subscribed(&self, event: &Event) -> Vec<Target> {
+        self.tenants
+            .endpoints(&event.tenant_id)
+            .iter()
+            .filter(|endpoint| endpoint.matches(event))
+            .map(|endpoint| Target {
+                endpoint: Arc::clone(endpoint),
+                resolved: None,
+            })
+            .collect()
+    }
+
+    /// The deliveries of an event. When the resolver fails, its failure policy decides: the
+    /// subscribed endpoints for `deliver-original`, otherwise one delivery to [`RESOLUTION`], which
+    /// makes the failure visible and is retried or dead-lettered like any other.
+    pub async fn deliveries(&self, event: &Event) -> Result<Vec<Delivery>, Error> {
+        match self.ask(event).await {
+            Ok((targets, _)) => self.plan(event, targets),
+            Err(failure) => {
+                metrics::counter!(crate::metric::RESOLVER_FAILURES).increment(1);
+                tracing::warn!(
+                    tenant = %event.tenant_id, event = %event.id, plugin = failure.plugin.name,
+                    digest = failure.plugin.digest, error = failure.message, "the resolver failed"
+                );
+                if failure.policy == FailurePolicy::DeliverOriginal {
+                    return self.plan(event, self.subscribed(event));
+                }
+                let endpoint = EndpointId::new(RESOLUTION)?;
+                let id = delivery::default_id(&event.tenant_id, &event.id, &endpoint);
+                let now = jiff::Timestamp::now();
+                Ok(vec![Delivery::pending(id, event, endpoint, None, now)])
+            }
+        }
+    }
+
+    /// Pending deliveries for these targets.
+    pub fn plan(&self, event: &Event, targets: Vec<Target>) -> Result<Vec<Delivery>, Error> {
+        plan(
+            event,
+            targets,
+            self.policy,
+            delivery::default_id,
+            jiff::Timestamp::now(),
+        )
+    }
+
+    /// Asks the resolver, if there is one, and checks its answer.
+    pub async fn ask(
+        &self,
+        event: &Event,
+    ) -> Result<(Vec<Target>, Option<PluginUse>), ResolverFailure> {
+        let subscribed = self.subscribed(event);
+        let Some(plugin) = self.plugin(event) else {
+            return Ok((subscribed, None));
+        };
+        let occurred_at = event.occurred_at.to_string();
+        let view = event_view(event, &occurred_at, event.payload.bytes());
+        let endpoints: Vec<_> = subscribed
+            .iter()
+            .map(|target| endpoint_view(&target.endpoint))
+            .collect();
+        let mut used = PluginUse {
+            name: plugin.name().to_owned(),
+            digest: plugin.digest().to_string(),
+            cpu_us: 0,
+        };
+        let failure = |plugin_use: PluginUse, retryable, message| ResolverFailure {
+            plugin: plugin_use,
+            policy: plugin.policy(),
+            retryable,
+            message,
+        };
+        let call = match plugin.resolve(&view, &endpoints).await {
+            Ok(call) => call,
+            Err(error) => {
+                used.cpu_us = micros(error.cpu);
+                return Err(failure(used, retryable(&error.fault), error.to_string()));
+            }
+        };
+        used.cpu_us = micros(call.cpu);
+        match self.apply(event, subscribed, call.value) {
+            Ok(targets) => Ok((targets, Some(used))),
+            // An answer that breaks a rule is the plugin's fault; a fixed plugin heals it.
+            Err(error) => Err(failure(
+                used,
+                true,
+                format!("the resolver's answer was refused: {error}"),
+            )),
+        }
+    }
+
+    fn apply(
+        &self,
+        event: &Event,
+        subscribed: Vec<Target>,
+        answer: Resolution,
+    ) -> Result<Vec<Target>, Error> {
+        if answer.choices.len() > MAX_CHOICES {
+            return Err(Error::InvalidEndpoint(wasmhook_core::Context::words(
+                format!("expected at most {MAX_CHOICES} choices"),
+            )));
+        }
+        let mut targets = match answer.mode {
+            Mode::Add => subscribed,
+            Mode::Replace => Vec::new(),
+        };
+        for choice in answer.choices {
+            targets.push(match choice {
+                Choice::Registered(id) => self.registered(event, &id)?,
+                Choice::New(made) => self.made(event, made)?,
+            });
+        }
+        Ok(targets)
+    }
+
+    fn registered(&self, event: &Event, id: &str) -> Result<Target, Error> {
+        let unknown = |why| Error::InvalidEndpoint(wasmhook_core::Context::words(why));
+        let id = EndpointId::new(id)?;
+        let endpoint = self
+            .tenants
+            .endpoint(&event.tenant_id, &id)
+            .ok_or_else(|| unknown("the chosen endpoint is not registered"))?;
+        if endpoint.disabled {
+            return Err(unknown("the chosen endpoint is disabled"));
+        }
+        Ok(Target {
+            endpoint,
+            resolved: None,
+        })
+    }
+
+    fn made(&self, event: &Event, made: NewEndpoint) -> Result<Target, Error> {
+        let resolved = ResolvedEndpoint {
+            url: EndpointUrl::new(&made.url)?,
+            secret: SecretName::new(&made.secret)?,
+            headers: SafeHeaders::new(made.headers)?,
+            ordering_key: made.ordering_key.map(|key| key.chars().take(256).collect()),
+        };
+        resolved.url.permitted(self.policy)?;
+        let endpoint = resolved.endpoint(event);
+        endpoint.validate(self.policy)?;
+        // Asked for now, so that a wrong name is the plugin's error and not a delivery's.
+        self.tenants.secrets_for(&endpoint)?;
+        Ok(Target {
+            endpoint: Arc::new(endpoint),
+            resolved: Some(resolved),
+        })
+    }
+}
+
+/// A plugin that should have seen the event and has no version that serves. One whose exports are
+/// not known counts as exporting everything: an event must not pass by what may have held it back.
+pub(crate) fn unready(
+    plugins: &TenantPlugins,
+    event_type: &str,
+    exports: fn(Exports) -> bool,
+) -> Option<Unready> {
+    plugins
+        .unready
+        .iter()
+        .find(|plugin| plugin.exports.is_none_or(exports) && plugin.sees(event_type))
+        .cloned()
+}
+
+/// Whole microseconds.
+pub(crate) fn micros(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Whether calling again may help: everything but the guest's own word that it will not.
+pub fn retryable(fault: &Fault) -> bool {
+    !matches!(
+        fault,
+        Fault::Guest {
+            retryable: false,
+            ..
+        }
+    )
+}
+
+/// The event as plugins see it, with the body that it has by now.
+pub fn event_view<'a>(event: &'a Event, occurred_at: &'a str, body: &'a [u8]) -> EventView<'a> {
+    EventView {
+        id: event.id.as_str(),
+        tenant: event.tenant_id.as_str(),
+        event_type: event.event_type.as_str(),
+        occurred_at,
+        payload: body,
+    }
+}
+
+/// The endpoint as plugins see it.
+pub fn endpoint_view(endpoint: &Endpoint) -> EndpointView<'_> {
+    EndpointView {
+        id: endpoint.id.as_str(),
+        url: endpoint.url.as_url().as_str(),
+    }
+}

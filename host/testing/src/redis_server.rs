@@ -1,0 +1,215 @@
+//! A Redis server of its own.
+
+use std::ffi::OsString;
+use std::io::{self, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// Names the server's program when it is not `redis-server` on the path.
+const PROGRAM: &str = "WASMHOOK_REDIS_SERVER";
+/// How long a server may take to start or stop.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the server writes to disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Nothing: a restart starts empty.
+    None,
+    /// The append-only file, synced once a second.
+    EverySecond,
+    /// The append-only file, synced before every answer.
+    Always,
+}
+
+/// A Redis server on a free loopback port with a folder of its own. It is killed and its folder
+/// removed when this is dropped.
+pub struct RedisServer {
+    program: OsString,
+    port: u16,
+    durability: Durability,
+    extra: Vec<String>,
+    folder: TempDir,
+    child: Option<Child>,
+}
+
+impl RedisServer {
+    /// Starts a server that keeps nothing on disk.
+    ///
+    /// # Errors
+    /// Says what to install when there is no server program.
+    pub fn start() -> io::Result<Self> {
+        Self::start_with(Durability::None, &[])
+    }
+
+    /// Starts a server; `extra` are more of its command line's words.
+    ///
+    /// # Errors
+    /// Says what to install when there is no server program.
+    pub fn start_with(durability: Durability, extra: &[&str]) -> io::Result<Self> {
+        let program = std::env::var_os(PROGRAM).unwrap_or_else(|| "redis-server".into());
+        let mut last = None;
+        // Another process may take the free port first.
+        for _ in 0..5 {
+            let mut server = Self {
+                program: program.clone(),
+                port: free_port()?,
+                durability,
+                extra: extra.iter().map(|word| (*word).to_owned()).collect(),
+                folder: TempDir::with_prefix("wasmhook-redis-")?,
+                child: None,
+            };
+            match server.restart() {
+                Ok(()) => return Ok(server),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(error),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| io::Error::other("no Redis server could be started")))
+    }
+
+    /// The address, for clients.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// The port on loopback, the same after a restart.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The folder that the server writes to.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The server's process, while it runs: for who measures it.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// Starts it again after [`Self::stop`] or [`Self::kill`]; stops it first if it runs.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn restart(&mut self) -> io::Result<()> {
+        self.stop()?;
+        let mut command = Command::new(&self.program);
+        command
+            .current_dir(self.folder.path())
+            .args(["--port", &self.port.to_string()])
+            .args(["--bind", "127.0.0.1"])
+            .args(["--save", ""])
+            .args(["--daemonize", "no"])
+            .args(["--dir", &self.folder.path().to_string_lossy()]);
+        match self.durability {
+            Durability::None => command.args(["--appendonly", "no"]),
+            Durability::EverySecond => {
+                command.args(["--appendonly", "yes", "--appendfsync", "everysec"])
+            }
+            Durability::Always => command.args(["--appendonly", "yes", "--appendfsync", "always"]),
+        };
+        command.args(&self.extra);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command.stderr(Stdio::null());
+        let child = command.spawn().map_err(|error| {
+            if error.kind() == io::ErrorKind::NotFound {
+                io::Error::new(
+                    error.kind(),
+                    format!(
+                        "there is no {}; install the Debian package redis-server, or name the program in {PROGRAM}",
+                        Path::new(&self.program).display()
+                    ),
+                )
+            } else {
+                error
+            }
+        })?;
+        self.child = Some(child);
+        self.wait_until_ready()
+    }
+
+    /// Asks it to end, as an orderly shutdown does, and waits for that.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn stop(&mut self) -> io::Result<()> {
+        let Some(mut child) = self.child.take() else {
+            return Ok(());
+        };
+        if let Ok(mut connection) = self.dial() {
+            let _ = connection.write_all(b"SHUTDOWN NOSAVE\r\n");
+        }
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            if child.try_wait()?.is_some() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        child.kill()?;
+        child.wait()?;
+        Err(io::Error::other("the Redis server had to be killed"))
+    }
+
+    /// Ends it at once, as `kill -9` or a crash does.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn kill(&mut self) -> io::Result<()> {
+        if let Some(mut child) = self.child.take() {
+            child.kill()?;
+            child.wait()?;
+        }
+        Ok(())
+    }
+
+    fn dial(&self) -> io::Result<TcpStream> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        let connection = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
+        connection.set_read_timeout(Some(Duration::from_secs(1)))?;
+        Ok(connection)
+    }
+
+    fn ping(&self) -> io::Result<bool> {
+        let mut connection = self.dial()?;
+        connection.write_all(b"PING\r\n")?;
+        let mut answer = [0; 5];
+        connection.read_exact(&mut answer)?;
+        Ok(&answer == b"+PONG" || answer.starts_with(b"-NOA"))
+    }
+
+    fn wait_until_ready(&mut self) -> io::Result<()> {
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            if let Some(child) = &mut self.child
+                && let Some(status) = child.try_wait()?
+            {
+                self.child = None;
+                return Err(io::Error::other(format!(
+                    "the Redis server ended at once: {status}"
+                )));
+            }
+            if self.ping().unwrap_or(false) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.kill()?;
+        Err(io::Error::other("the Redis server does not answer"))
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        let _ = self.kill();
+    }
+}
+
+fn free_port() -> io::Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    Ok(listener.local_addr()?.port())
+}

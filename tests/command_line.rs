@@ -1,0 +1,264 @@
+//! What the command line says when something is wrong.
+
+mod support;
+
+use std::process::{Command, Stdio};
+
+use support::{Site, component, free_port};
+
+fn fails(site: &Site, words: &[&str], code: i32, sentence: &str) {
+    let output = site.run(words);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{words:?}: {stderr}");
+    assert!(
+        stderr.contains(sentence),
+        "expected {sentence:?} in {stderr}"
+    );
+    assert!(!stderr.contains("panicked"), "{stderr}");
+}
+
+fn with(change: impl FnOnce(&str) -> String) -> Site {
+    let site = Site::embedded();
+    let config = std::fs::read_to_string(site.path("wasmhook.toml")).unwrap();
+    site.write("wasmhook.toml", &change(&config));
+    site
+}
+
+#[test]
+fn an_unknown_key_is_named() {
+    let site = with(|config| config.replace("[http]", "[http]\nlissten = 1"));
+    fails(
+        &site,
+        &["config", "check"],
+        3,
+        "configuration key `http.lissten`: unknown; expected one of listen",
+    );
+}
+
+#[test]
+fn a_wrong_type_is_named() {
+    let site = with(|config| config.replace("allow_http = true", "allow_http = \"maybe\""));
+    fails(
+        &site,
+        &["config", "check"],
+        3,
+        "configuration key `delivery.allow_http`: expected a boolean, found a text",
+    );
+}
+
+#[test]
+fn a_wrong_duration_is_named() {
+    let site = with(|config| config.replace("timeout = \"5s\"", "timeout = \"soon\""));
+    fails(
+        &site,
+        &["serve"],
+        3,
+        "configuration key `delivery.timeout`: expected a duration",
+    );
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let output = Command::new(env!("CARGO_BIN_EXE_wasmhook"))
+        .args(["serve", "--config", "/nonexistent/wasmhook.toml"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        stderr.contains("the configuration file /nonexistent/wasmhook.toml does not exist"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn an_empty_catalog_is_refused_at_the_start() {
+    let site = with(|config| config.replace("\"invoice.paid\", \"order.created\"", ""));
+    fails(
+        &site,
+        &["serve"],
+        3,
+        "configuration key `catalog.types`: unsupported webhook event: the catalog is empty",
+    );
+}
+
+#[test]
+fn a_public_address_needs_a_token() {
+    let site = with(|config| config.replace("listen = \"127.0.0.1:", "listen = \"0.0.0.0:"));
+    fails(
+        &site,
+        &["serve"],
+        3,
+        "configuration key `http.listen`: expected a loopback address",
+    );
+}
+
+#[test]
+fn the_environment_is_over_the_file_and_a_flag_over_both() {
+    let site = Site::embedded();
+    let run = |set: &[&str]| {
+        let mut command = site.command(&["config", "check"]);
+        let output = command
+            .args(set)
+            .env("WASMHOOK_STORE__KIND", "nonsense")
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let (code, stderr) = run(&[]);
+    assert_eq!(code, Some(3));
+    assert!(
+        stderr.contains("configuration key `store.kind`") && stderr.contains("WASMHOOK_"),
+        "{stderr}"
+    );
+    assert_eq!(run(&["--set", "store.kind=embedded"]).0, Some(0));
+}
+
+#[test]
+fn a_broken_file_is_named_without_quoting_it() {
+    let site = with(|config| format!("{config}\n[http\ntoken = \"hunter2hunter2hunter2\n"));
+    let output = site.run(&["serve"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert!(
+        stderr.contains("wasmhook.toml") && !stderr.contains("hunter2"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn a_port_in_use_is_one_sentence() {
+    let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let site = Site::embedded();
+    fails(
+        &site,
+        &["serve", "--set", &format!("http.listen=127.0.0.1:{port}")],
+        1,
+        "cannot listen on 127.0.0.1",
+    );
+}
+
+#[test]
+fn a_second_host_on_the_embedded_store_is_one_sentence() {
+    let site = Site::embedded();
+    let _host = site.serve();
+    let words = format!("http.listen=127.0.0.1:{}", free_port());
+    fails(
+        &site,
+        &["serve", "--set", &words],
+        4,
+        "is in use by another wasmhook",
+    );
+}
+
+#[test]
+fn redis_away_at_the_start_is_one_sentence_after_a_bounded_wait() {
+    let site = Site::redis(&format!("redis://127.0.0.1:{}", free_port()));
+    fails(&site, &["serve"], 4, "is not reachable");
+}
+
+#[test]
+fn a_data_folder_that_cannot_be_used_is_one_sentence() {
+    let site = Site::embedded();
+    site.write("occupied", "a file where a folder is expected");
+    fails(
+        &site,
+        &["serve", "--set", "store.path=occupied/data"],
+        3,
+        "for the embedded store",
+    );
+}
+
+#[test]
+fn a_push_without_a_host_says_what_to_do() {
+    let site = Site::embedded();
+    let words = [
+        "event",
+        "push",
+        "--tenant",
+        "acme",
+        "--type",
+        "invoice.paid",
+        "--payload",
+        "{}",
+    ];
+    fails(&site, &words, 4, "start `wasmhook serve`");
+    let bad = [
+        "event",
+        "push",
+        "--tenant",
+        "acme",
+        "--type",
+        "invoice.paid",
+        "--payload",
+        "{nonsense",
+    ];
+    fails(&site, &bad, 6, "field `payload`: expected valid JSON");
+}
+
+#[test]
+fn plugins_check_describes_a_component_and_refuses_what_is_none() {
+    let site = Site::embedded();
+    let good = component("redact.wasm");
+    let report = site.json(&["plugins", "check", good.to_str().unwrap()]);
+    assert_eq!(report["exports"], serde_json::json!(["transform"]));
+    site.write("not.wasm", "hello");
+    fails(
+        &site,
+        &["plugins", "check", site.path("not.wasm").to_str().unwrap()],
+        6,
+        "the file is not WebAssembly",
+    );
+}
+
+#[test]
+fn help_and_completions_are_there() {
+    for words in [
+        &["--help"][..],
+        &["deliveries", "show", "--help"],
+        &["completions", "bash"],
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_wasmhook"))
+            .args(words)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        assert!(!output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn the_demo_tells_the_whole_story_and_ends_well() {
+    let output = Command::new(env!("CARGO_BIN_EXE_wasmhook"))
+        .arg("demo")
+        .arg("--components")
+        .arg(component("redact.wasm").parent().unwrap())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let story = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{story}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    for stage in [
+        "catalog",
+        "signature verified",
+        "dead_letter",
+        "replays",
+        "new version",
+        "Summary",
+        "0 missing",
+    ] {
+        assert!(
+            story.contains(stage),
+            "the demo does not mention {stage:?}: {story}"
+        );
+    }
+}
