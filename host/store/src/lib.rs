@@ -1,1 +1,19 @@
-//! Durable queue and records of wasmhook, on Redis and on an embedded SQLite file.
+//! Durable queue and records of wasmhook, on Redis and on an embedded `SQLite` file.
+//!
+//! [`Store`] is what the host asks of a store; [`redis`] and [`embedded`] are the two there are, and
+//! [`conformance`] is the one suite both pass. Adding a store is: implement the trait, run the suite.
+#![forbid(unsafe_code)]
+
+pub mod conformance;
+pub mod embedded;
+pub mod error;
+pub mod queue;
+pub mod redis;
+pub mod stream;
+
+pub use error::StoreError;
+pub use queue::{
+    Backlog, Batch, Cursor, EventDeliveries, Filter, LeaseRequest, LeaseToken, Leased, Outcome,
+    Page, Record, Recorded, RejectedEvent, Retention, Store,
+};
+pub use stream::{EventStream, StreamEntry};

@@ -148,10 +148,13 @@ fn describe(error: &figment::Error) -> anyhow::Error {
     let mut path = error.path.join(".");
     let words = match &error.kind {
         Kind::UnknownField(field, expected) => {
-            if !path.is_empty() {
-                path.push('.');
+            // Some sources name the field in the path already.
+            if error.path.last() != Some(field) {
+                if !path.is_empty() {
+                    path.push('.');
+                }
+                path.push_str(field);
             }
-            path.push_str(field);
             format!("unknown; expected one of {}", expected.join(", "))
         }
         Kind::InvalidType(actual, expected) => {

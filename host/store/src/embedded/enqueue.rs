@@ -1,0 +1,168 @@
+//! Writing events with their deliveries, and refused events.
+
+use rusqlite::{OptionalExtension as _, params};
+use wasmhook_core::ports::Enqueued;
+use wasmhook_core::{Delivery, DeliveryState};
+
+use super::lanes::{Stage, Tally, lane_number, tenant_number};
+use super::rows::state_number;
+use super::thread::Fault;
+use super::writer::Writer;
+use crate::error::StoreError;
+use crate::queue::{EventDeliveries, RejectedEvent};
+
+/// So many refused events are kept, the newest.
+pub(super) const REJECTED_KEPT: i64 = 10_000;
+
+pub(super) fn enqueue(writer: &Writer, batch: &[EventDeliveries]) -> Result<Vec<Enqueued>, Fault> {
+    let now = writer.clock.now();
+    let mut tally = Tally::default();
+    let mut answers = Vec::with_capacity(batch.len());
+    for one in batch {
+        answers.push(enqueue_one(writer, one, now, &mut tally)?);
+    }
+    let news = tally.apply(writer)?;
+    writer.announce(news);
+    Ok(answers)
+}
+
+fn enqueue_one(
+    writer: &Writer,
+    one: &EventDeliveries,
+    now: i64,
+    tally: &mut Tally,
+) -> Result<Enqueued, Fault> {
+    let tenant = tenant_number(writer, one.event.tenant_id.as_str())?;
+    let known: Option<(i64, bool)> = writer
+        .connection
+        .prepare_cached("SELECT seq, bare FROM events WHERE tenant = ?1 AND id = ?2")?
+        .query_row(params![tenant, one.event.id.as_str()], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()?;
+    let event = match known {
+        Some(_) if !one.extends => {
+            return Ok(Enqueued {
+                created: 0,
+                duplicate: true,
+            });
+        }
+        Some((event, bare)) => {
+            if bare && !one.deliveries.is_empty() {
+                writer
+                    .connection
+                    .prepare_cached("UPDATE events SET bare = 0 WHERE seq = ?1")?
+                    .execute([event])?;
+            }
+            event
+        }
+        None => insert_event(writer, tenant, one, now)?,
+    };
+    let mut created = 0;
+    for delivery in &one.deliveries {
+        created += usize::from(insert_delivery(
+            writer, tenant, event, delivery, now, tally,
+        )?);
+    }
+    Ok(Enqueued {
+        created,
+        duplicate: false,
+    })
+}
+
+fn insert_event(
+    writer: &Writer,
+    tenant: i64,
+    one: &EventDeliveries,
+    now: i64,
+) -> Result<i64, Fault> {
+    let event = &one.event;
+    writer
+        .connection
+        .prepare_cached(
+            "INSERT INTO events (tenant, id, type, occurred_at, created_at, bare, payload)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute(params![
+            tenant,
+            event.id.as_str(),
+            event.event_type.as_str(),
+            event.occurred_at.to_string(),
+            now,
+            one.deliveries.is_empty(),
+            event.payload.bytes().as_ref(),
+        ])?;
+    Ok(writer.connection.last_insert_rowid())
+}
+
+/// Whether it is new.
+fn insert_delivery(
+    writer: &Writer,
+    tenant: i64,
+    event: i64,
+    delivery: &Delivery,
+    now: i64,
+    tally: &mut Tally,
+) -> Result<bool, Fault> {
+    let known = writer
+        .connection
+        .prepare_cached("SELECT 1 FROM deliveries WHERE tenant = ?1 AND id = ?2")?
+        .exists(params![tenant, delivery.id.as_str()])?;
+    if known {
+        return Ok(false);
+    }
+    let lane = lane_number(writer, tenant, delivery.endpoint_id.as_str())?;
+    let resolved = delivery
+        .resolved
+        .as_ref()
+        .map(postcard::to_stdvec)
+        .transpose()
+        .map_err(|error| {
+            StoreError::Configuration(format!("a resolved endpoint cannot be kept: {error}"))
+        })?;
+    writer
+        .connection
+        .prepare_cached(
+            "INSERT INTO deliveries (id, tenant, lane, event, state, stage, attempt,
+                 replayed_at_attempt, next_at, created_at, updated_at, resolved)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9, ?9, ?10)",
+        )?
+        .execute(params![
+            delivery.id.as_str(),
+            tenant,
+            lane,
+            event,
+            state_number(DeliveryState::Pending),
+            Stage::Ready.number(),
+            delivery.attempt,
+            delivery.replayed_at_attempt,
+            now,
+            resolved,
+        ])?;
+    tally.enter(lane, Stage::Ready);
+    Ok(true)
+}
+
+pub(super) fn reject(writer: &Writer, events: &[RejectedEvent]) -> Result<(), Fault> {
+    let mut insert = writer.connection.prepare_cached(
+        "INSERT INTO rejected (at, source, event_id, tenant, type, payload_bytes, code, reason)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?;
+    for event in events {
+        insert.execute(params![
+            event.at.to_string(),
+            event.source,
+            event.event_id,
+            event.tenant,
+            event.event_type,
+            i64::try_from(event.payload_bytes).unwrap_or(i64::MAX),
+            event.code,
+            event.reason,
+        ])?;
+    }
+    writer
+        .connection
+        .prepare_cached("DELETE FROM rejected WHERE seq <= (SELECT max(seq) FROM rejected) - ?1")?
+        .execute([REJECTED_KEPT])?;
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! The data folder: made when missing, and held by one host at a time.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::error::StoreError;
+
+const DATABASE: &str = "wasmhook.db";
+const LOCK: &str = "wasmhook.lock";
+
+/// The folder, and the lock on it while a host has it.
+#[derive(Debug)]
+pub(super) struct Folder {
+    pub(super) database: PathBuf,
+    lock: Option<File>,
+}
+
+impl Folder {
+    /// Makes the folder if it is missing and takes its lock.
+    pub(super) fn for_host(path: &Path) -> Result<Self, StoreError> {
+        std::fs::create_dir_all(path).map_err(|error| {
+            unusable(
+                path,
+                format!("the folder cannot be made: {}", words(&error)),
+            )
+        })?;
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path.join(LOCK))
+            .map_err(|error| {
+                unusable(
+                    path,
+                    format!("no file can be written there: {}", words(&error)),
+                )
+            })?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self {
+                database: path.join(DATABASE),
+                lock: Some(file),
+            }),
+            Err(TryLockError::WouldBlock) => Err(StoreError::InUse(path.display().to_string())),
+            Err(TryLockError::Error(error)) => Err(unusable(
+                path,
+                format!("the folder cannot be locked: {}", words(&error)),
+            )),
+        }
+    }
+
+    /// Finds the database that a host has made.
+    pub(super) fn for_tools(path: &Path) -> Result<Self, StoreError> {
+        let database = path.join(DATABASE);
+        match database.metadata() {
+            Ok(_) => Ok(Self {
+                database,
+                lock: None,
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(unusable(
+                path,
+                format!("there is no {DATABASE} in it; a host makes it when it first starts"),
+            )),
+            Err(error) => Err(unusable(path, words(&error))),
+        }
+    }
+
+    /// Whether it is held for a host.
+    pub(super) fn is_held(&self) -> bool {
+        self.lock.is_some()
+    }
+}
+
+pub(super) fn unusable(path: &Path, reason: impl Into<String>) -> StoreError {
+    StoreError::Path {
+        path: path.display().to_string(),
+        reason: reason.into(),
+    }
+}
+
+fn words(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "this user may not write there".to_owned(),
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+            "a part of the path is a file, not a folder".to_owned()
+        }
+        io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only".to_owned(),
+        io::ErrorKind::StorageFull => "the disk is full".to_owned(),
+        _ => error.to_string(),
+    }
+}

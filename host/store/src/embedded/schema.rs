@@ -1,0 +1,110 @@
+//! Opening connections, and the tables with their version.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+use super::folder::unusable;
+use crate::error::StoreError;
+
+/// The newest version of the tables that this code knows. Version `n` is what the first `n`
+/// migrations make.
+const VERSION: i64 = 1;
+
+const MIGRATIONS: [&str; 1] = [include_str!("schema.sql")];
+
+/// How long to wait for another process, such as a command-line tool, to end its transaction.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// The write-ahead log is cut to this once it has been copied into the database.
+const LOG_BYTES: i64 = 64 << 20;
+
+/// More statements than the store has, so that each is prepared once.
+const STATEMENTS: usize = 128;
+
+/// Opens the connection that writes, with the tables as this version wants them.
+pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
+    let mut connection = connect(path).map_err(|error| failed(path, &error))?;
+    prepare_writer(&connection).map_err(|error| failed(path, &error))?;
+    migrate(&mut connection, path)?;
+    Ok(connection)
+}
+
+/// Opens a connection that only reads.
+pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+    let connection = connect(path).map_err(|error| failed(path, &error))?;
+    connection
+        .pragma_update(None, "query_only", true)
+        .map_err(|error| failed(path, &error))?;
+    Ok(connection)
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    // The references in the schema tell readers what belongs together. They are kept by the code,
+    // for to check them SQLite would want indexes that nothing else needs.
+    connection.pragma_update(None, "foreign_keys", false)?;
+    Ok(connection)
+}
+
+fn prepare_writer(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    // A commit returns once it is on the disk.
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "journal_size_limit", LOG_BYTES)
+}
+
+fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    let version = version(connection).map_err(|error| failed(path, &error))?;
+    if version > VERSION {
+        return Err(unusable(
+            path,
+            format!(
+                "it was written by a newer wasmhook (its tables have version {version}, this \
+                 wasmhook knows versions up to {VERSION}); update wasmhook, or choose another data \
+                 folder"
+            ),
+        ));
+    }
+    if version == VERSION {
+        return Ok(());
+    }
+    upgrade(connection).map_err(|error| failed(path, &error))
+}
+
+/// Brings the tables to [`VERSION`] in one transaction. The version is read again within it, for
+/// another process may have been faster.
+fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let from = usize::try_from(version(&transaction)?).unwrap_or(0);
+    for migration in MIGRATIONS.iter().skip(from) {
+        transaction.execute_batch(migration)?;
+    }
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()
+}
+
+fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+fn failed(path: &Path, error: &rusqlite::Error) -> StoreError {
+    let reason = match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => "it is not an SQLite database".to_owned(),
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
+            "this user may not write there".to_owned()
+        }
+        Some(ErrorCode::DiskFull) => "the disk is full".to_owned(),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            "another process has had it locked for too long".to_owned()
+        }
+        _ => error.to_string(),
+    };
+    unusable(path, reason)
+}

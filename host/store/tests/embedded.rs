@@ -1,0 +1,222 @@
+//! The embedded store: the suite that every store passes, and what is special about a file.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tempfile::TempDir;
+use wasmhook_core::attempt::Attempt;
+use wasmhook_core::{Conclusion, DeliveryId, DeliveryState, TenantId};
+use wasmhook_store::conformance::{event, to};
+use wasmhook_store::embedded::{EmbeddedConfig, EmbeddedStore};
+use wasmhook_store::{LeaseRequest, Leased, Outcome, Recorded, Store, StoreError};
+
+#[allow(clippy::unused_async, reason = "other stores start a server here")]
+async fn make() -> (TempDir, Arc<dyn Store>) {
+    let folder = TempDir::new().unwrap();
+    let store = host(folder.path()).unwrap();
+    (folder, Arc::new(store))
+}
+
+wasmhook_store::conformance_tests!(make);
+
+fn host(path: &Path) -> Result<EmbeddedStore, StoreError> {
+    EmbeddedStore::open(EmbeddedConfig {
+        path: path.to_owned(),
+        host: true,
+    })
+}
+
+fn request(max: usize, duration: Duration) -> LeaseRequest {
+    LeaseRequest {
+        max,
+        duration,
+        max_per_endpoint: 100,
+    }
+}
+
+fn dead(leased: Leased) -> Outcome {
+    let now = Timestamp::now();
+    let attempt = Attempt::answered(leased.delivery.attempt + 1, now, Duration::ZERO, 410);
+    Outcome {
+        delivery: leased
+            .delivery
+            .concluded(&attempt, Conclusion::DeadLetter, now),
+        leased,
+        attempt,
+    }
+}
+
+async fn push(store: &EmbeddedStore, id: &str) -> DeliveryId {
+    let batch = to(&event("acme", id), &["main"]);
+    let delivery = batch.deliveries[0].id.clone();
+    store.enqueue(&[batch]).await.unwrap();
+    delivery
+}
+
+#[tokio::test]
+async fn a_second_host_is_refused_until_the_first_has_gone() {
+    let folder = TempDir::new().unwrap();
+    let first = host(folder.path()).unwrap();
+    let error = host(folder.path()).unwrap_err();
+    assert!(matches!(error, StoreError::InUse(_)), "{error}");
+    drop(first);
+    host(folder.path()).unwrap();
+}
+
+#[tokio::test]
+async fn a_tool_works_beside_a_host_and_wakes_it() {
+    let folder = TempDir::new().unwrap();
+    let store = Arc::new(host(folder.path()).unwrap());
+    let id = push(&store, "evt_1").await;
+    let long = Duration::from_mins(1);
+    let leased = store.lease(&request(1, long)).await.unwrap().leased;
+    let outcomes: Vec<_> = leased.into_iter().map(dead).collect();
+    store.record(&outcomes).await.unwrap();
+    let waiting = {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { store.wait_for_work(Duration::from_secs(30)).await })
+    };
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!waiting.is_finished());
+
+    let acme = TenantId::new("acme").unwrap();
+    let tool = EmbeddedStore::open_for_tools(folder.path()).unwrap();
+    let kept = tool.get(&acme, &id).await.unwrap().unwrap();
+    assert_eq!(kept.delivery.state, DeliveryState::DeadLetter);
+    tool.replay(&acme, &id).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), waiting)
+        .await
+        .expect("the host is woken")
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        store.lease(&request(1, long)).await.unwrap().leased.len(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn a_tool_makes_no_store() {
+    let folder = TempDir::new().unwrap();
+    let error = EmbeddedStore::open_for_tools(folder.path()).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .ends_with("there is no wasmhook.db in it; a host makes it when it first starts"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_folder_that_cannot_be_is_one_clear_sentence() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let path = file.join("data");
+    assert_eq!(
+        host(&path).unwrap_err().to_string(),
+        format!(
+            "cannot use {} for the embedded store: the folder cannot be made: a part of the path is a file, not a folder",
+            path.display()
+        )
+    );
+}
+
+#[test]
+fn a_newer_or_foreign_file_is_left_alone() {
+    let folder = TempDir::new().unwrap();
+    drop(host(folder.path()).unwrap());
+    let database = folder.path().join("wasmhook.db");
+    let connection = rusqlite::Connection::open(&database).unwrap();
+    connection.pragma_update(None, "user_version", 99).unwrap();
+    drop(connection);
+    let error = host(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("written by a newer wasmhook"), "{error}");
+    std::fs::write(&database, "something else entirely, and not short").unwrap();
+    let error = host(folder.path()).unwrap_err().to_string();
+    assert!(error.ends_with("it is not an SQLite database"), "{error}");
+}
+
+#[tokio::test]
+async fn reopening_keeps_everything_and_leases_too() {
+    let folder = TempDir::new().unwrap();
+    let store = host(folder.path()).unwrap();
+    push(&store, "evt_1").await;
+    push(&store, "evt_2").await;
+    let long = Duration::from_mins(1);
+    let held = store.lease(&request(1, long)).await.unwrap().leased;
+    drop(store);
+
+    let store = host(folder.path()).unwrap();
+    let rest = store.lease(&request(10, long)).await.unwrap();
+    assert_eq!(rest.leased.len(), 1);
+    assert!(rest.next_due.is_some());
+    let outcomes: Vec<_> = held.into_iter().map(dead).collect();
+    assert_eq!(store.record(&outcomes).await.unwrap(), [Recorded::Written]);
+    let backlog = store.backlog().await.unwrap();
+    assert_eq!((backlog.leased, backlog.dead_letter), (1, 1));
+}
+
+#[tokio::test]
+async fn a_failing_task_undoes_no_other() {
+    let folder = TempDir::new().unwrap();
+    let store = host(folder.path()).unwrap();
+    let acme = TenantId::new("acme").unwrap();
+    let missing = DeliveryId::new("none").unwrap();
+    let batch = [to(&event("acme", "evt_1"), &["main"])];
+    let (refused, written, refused_too) = tokio::join!(
+        store.replay(&acme, &missing),
+        store.enqueue(&batch),
+        store.replay(&acme, &missing),
+    );
+    assert!(matches!(refused, Err(StoreError::NotFound)));
+    assert!(matches!(refused_too, Err(StoreError::NotFound)));
+    assert_eq!(written.unwrap()[0].created, 1);
+    assert_eq!(store.backlog().await.unwrap().waiting, 1);
+}
+
+/// The child of [`what_was_acknowledged_survives_a_kill`]; by itself it does nothing.
+#[tokio::test]
+async fn child_that_writes_until_it_is_killed() {
+    let Some(path) = std::env::var_os("WASMHOOK_TEST_KILLED") else {
+        return;
+    };
+    let store = host(Path::new(&path)).unwrap();
+    for n in 0.. {
+        push(&store, &format!("evt_{n}")).await;
+        println!("written {n}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_a_kill() {
+    let folder = TempDir::new().unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "child_that_writes_until_it_is_killed",
+            "--nocapture",
+        ])
+        .env("WASMHOOK_TEST_KILLED", folder.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut last = 0;
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        if let Some((_, n)) = line.unwrap().split_once("written ") {
+            last = n.parse::<u64>().unwrap();
+        }
+        if last >= 50 {
+            break;
+        }
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let store = host(folder.path()).unwrap();
+    assert!(store.backlog().await.unwrap().waiting > last);
+}
