@@ -1,5 +1,7 @@
 //! What the command line says when something is wrong.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
+
 mod support;
 
 use std::process::{Command, Stdio};

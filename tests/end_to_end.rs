@@ -1,5 +1,7 @@
 //! The real binary against real Redis, real sockets and real components.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
+
 mod support;
 
 use serde_json::json;
@@ -267,12 +269,13 @@ fn a_plugin_replaced_during_a_stream_loses_and_fails_nothing() {
     );
     let _host = site.serve();
     for round in 0..4 {
-        let lines: String = stream_of(EVENTS)
+        let all = stream_of(EVENTS);
+        let part: Vec<_> = all
             .lines()
             .skip(round * EVENTS / 4)
             .take(EVENTS / 4)
-            .map(|l| format!("{l}\n"))
             .collect();
+        let lines = part.join("\n");
         assert!(push_lines(&site, &lines).status.success());
         let next = if round % 2 == 0 {
             "tag_and_route.wasm"

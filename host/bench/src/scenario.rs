@@ -37,13 +37,9 @@ pub(crate) fn per_second(stats: &Stats) -> f64 {
 
 /// 1 KiB of JSON that says when it was made.
 pub(crate) fn payload() -> String {
-    let mut text = String::with_capacity(1024);
-    text.push('{');
-    text.push_str(std::str::from_utf8(PUSHED_AT).unwrap_or_default());
-    text.push_str(&format!(
-        "{:.0}\",\"card\":\"4242424242424242\",\"filler\":\"",
-        now() * 1e9
-    ));
+    let head = std::str::from_utf8(PUSHED_AT).unwrap_or_default();
+    let at = now() * 1e9;
+    let mut text = format!("{{{head}{at:.0}\",\"card\":\"4242424242424242\",\"filler\":\"");
     while text.len() < 1022 {
         text.push('x');
     }
@@ -157,13 +153,14 @@ pub(crate) async fn embedded(results: &mut Results) -> anyhow::Result<()> {
 }
 
 async fn post(client: &reqwest::Client, url: &str, from: u64) -> anyhow::Result<()> {
-    let mut body = String::new();
-    for number in from..from + BATCH {
-        body.push_str(&format!(
-            "{{\"tenant\":\"bench\",\"type\":\"bench.event\",\"id\":\"evt_{number}\",\"payload\":{}}}\n",
-            payload()
-        ));
-    }
+    let lines: Vec<String> = (from..from + BATCH)
+        .map(|number| {
+            let head =
+                format!("\"tenant\":\"bench\",\"type\":\"bench.event\",\"id\":\"evt_{number}\"");
+            format!("{{{head},\"payload\":{}}}", payload())
+        })
+        .collect();
+    let body = lines.join("\n");
     let request = client
         .post(url)
         .header("content-type", "application/x-ndjson")

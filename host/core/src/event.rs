@@ -314,7 +314,8 @@ mod tests {
 
     #[test]
     fn each_missing_field_is_named() {
-        let cases: [(fn(&mut EventDraft), &str); 4] = [
+        type Clear = fn(&mut EventDraft);
+        let cases: [(Clear, &str); 4] = [
             (|d| d.id.clear(), "`id`"),
             (|d| d.tenant.clear(), "`tenant`"),
             (|d| d.event_type.clear(), "`type`"),

@@ -13,7 +13,7 @@
 //!    that is the same however often the event is pushed.
 //! 4. [`Handler::handle`] loads the endpoint again, has a [`ports::Deliverer`] make the exchange
 //!    that [`RequestBuilder`] describes, records the attempt and says what comes next.
-//! 5. [`replay`] runs a finished delivery again.
+//! 5. [`replay()`] runs a finished delivery again.
 //!
 //! Secrets are in [`SigningSecret`], which can be neither printed nor serialised.
 #![forbid(unsafe_code)]

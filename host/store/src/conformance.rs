@@ -2,7 +2,7 @@
 //!
 //! A backend's test file names a function that makes an empty store, and gets one test per promise:
 //!
-//! ```ignore
+//! ```text
 //! async fn make() -> (Guard, Arc<dyn Store>) { … }
 //! wasmhook_store::conformance_tests!(make);
 //! ```

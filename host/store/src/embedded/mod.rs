@@ -2,9 +2,9 @@
 //!
 //! One thread writes and answers after a durable commit that it shares over all callers who wait
 //! for one; another reads. One host at a time has the file. Command-line tools open it beside the
-//! host, and what they write wakes the host's workers within [`WATCH`].
+//! host, and what they write wakes the host's workers within `WATCH`.
 //!
-//! The way of a delivery through the tables: [`enqueue`], [`lease`], [`record`], [`retain`]; the
+//! The way of a delivery through the tables: `enqueue`, `lease`, `record`, `retain`; the
 //! tables themselves are in `schema.sql`. The newest 10,000 refused events are kept.
 
 mod clock;

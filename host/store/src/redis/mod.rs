@@ -193,7 +193,7 @@ impl RedisStore {
             batch.taken += 1;
             let (tenant, id) = (reply.text()?, reply.text()?);
             let (record, event) = (reply.bytes()?, reply.bytes()?);
-            if let Some(leased) = read_leased(&tenant, &id, &record, event, &token) {
+            if let Some(leased) = read_leased(&tenant, &id, &record, &event, &token) {
                 batch.leased.push(leased);
             } else {
                 // It stays leased and comes again; nothing is thrown away that a newer version or
@@ -276,13 +276,13 @@ fn read_leased(
     tenant: &str,
     id: &str,
     record: &Bytes,
-    event: Bytes,
+    event: &Bytes,
     token: &LeaseToken,
 ) -> Option<Leased> {
     let tenant = TenantId::new(tenant).ok()?;
     let id = DeliveryId::new(id).ok()?;
     let (delivery, attempts) = codec::unpack_record(&tenant, &id, record).ok()?;
-    let event = codec::unpack_event(&tenant, &delivery.event_id, &event).ok()?;
+    let event = codec::unpack_event(&tenant, &delivery.event_id, event).ok()?;
     Some(Leased {
         delivery,
         event,
