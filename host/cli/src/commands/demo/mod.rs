@@ -196,8 +196,9 @@ async fn hot_reload(stage: &mut Stage, components: &Path) -> anyhow::Result<()> 
         .versions(STREAM)
         .await
         .context("the stream of events")?;
+    let failed = stage.failed_attempts("initech").await?;
     say(&format!(
-        "   {by_old} were delivered by the old version, {by_new} by the new one, none failed"
+        "   {by_old} were delivered by the old version, {by_new} by the new one, {failed} attempts failed"
     ));
     say(&format!(
         "   first delivery by the new version {} ms after the file was in place",

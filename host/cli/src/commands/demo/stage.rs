@@ -15,8 +15,8 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use wasmhook_core::{DeliveryId, DeliveryState, EndpointId, EventId, TenantId, delivery};
-use wasmhook_store::{Record, Store};
+use wasmhook_core::{DeliveryId, DeliveryState, EndpointId, EventId, Outcome, TenantId, delivery};
+use wasmhook_store::{Filter, Record, Store};
 
 use crate::args::Global;
 use crate::config::Config;
@@ -288,6 +288,30 @@ impl Stage {
         };
         let took = Duration::try_from(first.duration_since(replaced)).unwrap_or_default();
         Ok((flow.len() - new, new, took))
+    }
+
+    /// Attempts of a tenant's deliveries that were neither accepted nor skipped.
+    pub(crate) async fn failed_attempts(&self, tenant: &str) -> anyhow::Result<usize> {
+        let tenant = TenantId::new(tenant)?;
+        let (mut failed, mut cursor) = (0, None);
+        loop {
+            let filter = Filter {
+                tenant: tenant.clone(),
+                state: None,
+                cursor,
+                limit: 500,
+            };
+            let page = self.store.list(&filter).await?;
+            let attempts = page.records.iter().flat_map(|record| &record.attempts);
+            let fine = [Outcome::Accepted, Outcome::Skipped];
+            failed += attempts
+                .filter(|attempt| !fine.contains(&attempt.outcome))
+                .count();
+            cursor = page.next;
+            if cursor.is_none() {
+                return Ok(failed);
+            }
+        }
     }
 
     /// Stops the host in good order and sums up.
