@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use wasmhook_testing::RedisServer;
+use wasmhook_testing::{Durability, RedisServer};
 
 use crate::cpu;
 use crate::receiver::{PUSHED_AT, Stats, now};
@@ -88,7 +88,8 @@ pub(crate) async fn redis(results: &mut Results) -> anyhow::Result<()> {
         ("redis_transform", Some("redact.wasm")),
     ] {
         let receiver = Receiver::start().await?;
-        let redis = RedisServer::start().context("cannot start a Redis server")?;
+        let redis = RedisServer::start_with(Durability::EverySecond, &[])
+            .context("cannot start a Redis server")?;
         let mut connection = connect(&redis).await?;
         let host = Host::start(&receiver.url, Some(&redis.url()), plugin).await?;
         // Warms connections and instances; not counted.
@@ -173,7 +174,8 @@ async fn post(client: &reqwest::Client, url: &str, from: u64) -> anyhow::Result<
 /// From push to arrival, through Redis, at a steady pace.
 pub(crate) async fn latency(results: &mut Results) -> anyhow::Result<()> {
     let receiver = Receiver::start().await?;
-    let redis = RedisServer::start().context("cannot start a Redis server")?;
+    let redis = RedisServer::start_with(Durability::EverySecond, &[])
+        .context("cannot start a Redis server")?;
     let mut connection = connect(&redis).await?;
     let host = Host::start(&receiver.url, Some(&redis.url()), None).await?;
     let mut pace = tokio::time::interval(Duration::from_millis(1000 / PACE));

@@ -1,5 +1,6 @@
 //! The processes under measurement: receiver, Redis and the host itself, each of our own starting.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -142,10 +143,9 @@ impl Host {
         let tenant = folder.path().join("tenants/bench");
         std::fs::create_dir_all(tenant.join("plugins"))?;
         std::fs::create_dir_all(folder.path().join("secrets/bench"))?;
-        std::fs::write(
-            folder.path().join("secrets/bench/main"),
-            crate::floor::SECRET,
-        )?;
+        let secret = folder.path().join("secrets/bench/main");
+        std::fs::write(&secret, crate::floor::SECRET)?;
+        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600))?;
         std::fs::write(
             tenant.join("tenant.toml"),
             format!(

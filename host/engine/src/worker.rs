@@ -33,8 +33,8 @@ pub struct WorkerConfig {
 impl Default for WorkerConfig {
     fn default() -> Self {
         Self {
-            concurrency: 256,
-            max_per_endpoint: 64,
+            concurrency: 512,
+            max_per_endpoint: 128,
             batch: 128,
             lease: Duration::from_secs(60),
             idle: Duration::from_secs(5),

@@ -74,7 +74,13 @@ fn share<T>(
         let (each, extra) = (left / among.len(), left % among.len());
         let mut greedy = Vec::new();
         for (n, mut one) in among.into_iter().enumerate() {
-            let quota = each + usize::from(n < extra);
+            // What cannot be shared evenly is given out last, one by one, when it is known who can
+            // still take more.
+            let quota = if each > 0 {
+                each
+            } else {
+                usize::from(n < extra)
+            };
             let got = take(&mut one, quota)?;
             taken += got;
             if quota == 0 || got == quota {
