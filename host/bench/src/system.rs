@@ -172,7 +172,7 @@ impl Host {
                  [delivery]\nallow_http = true\nallow_private_addresses = true\n[log]\nlevel = \"warn\"\n"
             ),
         )?;
-        let mut command = Command::new(root().join("target/release/wasmhook"));
+        let mut command = Command::new(std::env::current_exe()?.with_file_name("wasmhook"));
         command
             .arg("serve")
             .arg("--config")

@@ -12,12 +12,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wasmhook_core::{EndpointPolicy, RequestBuilder};
 use wasmhook_delivery::{AddressPolicy, Client, ClientConfig};
+use wasmhook_engine::metric;
 use wasmhook_engine::resolve::Resolver;
 use wasmhook_engine::{
     Attempter, AttempterConfig, Housekeeping, Intake, IntakeConfig, StreamReader, Worker,
     WorkerConfig,
 };
-use wasmhook_runtime::{PluginHost, PluginHostConfig};
+use wasmhook_runtime::{PluginHost, PluginHostConfig, ServingState};
 use wasmhook_server::Api;
 use wasmhook_store::{Retention, Store};
 use wasmhook_tenants::{FolderWatch, Tenants, TenantsConfig};
@@ -258,12 +259,30 @@ async fn follow(
             tracing::error!("reading the tenants folder failed");
         }
         let report = plugins.rescan().await;
+        count_plugins(&plugins);
         if report.problems != known {
             for problem in &report.problems {
                 tracing::warn!("{problem}");
             }
             known = report.problems;
         }
+    }
+}
+
+/// Gauges of what serves, and of what lies in the folder and does not.
+fn count_plugins(plugins: &PluginHost) {
+    let status = plugins.status();
+    let serving = status
+        .iter()
+        .filter(|plugin| plugin.state == ServingState::Serving)
+        .count();
+    let refused = status
+        .iter()
+        .filter(|plugin| plugin.last_error.is_some())
+        .count();
+    for (state, count) in [("serving", serving), ("refused", refused)] {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        metrics::gauge!(metric::PLUGINS, "state" => state).set(count);
     }
 }
 

@@ -17,6 +17,9 @@ pub const RESOLVER_FAILURES: &str = "wasmhook_resolver_failures_total";
 /// Deliveries in each state, as a gauge.
 pub const DELIVERIES: &str = "wasmhook_deliveries";
 
+/// Plugins that serve, and plugins whose file was refused, as a gauge.
+pub const PLUGINS: &str = "wasmhook_plugins";
+
 /// Counts attempts in the process-wide recorder.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AttemptMetrics;

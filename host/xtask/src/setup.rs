@@ -19,16 +19,14 @@ pub(crate) fn components() -> PathBuf {
 pub(crate) fn guests() -> anyhow::Result<()> {
     wasm_target()?;
     step("building the guest components");
+    // Where tests, demo and README look for them, whatever CARGO_TARGET_DIR says.
+    let plugins = root().join("plugins");
     run(cargo()
-        .args([
-            "build",
-            "--locked",
-            "--release",
-            "--target",
-            TARGET,
-            "--manifest-path",
-        ])
-        .arg(root().join("plugins/Cargo.toml")))
+        .args(["build", "--locked", "--release", "--target", TARGET])
+        .arg("--manifest-path")
+        .arg(plugins.join("Cargo.toml"))
+        .arg("--target-dir")
+        .arg(plugins.join("target")))
 }
 
 fn wasm_target() -> anyhow::Result<()> {
