@@ -385,6 +385,32 @@ fn a_resolver_that_fails_holds_the_event_until_it_is_fixed() {
 }
 
 #[test]
+fn events_do_not_pass_by_a_plugin_that_cannot_serve() {
+    let receiver = Listener::start(204);
+    let site = Site::embedded();
+    site.endpoint("acme", "eu", &receiver.url(), "*");
+    let config = std::fs::read_to_string(site.path("wasmhook.toml")).unwrap();
+    let schedule = vec!["\"300ms\""; 60].join(",");
+    site.write(
+        "wasmhook.toml",
+        &config.replace("\"200ms\", \"400ms\"", &schedule),
+    );
+    let manifest = "[config]\nfield = \"region\"\n";
+    site.write("tenants/acme/plugins/10-route.wasm", "no component at all");
+    site.write("tenants/acme/plugins/10-route.toml", manifest);
+    let _host = site.serve();
+    let line = event("acme", "invoice.paid", "evt_1", &json!({"region": "eu"}));
+    assert!(push_lines(&site, &line).status.success());
+    let held = wait_for("the held event", || {
+        site.deliveries("acme", "failed").into_iter().next()
+    });
+    assert_eq!(held["endpoint_id"], "(resolver)");
+    assert!(receiver.arrived().is_empty());
+    site.plugin("acme", "10-route", &component("route.wasm"), manifest);
+    receiver.wait_for_deliveries(1);
+}
+
+#[test]
 fn a_failing_receiver_is_retried_then_dead_lettered_then_replayed() {
     let failing = Listener::start(503);
     let port = failing.port;

@@ -117,7 +117,8 @@ pub struct Delivery {
     pub state: DeliveryState,
     /// Attempts recorded so far, over the whole life. Starts at 0.
     pub attempt: u32,
-    /// The value of `attempt` when it was last replayed; the retry policy counts from there.
+    /// The value of `attempt` when it was last replayed, and one more for each attempt that waited for
+    /// a plugin to be loaded; the retry policy counts from there.
     pub replayed_at_attempt: u32,
     /// When the next attempt is due; meaningful while pending or failed.
     pub next_at: Timestamp,

@@ -42,6 +42,19 @@ pub struct Attempter {
     store: Arc<dyn Store>,
 }
 
+/// What an attempt went through.
+#[derive(Default)]
+struct Trace {
+    /// The plugins that ran.
+    used: Vec<PluginUse>,
+    /// Whether it ended at a plugin that is still being loaded.
+    loading: bool,
+}
+
+/// When a delivery is looked at again that waits for a plugin to be loaded. Compiling takes a tenth of
+/// a second for a Rust guest and several seconds for one with an interpreter inside.
+const LOADING_WAIT: Duration = Duration::from_secs(2);
+
 /// What a chain of transform plugins made of an event.
 enum Transformed {
     Deliver(Content),
@@ -74,10 +87,10 @@ impl Attempter {
         let began = Instant::now();
         let at = Timestamp::now();
         let number = leased.delivery.attempt.saturating_add(1);
-        let mut used = Vec::new();
+        let mut trace = Trace::default();
         let made = tokio::time::timeout(
             self.config.deadline,
-            self.make(&leased.delivery, &leased.event, number, at, &mut used),
+            self.make(&leased.delivery, &leased.event, number, at, &mut trace),
         );
         let mut attempt = match made.await {
             Ok(attempt) => attempt,
@@ -89,9 +102,9 @@ impl Attempter {
                 "the attempt did not end before its deadline",
             ),
         };
-        attempt.plugins = used;
+        attempt.plugins = trace.used;
         attempt.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.conclude(leased, attempt)
+        self.conclude(leased, attempt, trace.loading)
     }
 
     async fn make(
@@ -100,10 +113,10 @@ impl Attempter {
         event: &Event,
         number: u32,
         at: Timestamp,
-        used: &mut Vec<PluginUse>,
+        trace: &mut Trace,
     ) -> Attempt {
         if delivery.endpoint_id.as_str() == RESOLUTION {
-            return self.resolve(event, number, at, used).await;
+            return self.resolve(event, number, at, trace).await;
         }
         let refused = |class, retryable, error: &Error| {
             let outcome = Outcome::ValidationError;
@@ -126,7 +139,7 @@ impl Attempter {
             Ok(secrets) => secrets,
             Err(error) => return refused(ErrorClass::Secret, true, &error),
         };
-        let content = match self.transform(event, &endpoint, used).await {
+        let content = match self.transform(event, &endpoint, trace).await {
             Transformed::Deliver(content) => content,
             Transformed::Skip(reason) => {
                 return Attempt::skipped(number, at, Duration::ZERO, reason);
@@ -175,13 +188,14 @@ impl Attempter {
         &self,
         event: &Event,
         endpoint: &Endpoint,
-        used: &mut Vec<PluginUse>,
+        trace: &mut Trace,
     ) -> Transformed {
         let plugins = self.plugins.tenant(event.tenant_id.as_str());
         if let Some(missing) = unready(&plugins, event.event_type.as_str(), |exports| {
             exports.transform
         }) {
             let words = format!("plugin {} does not serve: {}", missing.name, missing.reason);
+            trace.loading = missing.loading;
             return under_policy(missing.policy(), &missing.name, event, (words, true));
         }
         let mut content = Content::original(event);
@@ -198,7 +212,7 @@ impl Attempter {
                 Ok(call) => (call.cpu, Ok(call.value)),
                 Err(error) => (error.cpu, Err((error.to_string(), retryable(&error.fault)))),
             };
-            used.push(PluginUse {
+            trace.used.push(PluginUse {
                 name: plugin.name().to_owned(),
                 digest: plugin.digest().to_string(),
                 cpu_us: micros(cpu),
@@ -228,17 +242,18 @@ impl Attempter {
         event: &Event,
         number: u32,
         at: Timestamp,
-        used: &mut Vec<PluginUse>,
+        trace: &mut Trace,
     ) -> Attempt {
         let (outcome, class) = (Outcome::PluginError, ErrorClass::Plugin);
         let targets = match self.resolver.ask(event).await {
             Ok((targets, plugin)) => {
-                used.extend(plugin);
+                trace.used.extend(plugin);
                 targets
             }
             Err(failure) => {
                 let retryable = failure.retryable && failure.policy != FailurePolicy::DeadLetter;
-                used.push(failure.plugin);
+                trace.loading = failure.loading;
+                trace.used.push(failure.plugin);
                 if failure.policy == FailurePolicy::DeliverOriginal {
                     self.resolver.subscribed(event)
                 } else {
@@ -287,13 +302,29 @@ impl Attempter {
         Ok(count)
     }
 
-    fn conclude(&self, leased: Leased, mut attempt: Attempt) -> wasmhook_store::Outcome {
+    fn conclude(
+        &self,
+        leased: Leased,
+        mut attempt: Attempt,
+        loading: bool,
+    ) -> wasmhook_store::Outcome {
         let now = Timestamp::now();
-        let conclusion = leased.delivery.conclude(&attempt, &self.config.retry, now);
+        // Waiting for a plugin to be compiled is nobody's failure: it does not use up the retries.
+        let waits = loading && attempt.outcome == Outcome::PluginError;
+        let conclusion = if waits {
+            Conclusion::Failed {
+                next_at: now.saturating_add(LOADING_WAIT).unwrap_or(now),
+            }
+        } else {
+            leased.delivery.conclude(&attempt, &self.config.retry, now)
+        };
         if let Conclusion::Failed { next_at } = conclusion {
             attempt.next_at = Some(next_at);
         }
-        let delivery = leased.delivery.concluded(&attempt, conclusion, now);
+        let mut delivery = leased.delivery.concluded(&attempt, conclusion, now);
+        if waits {
+            delivery.replayed_at_attempt = delivery.replayed_at_attempt.saturating_add(1);
+        }
         AttemptMetrics.attempt(
             &delivery.event_type,
             attempt.outcome,

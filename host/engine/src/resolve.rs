@@ -38,6 +38,8 @@ pub struct ResolverFailure {
     pub policy: FailurePolicy,
     /// Whether asking again may help.
     pub retryable: bool,
+    /// Whether the plugin was not asked, because it is still being loaded.
+    pub loading: bool,
     /// Free of payload.
     pub message: String,
 }
@@ -126,7 +128,12 @@ impl Resolver {
     ) -> Result<(Vec<Target>, Option<PluginUse>), ResolverFailure> {
         let subscribed = self.subscribed(event);
         let Some(plugin) = self.plugin(event) else {
-            return Ok((subscribed, None));
+            let plugins = self.plugins.tenant(event.tenant_id.as_str());
+            let event_type = event.event_type.as_str();
+            return match unready(&plugins, event_type, |exports| exports.resolve) {
+                None => Ok((subscribed, None)),
+                Some(missing) => Err(missed(&missing)),
+            };
         };
         let occurred_at = event.occurred_at.to_string();
         let view = event_view(event, &occurred_at, event.payload.bytes());
@@ -143,6 +150,7 @@ impl Resolver {
             plugin: plugin_use,
             policy: plugin.policy(),
             retryable,
+            loading: false,
             message,
         };
         let call = match plugin.resolve(&view, &endpoints).await {
@@ -220,6 +228,21 @@ impl Resolver {
             endpoint: Arc::new(endpoint),
             resolved: Some(resolved),
         })
+    }
+}
+
+/// The failure of a resolver that no version of can serve.
+fn missed(missing: &Unready) -> ResolverFailure {
+    ResolverFailure {
+        plugin: PluginUse {
+            name: missing.name.to_string(),
+            digest: String::new(),
+            cpu_us: 0,
+        },
+        policy: missing.policy(),
+        retryable: true,
+        loading: missing.loading,
+        message: format!("plugin {} does not serve: {}", missing.name, missing.reason),
     }
 }
 

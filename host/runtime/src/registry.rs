@@ -49,6 +49,8 @@ pub struct Unready {
     pub exports: Option<Exports>,
     /// Why it does not serve, in a sentence.
     pub reason: String,
+    /// Whether a version is on its way: nothing is wrong with the plugin, it is not ready yet.
+    pub loading: bool,
     manifest: Manifest,
 }
 
@@ -324,6 +326,7 @@ impl Entry {
                 || "the plugin is being loaded".to_owned(),
                 ToString::to_string,
             ),
+            loading: self.loading || self.refused.is_none(),
             manifest: self.manifest.clone(),
         }
     }
