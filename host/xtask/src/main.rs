@@ -44,16 +44,9 @@ fn main() -> ExitCode {
 fn demo(rest: &[String]) -> anyhow::Result<()> {
     setup::guests()?;
     step("building wasmhook; the first time takes some minutes");
+    // Unoptimised: the shorter wait for who only wants to see it.
     let mut cargo = cargo();
-    cargo.args([
-        "run",
-        "--locked",
-        "--release",
-        "--package",
-        "wasmhook",
-        "--",
-        "demo",
-    ]);
+    cargo.args(["run", "--locked", "--package", "wasmhook", "--", "demo"]);
     cargo
         .arg("--components")
         .arg(setup::components())
