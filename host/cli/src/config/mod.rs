@@ -269,8 +269,8 @@ pub(crate) struct Worker {
     /// cap occupies a quarter of it.
     pub(crate) concurrency: usize,
     /// Deliveries in flight for one endpoint, over all hosts: what a dead receiver can occupy. 128: with
-    /// 64 a single endpoint was held back by the round trips of leasing and recording (measured, 0.28
-    /// of the floor against 0.44).
+    /// 64 a single endpoint was held back by the round trips of leasing and recording (measured, 3.5 k
+    /// deliveries a second against 5.0 k on one noisy machine).
     pub(crate) max_per_endpoint: usize,
     /// Deliveries leased in one call.
     pub(crate) batch: usize,
