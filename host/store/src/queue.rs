@@ -1,5 +1,6 @@
 //! What the host asks of a store.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -37,7 +38,7 @@ pub struct LeaseRequest {
 
 /// Fences a lease: only who holds the token of the lease in force can record or release.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct LeaseToken(pub String);
+pub struct LeaseToken(pub Arc<str>);
 
 /// A delivery that a worker owns for a while.
 #[derive(Debug, Clone)]

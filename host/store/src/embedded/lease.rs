@@ -18,7 +18,7 @@ const MOVED: usize = 1000;
 
 /// The number of the delivery and of the lease, as one word.
 pub(super) fn token(seq: i64, lease: i64) -> LeaseToken {
-    LeaseToken(format!("{seq}-{lease}"))
+    LeaseToken(format!("{seq}-{lease}").into())
 }
 
 /// What [`token`] was made of; `None` for what is no token of this store.
@@ -317,6 +317,6 @@ mod tests {
     #[test]
     fn tokens_of_other_stores_are_none_of_ours() {
         assert_eq!(parse_token(&token(7, 9)), Some((7, 9)));
-        assert_eq!(parse_token(&LeaseToken("nonsense".to_owned())), None);
+        assert_eq!(parse_token(&LeaseToken("nonsense".into())), None);
     }
 }

@@ -1,9 +1,11 @@
 //! Packed records: what the functions keep without looking into it.
 //!
 //! A record starts with what the functions do look at (see `queue.lua`): 16 digits of creation
-//! stamp, then event, endpoint and attempt, each ended by a zero byte. A version byte and the rest
-//! in postcard follow. Tenant and delivery id are in the key. Times are milliseconds, except an
-//! event's own.
+//! stamp, a letter for the state, then event, endpoint, attempt and ordering key, each ended by a
+//! zero byte. A version byte and the rest in postcard follow. Tenant and delivery id are in the key.
+//! Times are milliseconds, except an event's own.
+
+use std::io::Write as _;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -17,7 +19,7 @@ use wasmhook_core::{
 /// The version of what follows the envelope.
 const VERSION: u8 = 1;
 /// Digits of the creation stamp.
-const STAMP: usize = 16;
+pub(super) const STAMP: usize = 16;
 /// Of very many attempts, the first and the latest are kept, this many in all.
 pub const MAX_ATTEMPTS: usize = 50;
 /// The longest response excerpt kept of an attempt, in bytes.
@@ -34,7 +36,6 @@ struct PackedDelivery {
     event_type: EventType,
     // As JSON, because its parts describe themselves.
     resolved: Option<String>,
-    state: DeliveryState,
     replayed_at_attempt: u32,
     next_at: i64,
     updated_at: i64,
@@ -116,9 +117,29 @@ fn finish<T: Serialize>(value: &T, start: Vec<u8>) -> Vec<u8> {
     postcard::to_extend(value, start).expect("plain data is always packed")
 }
 
-/// What follows the envelope: version and packed delivery. The first and the latest attempts.
-pub(super) fn pack_delivery(
-    start: Vec<u8>,
+/// The letter of a state in a record. A lease is not part of the record.
+fn letter(state: DeliveryState) -> char {
+    match state {
+        DeliveryState::Pending | DeliveryState::Leased => 'p',
+        DeliveryState::Failed => 'f',
+        DeliveryState::Succeeded => 's',
+        DeliveryState::DeadLetter => 'x',
+    }
+}
+
+fn state(letter: u8) -> Result<DeliveryState> {
+    match letter {
+        b'p' => Ok(DeliveryState::Pending),
+        b'f' => Ok(DeliveryState::Failed),
+        b's' => Ok(DeliveryState::Succeeded),
+        b'x' => Ok(DeliveryState::DeadLetter),
+        _ => Err(Damaged),
+    }
+}
+
+/// A record after its stamp, appended to `to`. Of the attempts, the first and the latest are kept.
+pub(super) fn pack_rest(
+    to: Vec<u8>,
     delivery: &Delivery,
     attempts: &[Attempt],
     latest: Option<&Attempt>,
@@ -136,15 +157,24 @@ pub(super) fn pack_delivery(
         resolved: delivery.resolved.as_ref().map(|resolved| {
             serde_json::to_string(resolved).expect("a resolved endpoint is plain data")
         }),
-        state: delivery.state,
         replayed_at_attempt: delivery.replayed_at_attempt,
         next_at: delivery.next_at.as_millisecond(),
         updated_at: delivery.updated_at.as_millisecond(),
         attempts: kept.collect(),
     };
-    let mut start = start;
-    start.push(VERSION);
-    finish(&packed, start)
+    let mut to = to;
+    // Nothing is ordered yet: the ordering key is empty.
+    write!(
+        to,
+        "{}{}\0{}\0{}\0\0",
+        letter(delivery.state),
+        delivery.event_id,
+        delivery.endpoint_id,
+        delivery.attempt
+    )
+    .expect("memory takes everything");
+    to.push(VERSION);
+    finish(&packed, to)
 }
 
 /// A whole record of a known delivery, with the stamp that it was read with.
@@ -154,17 +184,15 @@ pub(super) fn pack_record(
     latest: Option<&Attempt>,
 ) -> Vec<u8> {
     let mut start = Vec::with_capacity(256);
-    start.extend_from_slice(
-        format!(
-            "{:016}{}\0{}\0{}\0",
-            delivery.created_at.as_microsecond(),
-            delivery.event_id,
-            delivery.endpoint_id,
-            delivery.attempt
-        )
-        .as_bytes(),
-    );
-    pack_delivery(start, delivery, attempts, latest)
+    write!(start, "{:016}", delivery.created_at.as_microsecond()).expect("memory takes everything");
+    pack_rest(start, delivery, attempts, latest)
+}
+
+/// The time of a stamp.
+pub(super) fn stamp_time(stamp: &[u8]) -> Option<(u64, Timestamp)> {
+    let micros: u64 = std::str::from_utf8(stamp).ok()?.parse().ok()?;
+    let time = Timestamp::from_microsecond(i64::try_from(micros).ok()?).ok()?;
+    Some((micros, time))
 }
 
 /// Reads a record.
@@ -174,20 +202,19 @@ pub(super) fn unpack_record(
     bytes: &[u8],
 ) -> Result<(Delivery, Vec<Attempt>)> {
     let (stamp, rest) = bytes.split_at_checked(STAMP).ok_or(Damaged)?;
-    let mut parts = rest.splitn(4, |byte| *byte == 0);
+    let (letter, rest) = rest.split_first().ok_or(Damaged)?;
+    let state = state(*letter)?;
+    let mut parts = rest.splitn(5, |byte| *byte == 0);
     let mut text = || std::str::from_utf8(parts.next().ok_or(Damaged)?).map_err(|_| Damaged);
     let event_id = EventId::new(text()?).map_err(|_| Damaged)?;
     let endpoint_id = EndpointId::new(text()?).map_err(|_| Damaged)?;
     let attempt = text()?.parse().map_err(|_| Damaged)?;
+    let _ordering = text()?;
     let (version, packed) = parts.next().and_then(<[u8]>::split_first).ok_or(Damaged)?;
     if *version != VERSION {
         return Err(Damaged);
     }
-    let stamp = std::str::from_utf8(stamp)
-        .ok()
-        .and_then(|stamp| stamp.parse().ok())
-        .ok_or(Damaged)?;
-    let created_at = Timestamp::from_microsecond(stamp).map_err(|_| Damaged)?;
+    let (_, created_at) = stamp_time(stamp).ok_or(Damaged)?;
     let packed: PackedDelivery = postcard::from_bytes(packed).map_err(|_| Damaged)?;
     let resolved: Option<ResolvedEndpoint> = packed
         .resolved
@@ -199,7 +226,7 @@ pub(super) fn unpack_record(
         .map(PackedAttempt::unpack)
         .collect::<Result<_>>()?;
     // One that nobody has tried yet carries no time but the server's.
-    let untried = attempt == 0 && packed.state == DeliveryState::Pending;
+    let untried = attempt == 0 && state == DeliveryState::Pending;
     let given = |ms| if untried { Ok(created_at) } else { time(ms) };
     let delivery = Delivery {
         id: id.clone(),
@@ -208,7 +235,7 @@ pub(super) fn unpack_record(
         event_type: packed.event_type,
         endpoint_id,
         resolved,
-        state: packed.state,
+        state,
         attempt,
         replayed_at_attempt: packed.replayed_at_attempt,
         next_at: given(packed.next_at)?,

@@ -1,5 +1,7 @@
 //! Calling the server-side functions, and loading them whenever the server does not know them.
 
+use std::io::Write as _;
+
 use redis::{Cmd, Value};
 
 use super::connection::Link;
@@ -28,7 +30,27 @@ impl Call {
         self.command.arg(value);
         self
     }
+
+    /// Adds one argument that is made of parts, without putting them together first.
+    pub(super) fn parts(&mut self, parts: &[&[u8]]) -> &mut Self {
+        self.command.arg(Parts(parts));
+        self
+    }
 }
+
+struct Parts<'a>(&'a [&'a [u8]]);
+
+impl redis::ToRedisArgs for Parts<'_> {
+    fn write_redis_args<W: ?Sized + redis::RedisWrite>(&self, out: &mut W) {
+        let mut to = out.writer_for_next_arg();
+        for part in self.0 {
+            // The writer fills a buffer of the command's own.
+            to.write_all(part).expect("memory takes everything");
+        }
+    }
+}
+
+impl redis::ToSingleRedisArg for Parts<'_> {}
 
 impl Functions {
     pub(super) fn new() -> Self {

@@ -50,10 +50,24 @@ impl Keys {
         format!("{}:wake", self.prefix)
     }
 
+    /// The shard whose prefix a text begins with, and what follows the prefix.
+    pub(super) fn shard_named<'a>(&self, text: &'a str) -> Option<(usize, &'a str)> {
+        self.shards
+            .iter()
+            .enumerate()
+            .find_map(|(shard, prefix)| Some((shard, text.strip_prefix(prefix.as_str())?)))
+    }
+
     /// The packed event.
     pub(super) fn event(&self, tenant: &TenantId, event: &EventId) -> String {
         let shard = self.shard(self.shard_of(tenant));
         format!("{shard}e:{tenant}\0{event}")
+    }
+
+    /// The record of a delivery.
+    pub(super) fn delivery(&self, tenant: &TenantId, delivery: &str) -> String {
+        let shard = self.shard(self.shard_of(tenant));
+        format!("{shard}d:{tenant}\0{delivery}")
     }
 
     /// The set of a shard's tenants.

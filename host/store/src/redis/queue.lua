@@ -1,30 +1,41 @@
 -- The queue of wasmhook as server-side functions. Each call is one atomic step on one shard.
 --
--- KEYS[1] is the shard's prefix, such as `{wasmhook:3}:`; every other key is made by appending to
--- it, so that all keys of a call lie in one slot of a cluster. ARGV and replies are flat.
+-- KEYS[1] is the shard's prefix, such as `{wasmhook:3}:`; every other key begins with it, so that
+-- all keys of a call lie in one slot of a cluster. ARGV and replies are flat. What a call needs of
+-- keys and members is made by the client where it can be: building strings is most of what a
+-- function costs.
 --
---   d:<tenant>\0<delivery>   record: 16 digits creation stamp, event \0 endpoint \0 attempt \0 packed
+--   d:<tenant>\0<delivery>   record: 16 digits creation stamp, state (p, f, s or x), event \0
+--                            endpoint \0 attempt \0 ordering \0 packed by the client
 --   e:<tenant>\0<event>      the event, packed by the client
---   c:<tenant>\0<event>      how many deliveries beyond one share the event; absent for one
---   q:<tenant>\0<endpoint>   lane: list of due delivery ids
---   r:<tenant>               ring of the tenant's endpoints that can be served, by last turn
+--   c:<tenant>\0<event>      how many deliveries beyond one share the event; absent for an only one
+--   q:<lane>                 lane: list of due entries. A lane is <tenant> \0 <endpoint>, or that and
+--                            \0 for what is due again, so that first attempts never queue behind it
+--   r:<tenant>               ring of the tenant's lanes that can be served, by last turn
 --   t                        ring of tenants that can be served, by last turn
---   n                        hash: lane -> deliveries in flight
---   w                        waiting members by the time they are due, in ms
+--   b                        set of lanes that left the ring because their endpoint was at its cap
+--   n                        hash: <tenant> \0 <endpoint> -> deliveries in flight
+--   w                        waiting lane members by the time they are due, in ms
 --   l                        leased members by the fence, which is also the end of the lease, in us
---   o: s: x:<tenant>         open, succeeded and dead-letter ids by creation stamp
+--   i:<tenant>               stream of all deliveries in the order of their making, several in an entry
+--   j                        hash: tenant -> where clearing its stream of removed deliveries goes on
+--   o:<tenant>               open ids that failed before, by creation stamp
+--   x:<tenant>               dead-letter ids by creation stamp
 --   f:<tenant>               finished ids in order of finishing: <ms> \0 <attempt> \0 <delivery>
---   k                        hash: how many are open, succeeded and dead letters (o, s, x)
+--   k                        hash: how many are open (o), succeeded (s) and dead letters (x)
 --   u                        the last stamp given out
 --   T                        set of tenants that have deliveries
 --
--- A member is <tenant> \0 <endpoint> \0 <delivery>. No id holds a zero byte.
--- A stamp is a time in microseconds, made larger than every stamp before it: unique in the shard.
+-- A member is <tenant> \0 <delivery>, a lane member <tenant> \0 <endpoint> \0 <delivery>. No id holds
+-- a zero byte. A stamp is a time in microseconds, made larger than every stamp before it: unique in
+-- the shard. An entry of a lane is the delivery's stamp and id while nobody ever leased it, so that
+-- the host that enqueued it needs not read it again; afterwards it is `-` and the id.
 
 local CHUNK = 2000      -- arguments per variadic command; Lua's stack holds some 8000
 local PROMOTE = 1000    -- waiting deliveries made due per lease call
 local RECLAIM = 1000    -- expired leases put back per lease call
 local SCAN = 256        -- tenants and lanes looked at in one pass of a lease
+local ENTRY = 64        -- deliveries in one entry of the stream of all
 
 local Z = '\0'
 
@@ -38,7 +49,7 @@ local function time()
   return tonumber(t[1]) * 1000000 + tonumber(t[2])
 end
 
--- The next stamp that may be given out, and how to say which was the last.
+-- The next stamp that may be given out.
 local function next_stamp(p, now)
   local last = tonumber(redis.call('GET', p .. 'u') or '0')
   return last >= now and last + 1 or now
@@ -69,8 +80,17 @@ local function many(command, key, args, step)
   end
 end
 
+-- The same for commands without a key before the arguments.
+local function plain(command, args)
+  local n = #args
+  for i = 1, n, CHUNK do
+    redis.call(command, unpack(args, i, math.min(i + CHUNK - 1, n)))
+  end
+end
+
 local function mget(keys)
   local n = #keys
+  if n == 0 then return {} end
   if n <= CHUNK then return redis.call('MGET', unpack(keys)) end
   local all = {}
   for i = 1, n, CHUNK do
@@ -82,6 +102,7 @@ end
 
 local function zmscore(key, members)
   local n = #members
+  if n == 0 then return {} end
   if n <= CHUNK then return redis.call('ZMSCORE', key, unpack(members)) end
   local all = {}
   for i = 1, n, CHUNK do
@@ -89,6 +110,20 @@ local function zmscore(key, members)
     for j = 1, #part do all[i + j - 1] = part[j] end
   end
   return all
+end
+
+-- Which of these keys exist, as a set. One question for all while none does, which is the rule.
+local function existing(keys)
+  local set, n = {}, #keys
+  for i = 1, n, CHUNK do
+    local last = math.min(i + CHUNK - 1, n)
+    if redis.call('EXISTS', unpack(keys, i, last)) > 0 then
+      for j = i, last do
+        if redis.call('EXISTS', keys[j]) == 1 then set[keys[j]] = true end
+      end
+    end
+  end
+  return set
 end
 
 -- Appends values to the list that `groups` keeps for a name.
@@ -102,148 +137,180 @@ local function add(groups, name, a, b)
   if b then group[#group + 1] = b end
 end
 
--- The parts of a member or lane.
-local function split(member)
-  local a = string.find(member, Z, 1, true)
-  local b = string.find(member, Z, a + 1, true)
-  return string.sub(member, 1, a - 1), string.sub(member, a + 1, b - 1), string.sub(member, b + 1)
+-- The three parts of a text that two zero bytes part.
+local function split(text)
+  local a = string.find(text, Z, 1, true)
+  local b = string.find(text, Z, a + 1, true)
+  return string.sub(text, 1, a - 1), string.sub(text, a + 1, b - 1), string.sub(text, b + 1)
 end
 
--- Event, endpoint and attempt of a record.
+-- State, event, endpoint and attempt of a record.
 local function envelope(record)
-  local a = string.find(record, Z, 17, true)
+  local a = string.find(record, Z, 18, true)
   local b = string.find(record, Z, a + 1, true)
   local c = string.find(record, Z, b + 1, true)
-  return string.sub(record, 17, a - 1), string.sub(record, a + 1, b - 1), string.sub(record, b + 1, c - 1)
+  return string.sub(record, 17, 17), string.sub(record, 18, a - 1), string.sub(record, a + 1, b - 1), string.sub(record, b + 1, c - 1)
 end
 
--- Tells waiting hosts that there is work; `quiet` is whether nothing could be served before. Who is
--- awake leases until it gets less than it asked for, so one message per start of work is enough.
-local function wake(p, channel, quiet)
+-- Tells waiting hosts that there is work in this shard; `quiet` is whether nothing could be served
+-- before. Who is awake leases until it gets less than it asked for, so one message per start of work
+-- is enough. `me` lets the host that caused it pass the message over.
+local function wake(p, channel, me, quiet)
   if quiet and channel ~= '' and redis.call('EXISTS', p .. 't') == 1 then
-    redis.call('PUBLISH', channel, '1')
+    redis.call('PUBLISH', channel, p .. me)
   end
 end
 
--- Puts lanes into the rings at the end of the line, where they are not in them yet. `lanes` maps
--- tenant -> list of endpoints.
+local function is_quiet(p)
+  return redis.call('EXISTS', p .. 't') == 0
+end
+
+-- Puts lanes into the rings at the end of the line, where they are not in them yet.
 local function ring(p, lanes, stamp)
   local turn = num(stamp)
-  local tenants = {}
-  for tenant, endpoints in pairs(lanes) do
-    local args = {}
-    for i = 1, #endpoints do
-      args[#args + 1] = turn
-      args[#args + 1] = endpoints[i]
-    end
-    local n = #args
-    local width = CHUNK - CHUNK % 2
-    for i = 1, n, width do
-      redis.call('ZADD', p .. 'r:' .. tenant, 'NX', unpack(args, i, math.min(i + width - 1, n)))
+  local groups, tenants = {}, {}
+  for i = 1, #lanes do
+    local cut = string.find(lanes[i], Z, 1, true)
+    add(groups, string.sub(lanes[i], 1, cut - 1), turn, string.sub(lanes[i], cut + 1))
+  end
+  for tenant, args in pairs(groups) do
+    for i = 1, #args, CHUNK do
+      redis.call('ZADD', p .. 'r:' .. tenant, 'NX', unpack(args, i, math.min(i + CHUNK - 1, #args)))
     end
     tenants[#tenants + 1] = turn
     tenants[#tenants + 1] = tenant
   end
-  local n = #tenants
-  for i = 1, n, CHUNK do
-    redis.call('ZADD', p .. 't', 'NX', unpack(tenants, i, math.min(i + CHUNK - 1, n)))
+  for i = 1, #tenants, CHUNK do
+    redis.call('ZADD', p .. 't', 'NX', unpack(tenants, i, math.min(i + CHUNK - 1, #tenants)))
   end
 end
 
--- Pushes due deliveries to their lanes and the lanes into the rings. `queues` maps
--- <tenant> \0 <endpoint> -> ids.
+-- Pushes due entries to their lanes and the lanes into the rings. `queues` maps lane -> entries.
 local function queue(p, queues, stamp, command)
   local lanes = {}
-  for lane, ids in pairs(queues) do
-    many(command, p .. 'q:' .. lane, ids)
-    local cut = string.find(lane, Z, 1, true)
-    add(lanes, string.sub(lane, 1, cut - 1), string.sub(lane, cut + 1))
+  for lane, entries in pairs(queues) do
+    many(command, p .. 'q:' .. lane, entries)
+    lanes[#lanes + 1] = lane
   end
   ring(p, lanes, stamp)
 end
 
--- Takes `counts` (lane -> how many) from what is in flight.
-local function landed(p, counts)
+-- Takes `counts` (<tenant> \0 <endpoint> -> how many) from what is in flight, and puts lanes back
+-- into the ring that their endpoint's cap kept out.
+local function landed(p, counts, stamp_of)
+  local lanes = {}
   for lane, count in pairs(counts) do
-    if redis.call('HINCRBY', p .. 'n', lane, -count) <= 0 then
-      redis.call('HDEL', p .. 'n', lane)
+    if redis.call('HINCRBY', p .. 'n', lane, -count) <= 0 then redis.call('HDEL', p .. 'n', lane) end
+    lanes[#lanes + 1] = lane
+    lanes[#lanes + 1] = lane .. Z
+  end
+  if #lanes == 0 then return end
+  local free = {}
+  for i = 1, #lanes, CHUNK do
+    local last = math.min(i + CHUNK - 1, #lanes)
+    local blocked = redis.call('SMISMEMBER', p .. 'b', unpack(lanes, i, last))
+    for j = 1, #blocked do
+      if blocked[j] == 1 then free[#free + 1] = lanes[i + j - 1] end
     end
+  end
+  if #free > 0 then
+    many('SREM', p .. 'b', free)
+    ring(p, free, stamp_of())
   end
 end
 
--- ARGV: channel, then per event: tenant, event id, extends (0|1), packed event, number of
--- deliveries, and per delivery: id, endpoint, packed. Reply: per event the number created, or -1
--- for a duplicate.
+-- ARGV: channel, me, then per event: tenant, event's part of its keys (<tenant> \0 <event>), extends
+-- (0|1), packed event, number of deliveries, and per delivery: its key, its id, its lane, its record
+-- after the stamp. Reply: the first stamp, then per event the number created (their stamps follow one
+-- another), or -1 for a duplicate.
 local function enqueue(keys, argv)
   local p = keys[1]
+  local n = #argv
+  local wanted = {}
+  local i = 3
+  while i <= n do
+    local last = i + 4 + tonumber(argv[i + 4]) * 4
+    wanted[#wanted + 1] = p .. 'e:' .. argv[i + 1]
+    for j = i + 5, last, 4 do wanted[#wanted + 1] = argv[j] end
+    i = last + 1
+  end
+  local taken = existing(wanted)
   local first = next_stamp(p, time())
   local stamp = first
-  local quiet = redis.call('EXISTS', p .. 't') == 0
-  local queues, open, tenants = {}, {}, {}
-  local reply, total = {}, 0
-  local i = 2
-  while i <= #argv do
-    local tenant, event, extends = argv[i], argv[i + 1], argv[i + 2] == '1'
-    local packed, count = argv[i + 3], tonumber(argv[i + 4])
-    i = i + 5
-    local key = tenant .. Z .. event
-    local created = 0
-    if count == 0 then
-      reply[#reply + 1] = (not extends and redis.call('EXISTS', p .. 'e:' .. key) == 1) and -1 or 0
+  local quiet = is_quiet(p)
+  local queues, index, sets = {}, {}, {}
+  local reply = { num(first) }
+  local at = 0
+  i = 3
+  while i <= n do
+    local tenant, extends, count = argv[i], argv[i + 2] == '1', tonumber(argv[i + 4])
+    at = at + 1
+    local event = wanted[at]
+    local known, created = taken[event], 0
+    if known and not extends then
+      created = -1
     else
-      local fresh = redis.call('SET', p .. 'e:' .. key, packed, 'NX')
-      if fresh or extends then
-        for j = i, i + count * 3 - 1, 3 do
-          local id, endpoint = argv[j], argv[j + 1]
-          local at = num(stamp)
-          local record = at .. event .. Z .. endpoint .. Z .. '0' .. Z .. argv[j + 2]
-          if redis.call('SET', p .. 'd:' .. tenant .. Z .. id, record, 'NX') then
-            created = created + 1
-            stamp = stamp + 1
-            add(queues, tenant .. Z .. endpoint, id)
-            add(open, tenant, at, id)
-          end
+      for j = i + 5, i + 4 + count * 4, 4 do
+        local key = argv[j]
+        if not taken[key] then
+          taken[key] = true
+          local text = num(stamp)
+          stamp = stamp + 1
+          created = created + 1
+          sets[#sets + 1] = key
+          sets[#sets + 1] = text .. argv[j + 3]
+          add(queues, argv[j + 2], text .. argv[j + 1])
+          add(index, tenant, argv[j + 1])
         end
-        if fresh and created == 0 then
-          redis.call('DEL', p .. 'e:' .. key)
-        else
-          local more = created
-          if fresh then more = created - 1 end
-          if more > 0 then redis.call('INCRBY', p .. 'c:' .. key, more) end
-        end
-        reply[#reply + 1] = created
-      else
-        reply[#reply + 1] = -1
       end
-      i = i + count * 3
+      if created > 0 then
+        local more = created
+        if not known then
+          taken[event] = true
+          sets[#sets + 1] = event
+          sets[#sets + 1] = argv[i + 3]
+          more = created - 1
+        end
+        if more > 0 then redis.call('INCRBY', p .. 'c:' .. argv[i + 1], more) end
+      end
     end
-    total = total + created
+    at = at + count
+    reply[#reply + 1] = created
+    i = i + 5 + count * 4
   end
-  if total > 0 then
+  if stamp > first then
+    plain('MSET', sets)
     stamped(p, stamp - 1)
-    for tenant, args in pairs(open) do
-      many('ZADD', p .. 'o:' .. tenant, args, 2)
+    local tenants = {}
+    -- The number of an entry is its own: it need only be larger than every one before it.
+    local entry = first
+    for tenant, ids in pairs(index) do
+      for j = 1, #ids, ENTRY do
+        redis.call('XADD', p .. 'i:' .. tenant, num(entry) .. '-0', 'd',
+          table.concat(ids, Z, j, math.min(j + ENTRY - 1, #ids)))
+        entry = entry + 1
+      end
       tenants[#tenants + 1] = tenant
     end
     many('SADD', p .. 'T', tenants)
-    redis.call('HINCRBY', p .. 'k', 'o', total)
+    redis.call('HINCRBY', p .. 'k', 'o', num(stamp - first))
     queue(p, queues, first, 'RPUSH')
-    wake(p, argv[1], quiet)
+    wake(p, argv[1], argv[2], quiet)
   end
   return reply
 end
 
--- ARGV: tenant, event id, and so on. Reply: 1 or 0 for each.
+-- ARGV: per event <tenant> \0 <event>. Reply: 1 or 0 for each.
 local function known(keys, argv)
   local reply = {}
-  for i = 1, #argv, 2 do
-    reply[#reply + 1] = redis.call('EXISTS', keys[1] .. 'e:' .. argv[i] .. Z .. argv[i + 1])
+  for i = 1, #argv do
+    reply[i] = redis.call('EXISTS', keys[1] .. 'e:' .. argv[i])
   end
   return reply
 end
 
 -- Makes waiting deliveries due whose time has come; returns when the next one comes, in us.
-local function promote(p, now, stamp, channel)
+local function promote(p, now, stamp, channel, me)
   local key = p .. 'w'
   local head = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
   if #head == 0 then return nil end
@@ -253,71 +320,100 @@ local function promote(p, now, stamp, channel)
   local queues = {}
   for i = 1, #due do
     local tenant, endpoint, id = split(due[i])
-    add(queues, tenant .. Z .. endpoint, id)
+    add(queues, tenant .. Z .. endpoint .. Z, '-' .. id)
   end
   many('ZREM', key, due)
-  local quiet = redis.call('EXISTS', p .. 't') == 0
+  local quiet = is_quiet(p)
   queue(p, queues, stamp, 'RPUSH')
   -- There may be more than who asks can take.
-  if #due > 1 then wake(p, channel, quiet) end
+  if #due > 1 then wake(p, channel, me, quiet) end
   head = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
   return head[2] and tonumber(head[2]) * 1000
 end
 
 -- Puts back what expired leases hold, before what waits in the lane; returns the end of the next
 -- lease, in us.
-local function reclaim(p, now, stamp, channel)
+local function reclaim(p, now, stamp, channel, me)
   local key = p .. 'l'
   local head = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
   if #head == 0 then return nil end
   if tonumber(head[2]) > now then return tonumber(head[2]) end
   local expired = redis.call('ZRANGE', key, '-inf', num(now), 'BYSCORE', 'LIMIT', 0, RECLAIM)
+  local records = {}
+  for i = 1, #expired do records[i] = p .. 'd:' .. expired[i] end
+  records = mget(records)
   local queues, counts = {}, {}
-  for i = 1, #expired do
-    local tenant, endpoint, id = split(expired[i])
-    local lane = tenant .. Z .. endpoint
-    add(queues, lane, id)
-    counts[lane] = (counts[lane] or 0) + 1
+  -- From the last to the first, because each goes to the front.
+  for i = #expired, 1, -1 do
+    -- What has no record any more was evicted or deleted by hand: only repair can tell its lane.
+    if records[i] then
+      local cut = string.find(expired[i], Z, 1, true)
+      local _, _, endpoint = envelope(records[i])
+      local lane = string.sub(expired[i], 1, cut) .. endpoint
+      add(queues, lane, '-' .. string.sub(expired[i], cut + 1))
+      counts[lane] = (counts[lane] or 0) + 1
+    end
   end
   many('ZREM', key, expired)
-  landed(p, counts)
-  local quiet = redis.call('EXISTS', p .. 't') == 0
+  landed(p, counts, function() return stamp end)
+  local quiet = is_quiet(p)
   queue(p, queues, stamp, 'LPUSH')
-  if #expired > 1 then wake(p, channel, quiet) end
+  if #expired > 1 then wake(p, channel, me, quiet) end
   head = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
   return head[2] and tonumber(head[2])
 end
 
--- Takes up to `want` deliveries of one tenant from its lanes in turn; appends to `out` tenant,
--- endpoint, id. Returns how many, and whether lanes are left in the ring.
-local function serve(p, tenant, want, cap, stamp, out)
+-- Takes up to `want` deliveries of one tenant from its lanes in turn. Appends to `reply` tenant,
+-- endpoint, how many, entries; and to `members` fence and member of each. Returns how many, and
+-- whether lanes are left in the ring.
+local function serve(p, tenant, want, cap, stamp, fence, reply, members)
   local key = p .. 'r:' .. tenant
   local lanes = redis.call('ZRANGE', key, 0, math.min(want, SCAN) - 1)
   local n = #lanes
   if n == 0 then return 0, false end
   local fields = {}
-  for i = 1, n do fields[i] = tenant .. Z .. lanes[i] end
+  for i = 1, n do
+    local lane = lanes[i]
+    -- Both lanes of an endpoint count together.
+    if string.byte(lane, -1) == 0 then lane = string.sub(lane, 1, -2) end
+    fields[i] = tenant .. Z .. lane
+  end
   local busy = redis.call('HMGET', p .. 'n', unpack(fields))
-  local gone, turns = {}, {}
+  local flying = {}
+  for i = 1, n do flying[fields[i]] = tonumber(busy[i] or '0') or 0 end
+  local gone, turns, blocked = {}, {}, {}
   local taken = 0
   local even = math.floor(want / n)
   for i = 1, n do
-    local room = cap - (tonumber(busy[i] or '0') or 0)
+    local field = fields[i]
+    local room = cap - flying[field]
     local share = math.min(math.ceil((want - taken) / (n - i + 1)), room)
     local got = 0
     if share > 0 then
-      local ids = redis.call('LPOP', p .. 'q:' .. fields[i], share)
-      if ids then
-        got = #ids
+      local entries = redis.call('LPOP', p .. 'q:' .. tenant .. Z .. lanes[i], share)
+      if entries then
+        got = #entries
+        local m = #reply
+        reply[m + 1], reply[m + 2], reply[m + 3] = tenant, string.sub(field, #tenant + 2), got
+        m = m + 3
+        local k = #members
+        local start = tenant .. Z
         for j = 1, got do
-          local m = #out
-          out[m + 1], out[m + 2], out[m + 3] = tenant, lanes[i], ids[j]
+          local entry = entries[j]
+          reply[m + j] = entry
+          members[k + 1] = fence
+          members[k + 2] = start .. (string.byte(entry) == 45 and string.sub(entry, 2) or string.sub(entry, 17))
+          k = k + 2
         end
-        redis.call('HINCRBY', p .. 'n', fields[i], got)
+        redis.call('HINCRBY', p .. 'n', field, got)
+        flying[field] = flying[field] + got
         taken = taken + got
       end
     end
-    if room <= 0 or got < share or got == room then
+    if room <= 0 or got == room then
+      gone[#gone + 1] = lanes[i]
+      blocked[#blocked + 1] = tenant .. Z .. lanes[i]
+    elseif got < share then
       gone[#gone + 1] = lanes[i]
     elseif got > 0 then
       -- Who got more than an even share is the last to get more next time.
@@ -325,24 +421,27 @@ local function serve(p, tenant, want, cap, stamp, out)
       turns[#turns + 1] = lanes[i]
     end
   end
+  if #blocked > 0 then redis.call('SADD', p .. 'b', unpack(blocked)) end
   if #gone > 0 then redis.call('ZREM', key, unpack(gone)) end
   if #turns > 0 then redis.call('ZADD', key, 'XX', unpack(turns)) end
   local left = #gone < n or redis.call('EXISTS', key) == 1
   return taken, left
 end
 
--- ARGV: channel, most, duration in us, most per endpoint. Reply: us until there is more to do (-1: nothing
--- waits), fence, then per delivery: tenant, id, record, event.
+-- ARGV: channel, me, most, duration in us, most per endpoint. Reply: us until there is more to do (-1:
+-- nothing waits), fence, then groups of tenant, endpoint, number of entries, entries.
 local function lease(keys, argv)
   local p = keys[1]
-  local want, duration, cap = tonumber(argv[2]), tonumber(argv[3]), tonumber(argv[4])
+  local channel, me = argv[1], argv[2]
+  local want, duration, cap = tonumber(argv[3]), tonumber(argv[4]), tonumber(argv[5])
   local now = time()
   -- Two, for who got more than an even share goes behind who did not.
   local stamp = stamps(p, now, 2)
-  local ends = reclaim(p, now, stamp, argv[1])
-  local due = promote(p, now, stamp, argv[1])
-
-  local out, taken = {}, 0
+  local ends = reclaim(p, now, stamp, channel, me)
+  local due = promote(p, now, stamp, channel, me)
+  local fence = num(stamp + duration)
+  local reply, members = { -1, fence }, {}
+  local taken = 0
   while taken < want do
     local tenants = redis.call('ZRANGE', p .. 't', 0, math.min(want - taken, SCAN) - 1)
     local n = #tenants
@@ -352,7 +451,7 @@ local function lease(keys, argv)
     for i = 1, n do
       local share = math.ceil((want - taken) / (n - i + 1))
       if share > 0 then
-        local got, left = serve(p, tenants[i], share, cap, stamp, out)
+        local got, left = serve(p, tenants[i], share, cap, stamp, fence, reply, members)
         taken = taken + got
         if not left then
           gone[#gone + 1] = tenants[i]
@@ -365,54 +464,10 @@ local function lease(keys, argv)
     if #gone > 0 then redis.call('ZREM', p .. 't', unpack(gone)) end
     if #turns > 0 then redis.call('ZADD', p .. 't', 'XX', unpack(turns)) end
   end
-
-  local fence = num(stamp + duration)
-  local reply = { -1, fence }
   if taken > 0 then
-    local records, members = {}, {}
-    for i = 1, #out, 3 do
-      records[#records + 1] = p .. 'd:' .. out[i] .. Z .. out[i + 2]
-    end
-    records = mget(records)
-    local events, places, lost = {}, {}, {}
-    for i = 1, #records do
-      local at = i * 3 - 2
-      if records[i] then
-        local event = envelope(records[i])
-        events[#events + 1] = p .. 'e:' .. out[at] .. Z .. event
-        places[#places + 1] = i
-      else
-        local lane = out[at] .. Z .. out[at + 1]
-        lost[lane] = (lost[lane] or 0) + 1
-      end
-    end
-    if #events > 0 then
-      events = mget(events)
-      for e = 1, #events do
-        local i = places[e]
-        local at = i * 3 - 2
-        if events[e] then
-          local m = #reply
-          reply[m + 1], reply[m + 2], reply[m + 3], reply[m + 4] = out[at], out[at + 2], records[i], events[e]
-          members[#members + 1] = fence
-          members[#members + 1] = out[at] .. Z .. out[at + 1] .. Z .. out[at + 2]
-        else
-          local lane = out[at] .. Z .. out[at + 1]
-          lost[lane] = (lost[lane] or 0) + 1
-        end
-      end
-    end
-    -- Nothing is lost unless the server evicts keys; then what is left of it must not hold a place.
-    landed(p, lost)
-    for lane in pairs(lost) do
-      local cut = string.find(lane, Z, 1, true)
-      ring(p, { [string.sub(lane, 1, cut - 1)] = { string.sub(lane, cut + 1) } }, stamp)
-    end
     many('ZADD', p .. 'l', members, 2)
-    if #members > 0 then
-      local mine = stamp + duration
-      if not ends or mine < ends then ends = mine end
-    end
+    local mine = stamp + duration
+    if not ends or mine < ends then ends = mine end
   end
   local next_due = due
   if ends and (not next_due or ends < next_due) then next_due = ends end
@@ -426,196 +481,303 @@ local function in_force(p, members, fences)
   local scores = zmscore(p .. 'l', members)
   local valid, held, seen = {}, {}, {}
   for i = 1, #members do
-    local ok = scores[i] and not seen[members[i]] and tonumber(scores[i]) == tonumber(fences[i])
-    valid[i] = ok
-    if ok then
-      seen[members[i]] = true
-      held[#held + 1] = members[i]
+    local member, score = members[i], scores[i]
+    if score and not seen[member] and (score == fences[i] or tonumber(score) == tonumber(fences[i])) then
+      valid[i] = true
+      seen[member] = true
+      held[#held + 1] = member
     end
   end
   return valid, held
 end
 
--- ARGV: channel, then per outcome: tenant, endpoint, id, fence, kind (s, x or f), wait in ms,
--- attempt, record. Reply: 1 or 0 for each: written, or the lease is lost.
+-- ARGV: channel, me, then per outcome: tenant, lane, member, fence, state (s, x or f; upper case if it
+-- was waiting for another attempt before), for s and x the end of its line in f: (\0 <attempt> \0 <delivery>) and for f the wait
+-- in ms, and its record. Reply: whether something can be leased now (1 or 0), then 1 or 0 for each:
+-- written, or the lease is lost.
 local function record(keys, argv)
   local p = keys[1]
   local members, fences = {}, {}
-  for i = 2, #argv, 8 do
-    members[#members + 1] = argv[i] .. Z .. argv[i + 1] .. Z .. argv[i + 2]
+  for i = 3, #argv, 7 do
+    members[#members + 1] = argv[i + 2]
     fences[#fences + 1] = argv[i + 3]
   end
-  if #members == 0 then return {} end
+  if #members == 0 then return { 0 } end
   local valid, held = in_force(p, members, fences)
-  local reply = {}
+  local reply = { 0 }
   if #held == 0 then
-    for i = 1, #members do reply[i] = 0 end
+    for i = 1, #members do reply[i + 1] = 0 end
     return reply
   end
   many('ZREM', p .. 'l', held)
   local now = time()
-  local ms = math.floor(now / 1000)
-  local written, open, finished, waiting = {}, {}, {}, {}
-  local done = { s = {}, x = {} }
-  local counts = {}
-  local totals = { s = 0, x = 0, f = 0 }
+  local ms = num(math.floor(now / 1000))
+  local written, finished, waiting = {}, {}, {}
+  local closed, opened, dead, counts = {}, {}, {}, {}
+  local succeeded, buried = 0, 0
+  local d = p .. 'd:'
   for n = 1, #members do
-    reply[n] = valid[n] and 1 or 0
-    if valid[n] then
-      local i = 2 + (n - 1) * 8
-      local tenant, id, kind, value = argv[i], argv[i + 2], argv[i + 4], argv[i + 7]
-      local lane = tenant .. Z .. argv[i + 1]
+    if not valid[n] then
+      reply[n + 1] = 0
+    else
+      reply[n + 1] = 1
+      local i = 3 + (n - 1) * 7
+      local tenant, lane, member, kind, value = argv[i], argv[i + 1], members[n], argv[i + 4], argv[i + 6]
       counts[lane] = (counts[lane] or 0) + 1
-      written[#written + 1] = p .. 'd:' .. tenant .. Z .. id
+      written[#written + 1] = d .. member
       written[#written + 1] = value
-      totals[kind] = totals[kind] + 1
-      if kind == 'f' then
-        waiting[#waiting + 1] = num(ms + tonumber(argv[i + 5]))
-        waiting[#waiting + 1] = members[n]
+      if kind == 's' then
+        succeeded = succeeded + 1
+        add(finished, tenant, ms .. argv[i + 5])
       else
-        add(open, tenant, id)
-        add(done[kind], tenant, string.sub(value, 1, 16), id)
-        add(finished, tenant, num(ms) .. Z .. argv[i + 6] .. Z .. id)
+        local id = string.sub(member, #tenant + 2)
+        if kind == 'f' or kind == 'F' then
+          waiting[#waiting + 1] = num(tonumber(ms) + tonumber(argv[i + 5]))
+          waiting[#waiting + 1] = lane .. Z .. id
+          if kind == 'f' then add(opened, tenant, string.sub(value, 1, 16), id) end
+        else
+          if kind == 'S' then
+            succeeded = succeeded + 1
+          else
+            buried = buried + 1
+            add(dead, tenant, string.sub(value, 1, 16), id)
+          end
+          if kind ~= 'x' then add(closed, tenant, id) end
+          add(finished, tenant, ms .. argv[i + 5])
+        end
       end
     end
   end
-  for i = 1, #written, CHUNK do
-    redis.call('MSET', unpack(written, i, math.min(i + CHUNK - 1, #written)))
+  plain('MSET', written)
+  for tenant, lines in pairs(finished) do many('RPUSH', p .. 'f:' .. tenant, lines) end
+  for tenant, ids in pairs(closed) do many('ZREM', p .. 'o:' .. tenant, ids) end
+  for tenant, args in pairs(opened) do many('ZADD', p .. 'o:' .. tenant, args, 2) end
+  for tenant, args in pairs(dead) do many('ZADD', p .. 'x:' .. tenant, args, 2) end
+  if succeeded + buried > 0 then
+    redis.call('HINCRBY', p .. 'k', 'o', -succeeded - buried)
+    if succeeded > 0 then redis.call('HINCRBY', p .. 'k', 's', succeeded) end
+    if buried > 0 then redis.call('HINCRBY', p .. 'k', 'x', buried) end
   end
-  for tenant, ids in pairs(open) do many('ZREM', p .. 'o:' .. tenant, ids) end
-  for kind, tenants in pairs(done) do
-    for tenant, args in pairs(tenants) do many('ZADD', p .. kind .. ':' .. tenant, args, 2) end
-    if totals[kind] > 0 then redis.call('HINCRBY', p .. 'k', kind, totals[kind]) end
-  end
-  for tenant, entries in pairs(finished) do many('RPUSH', p .. 'f:' .. tenant, entries) end
-  local ended = totals.s + totals.x
-  if ended > 0 then redis.call('HINCRBY', p .. 'k', 'o', -ended) end
   if #waiting > 0 then
     -- A new head of the line is due earlier than what hosts that wait know of.
     local head = redis.call('ZRANGE', p .. 'w', 0, 0, 'WITHSCORES')
     many('ZADD', p .. 'w', waiting, 2)
     local new = redis.call('ZRANGE', p .. 'w', 0, 0, 'WITHSCORES')
     if argv[1] ~= '' and (not head[2] or tonumber(new[2]) < tonumber(head[2])) then
-      redis.call('PUBLISH', argv[1], '1')
+      redis.call('PUBLISH', argv[1], p)
     end
   end
-  landed(p, counts)
-  -- Lanes that were full have room again.
-  local lanes, any = {}, false
-  for lane in pairs(counts) do
-    if redis.call('EXISTS', p .. 'q:' .. lane) == 1 then
-      local cut = string.find(lane, Z, 1, true)
-      add(lanes, string.sub(lane, 1, cut - 1), string.sub(lane, cut + 1))
-      any = true
-    end
-  end
-  if any then
-    local quiet = redis.call('EXISTS', p .. 't') == 0
-    ring(p, lanes, stamps(p, now, 1))
-    wake(p, argv[1], quiet)
-  end
+  local quiet = is_quiet(p)
+  landed(p, counts, function() return stamps(p, now, 1) end)
+  wake(p, argv[1], argv[2], quiet)
+  if not quiet or redis.call('EXISTS', p .. 't') == 1 then reply[1] = 1 end
   return reply
 end
 
--- ARGV: channel, then per lease: tenant, endpoint, id, fence.
+-- ARGV: channel, me, then per lease: lane, id, member, fence, keep (1, or 0 for a lease whose record is
+-- gone, which is only dropped). Reply: how many were in force.
 local function release(keys, argv)
   local p = keys[1]
   local members, fences = {}, {}
-  for i = 2, #argv, 4 do
-    members[#members + 1] = argv[i] .. Z .. argv[i + 1] .. Z .. argv[i + 2]
+  for i = 3, #argv, 5 do
+    members[#members + 1] = argv[i + 2]
     fences[#fences + 1] = argv[i + 3]
   end
   if #members == 0 then return 0 end
-  local _, held = in_force(p, members, fences)
+  local valid, held = in_force(p, members, fences)
   if #held == 0 then return 0 end
   many('ZREM', p .. 'l', held)
   local queues, counts = {}, {}
   -- From the last to the first, because each goes to the front.
-  for i = #held, 1, -1 do
-    local tenant, endpoint, id = split(held[i])
-    local lane = tenant .. Z .. endpoint
-    add(queues, lane, id)
-    counts[lane] = (counts[lane] or 0) + 1
+  for n = #members, 1, -1 do
+    if valid[n] then
+      local i = 3 + (n - 1) * 5
+      local lane = argv[i]
+      if argv[i + 4] == '1' then add(queues, lane, '-' .. argv[i + 1]) end
+      counts[lane] = (counts[lane] or 0) + 1
+    end
   end
-  landed(p, counts)
-  local quiet = redis.call('EXISTS', p .. 't') == 0
-  queue(p, queues, stamps(p, time(), 1), 'LPUSH')
-  wake(p, argv[1], quiet)
+  local stamp = stamps(p, time(), 1)
+  local quiet = is_quiet(p)
+  landed(p, counts, function() return stamp end)
+  queue(p, queues, stamp, 'LPUSH')
+  wake(p, argv[1], argv[2], quiet)
   return #held
 end
 
--- ARGV: tenant, id. Reply: record and end of the lease in us, or nothing.
+-- ARGV: member. Reply: record and end of the lease in us (or empty), or nothing.
 local function get(keys, argv)
   local p = keys[1]
-  local value = redis.call('GET', p .. 'd:' .. argv[1] .. Z .. argv[2])
+  local value = redis.call('GET', p .. 'd:' .. argv[1])
   if not value then return {} end
-  local _, endpoint = envelope(value)
-  local ends = redis.call('ZSCORE', p .. 'l', argv[1] .. Z .. endpoint .. Z .. argv[2])
+  local ends = redis.call('ZSCORE', p .. 'l', argv[1])
   return { value, ends and num(tonumber(ends)) or '' }
 end
 
--- ARGV: tenant, the indexes to merge (letters of o, s and x), the stamp below which to go on, how
--- many. Reply: per delivery id, stamp, record (empty if gone), end of the lease in us (or empty);
--- newest first.
-local function list(keys, argv)
-  local p = keys[1]
-  local tenant, indexes, from, count = argv[1], argv[2], argv[3], tonumber(argv[4])
-  local found = {}
-  for i = 1, #indexes do
-    local part = redis.call('ZRANGE', p .. string.sub(indexes, i, i) .. ':' .. tenant, from, '-inf',
-      'BYSCORE', 'REV', 'LIMIT', 0, count, 'WITHSCORES')
-    for j = 1, #part, 2 do found[#found + 1] = { part[j], tonumber(part[j + 1]) } end
+-- Adds to a list's reply: id, place, record, end of the lease in us (or empty), for those that have a
+-- record. `open` and `leased` say whether only deliveries without or with a lease are wanted.
+local function rows(p, tenant, ids, places, kind, leases, reply)
+  local wanted, members = {}, {}
+  for i = 1, #ids do
+    members[i] = tenant .. Z .. ids[i]
+    wanted[i] = p .. 'd:' .. members[i]
   end
-  if #found == 0 then return {} end
-  if #indexes > 1 then
-    table.sort(found, function(a, b) return a[2] > b[2] end)
-  end
-  local n = math.min(#found, count)
-  local wanted = {}
-  for i = 1, n do wanted[i] = p .. 'd:' .. tenant .. Z .. found[i][1] end
   local records = mget(wanted)
-  local members = {}
-  for i = 1, n do
-    local endpoint = ''
-    if records[i] then
-      local _
-      _, endpoint = envelope(records[i])
+  local ends = zmscore(p .. 'l', members)
+  for i = 1, #ids do
+    local value = records[i]
+    if value and (kind == '' or string.sub(value, 17, 17) == kind) then
+      local until_us = ends[i]
+      if leases == '' or (leases == '1') == (until_us and true or false) then
+        local m = #reply
+        reply[m + 1], reply[m + 2], reply[m + 3] = ids[i], places[i], value
+        reply[m + 4] = until_us and num(tonumber(until_us)) or ''
+      end
     end
-    members[i] = tenant .. Z .. endpoint .. Z .. found[i][1]
   end
-  local ends = {}
-  if string.find(indexes, 'o', 1, true) then ends = zmscore(p .. 'l', members) end
-  local reply = {}
-  for i = 1, n do
-    local m = #reply
-    reply[m + 1], reply[m + 2] = found[i][1], num(found[i][2])
-    reply[m + 3], reply[m + 4] = records[i] or '', ends[i] and num(tonumber(ends[i])) or ''
+end
+
+-- ARGV: tenant, the last place seen (<entry>.<number in it>) or nothing, the state wanted (or empty), 1
+-- or 0 for leased or not (or empty), how many, how many to look at. Reply: the place to go on from
+-- (empty at the end), then rows; newest first.
+local function scan(keys, argv)
+  local p, tenant = keys[1], argv[1]
+  local want, budget = tonumber(argv[5]), tonumber(argv[6])
+  local from, seen, below = '+', nil, nil
+  if argv[2] ~= '' then
+    local dot = string.find(argv[2], '.', 1, true)
+    seen, below = string.sub(argv[2], 1, dot - 1), tonumber(string.sub(argv[2], dot + 1))
+    from = seen .. '-0'
   end
+  local reply = { '' }
+  local looked = 0
+  while true do
+    local entries = redis.call('XREVRANGE', p .. 'i:' .. tenant, from, '-', 'COUNT', 32)
+    if #entries == 0 then return reply end
+    for e = 1, #entries do
+      local name = string.sub(entries[e][1], 1, string.find(entries[e][1], '-', 1, true) - 1)
+      local ids, places, start = {}, {}, 1
+      local text = entries[e][2][2]
+      repeat
+        local cut = string.find(text, Z, start, true)
+        ids[#ids + 1] = string.sub(text, start, cut and cut - 1)
+        start = cut and cut + 1
+      until not cut
+      local last = #ids
+      if name == seen then last = math.min(last, below - 1) end
+      local these = {}
+      for i = last, 1, -1 do
+        these[#these + 1] = ids[i]
+        places[#places + 1] = name .. '.' .. i
+      end
+      rows(p, tenant, these, places, argv[3], argv[4], reply)
+      looked = looked + last
+      if (#reply - 1) / 4 >= want or looked >= budget then
+        reply[1] = name .. '.1'
+        return reply
+      end
+      from = '(' .. entries[e][1]
+    end
+  end
+end
+
+-- ARGV: tenant, index (o or x), the stamp below which to go on (or +inf), 1 or 0 for leased or not (or
+-- empty), how many. Reply: the place to go on from (empty at the end), then rows; newest first.
+local function list(keys, argv)
+  local p, tenant, count = keys[1], argv[1], tonumber(argv[5])
+  local found = redis.call('ZRANGE', p .. argv[2] .. ':' .. tenant, argv[3], '-inf',
+    'BYSCORE', 'REV', 'LIMIT', 0, count, 'WITHSCORES')
+  local ids, places = {}, {}
+  for i = 1, #found, 2 do
+    ids[#ids + 1] = found[i]
+    places[#places + 1] = num(tonumber(found[i + 1]))
+  end
+  local reply = { #ids == count and places[#places] or '' }
+  rows(p, tenant, ids, places, '', argv[4], reply)
   return reply
 end
 
--- ARGV: channel, tenant, id, endpoint, record as read, record to be. Reply: 1 moved, 0 the record
--- is another one by now, -1 not finished.
-local function replay(keys, argv)
-  local p = keys[1]
-  local tenant, id, value = argv[2], argv[3], argv[6]
-  local key = p .. 'd:' .. tenant .. Z .. id
-  if redis.call('GET', key) ~= argv[5] then return 0 end
-  local kind = nil
-  if redis.call('ZREM', p .. 's:' .. tenant, id) == 1 then
-    kind = 's'
-  elseif redis.call('ZREM', p .. 'x:' .. tenant, id) == 1 then
-    kind = 'x'
+-- ARGV: tenant, the stamp below which to go on (or empty), how many. All leases of the tenant are looked
+-- at: there are no more than hosts can hold. Reply as of `list`.
+local function leased(keys, argv)
+  local p, tenant, count = keys[1], argv[1], tonumber(argv[3])
+  local below = argv[2] == '' and math.huge or tonumber(argv[2])
+  local start = tenant .. Z
+  local ids, wanted = {}, {}
+  local members = redis.call('ZRANGE', p .. 'l', 0, -1)
+  for i = 1, #members do
+    if string.sub(members[i], 1, #start) == start then
+      ids[#ids + 1] = string.sub(members[i], #start + 1)
+      wanted[#wanted + 1] = p .. 'd:' .. members[i]
+    end
   end
-  if not kind then return -1 end
-  redis.call('SET', key, value)
-  redis.call('ZADD', p .. 'o:' .. tenant, string.sub(value, 1, 16), id)
+  local records, found = mget(wanted), {}
+  for i = 1, #ids do
+    local stamp = records[i] and tonumber(string.sub(records[i], 1, 16))
+    if stamp and stamp < below then found[#found + 1] = { ids[i], stamp } end
+  end
+  table.sort(found, function(a, b) return a[2] > b[2] end)
+  local these, places = {}, {}
+  for i = 1, math.min(#found, count) do
+    these[i], places[i] = found[i][1], num(found[i][2])
+  end
+  local reply = { #found > count and places[#places] or '' }
+  rows(p, tenant, these, places, '', '1', reply)
+  return reply
+end
+
+-- ARGV: channel, me, tenant, id, lane, record as read, record to be. Reply: 1 moved, 0 the record is
+-- another one by now, -1 not finished.
+local function replay(keys, argv)
+  local p, tenant, id = keys[1], argv[3], argv[4]
+  local key = p .. 'd:' .. tenant .. Z .. id
+  local value = redis.call('GET', key)
+  if value ~= argv[6] then return 0 end
+  local kind = string.sub(value, 17, 17)
+  if kind ~= 's' and kind ~= 'x' then return -1 end
+  if kind == 'x' then redis.call('ZREM', p .. 'x:' .. tenant, id) end
+  redis.call('SET', key, argv[7])
   redis.call('HINCRBY', p .. 'k', kind, -1)
   redis.call('HINCRBY', p .. 'k', 'o', 1)
-  local quiet = redis.call('EXISTS', p .. 't') == 0
-  queue(p, { [tenant .. Z .. argv[4]] = { id } }, stamps(p, time(), 1), 'RPUSH')
-  wake(p, argv[1], quiet)
+  local quiet = is_quiet(p)
+  queue(p, { [argv[5]] = { '-' .. id } }, stamps(p, time(), 1), 'RPUSH')
+  wake(p, argv[1], argv[2], quiet)
   return 1
+end
+
+-- Removes those of some entries of a tenant's stream whose deliveries are all removed.
+local function sweep(p, tenant, entries)
+  local dead = {}
+  for e = 1, #entries do
+    local wanted, start, text = {}, 1, entries[e][2][2]
+    repeat
+      local cut = string.find(text, Z, start, true)
+      wanted[#wanted + 1] = p .. 'd:' .. tenant .. Z .. string.sub(text, start, cut and cut - 1)
+      start = cut and cut + 1
+    until not cut
+    if redis.call('EXISTS', unpack(wanted)) == 0 then dead[#dead + 1] = entries[e][1] end
+  end
+  if #dead > 0 then redis.call('XDEL', p .. 'i:' .. tenant, unpack(dead)) end
+end
+
+-- Clears a tenant's stream of what was removed. Goes on where it ended last time and around the end,
+-- for an entry with an open delivery may stay long.
+local function clear(p, tenant, budget)
+  local key = p .. 'i:' .. tenant
+  local from = redis.call('HGET', p .. 'j', tenant)
+  local entries = redis.call('XRANGE', key, from and '(' .. from or '-', '+', 'COUNT', budget)
+  sweep(p, tenant, entries)
+  if from and #entries < budget then
+    entries = redis.call('XRANGE', key, '-', from, 'COUNT', budget - #entries)
+    sweep(p, tenant, entries)
+  end
+  if #entries > 0 then
+    redis.call('HSET', p .. 'j', tenant, entries[#entries][1])
+  end
+  if redis.call('XLEN', key) == 0 then
+    redis.call('DEL', key)
+    redis.call('HDEL', p .. 'j', tenant)
+  end
 end
 
 -- ARGV: age in ms, most per tenant, most to look at, then tenants. Reply: how many were removed,
@@ -628,42 +790,54 @@ local function retain(keys, argv)
   for t = 4, #argv do
     local tenant = argv[t]
     local line = p .. 'f:' .. tenant
-    local kept = redis.call('ZCARD', p .. 's:' .. tenant) + redis.call('ZCARD', p .. 'x:' .. tenant)
-    while looked < budget do
-      local head = redis.call('LINDEX', line, 0)
-      if not head then break end
-      local at, attempt, id = split(head)
-      if tonumber(at) > oldest and kept <= most then break end
-      redis.call('LPOP', line)
-      looked = looked + 1
-      local key = p .. 'd:' .. tenant .. Z .. id
-      local value = redis.call('GET', key)
-      if value then
-        local event, _, latest = envelope(value)
-        -- What was replayed since is open, or stands further back in the line.
-        if latest == attempt then
-          local kind = nil
-          if redis.call('ZREM', p .. 's:' .. tenant, id) == 1 then
-            kind = 's'
-          elseif redis.call('ZREM', p .. 'x:' .. tenant, id) == 1 then
-            kind = 'x'
-          end
-          if kind then
-            redis.call('DEL', key)
-            redis.call('HINCRBY', p .. 'k', kind, -1)
+    local before = removed
+    local kept = redis.call('LLEN', line)
+    while looked < budget and kept > 0 do
+      local lines = redis.call('LRANGE', line, 0, math.min(100, budget - looked) - 1)
+      local due, keys_due = {}, {}
+      for i = 1, #lines do
+        local at, attempt, id = split(lines[i])
+        if tonumber(at) > oldest and kept <= most then break end
+        kept = kept - 1
+        due[i] = { id, attempt }
+        keys_due[i] = p .. 'd:' .. tenant .. Z .. id
+      end
+      if #due == 0 then break end
+      looked = looked + #due
+      redis.call('LTRIM', line, #due, -1)
+      local records = mget(keys_due)
+      local gone, buried, totals = {}, {}, { s = 0, x = 0 }
+      for i = 1, #due do
+        if records[i] then
+          local kind, event, _, latest = envelope(records[i])
+          -- What was replayed since is open, or stands further back in the line.
+          if totals[kind] and latest == due[i][2] then
+            totals[kind] = totals[kind] + 1
+            gone[#gone + 1] = keys_due[i]
+            if kind == 'x' then buried[#buried + 1] = due[i][1] end
             local shared = p .. 'c:' .. tenant .. Z .. event
-            if redis.call('DECR', shared) < 0 then
-              redis.call('DEL', shared, p .. 'e:' .. tenant .. Z .. event)
+            if redis.call('EXISTS', shared) == 0 then
+              gone[#gone + 1] = p .. 'e:' .. tenant .. Z .. event
+            elseif redis.call('DECR', shared) < 0 then
+              gone[#gone + 1] = shared
+              gone[#gone + 1] = p .. 'e:' .. tenant .. Z .. event
             end
-            removed = removed + 1
-            kept = kept - 1
           end
         end
       end
+      plain('DEL', gone)
+      many('ZREM', p .. 'x:' .. tenant, buried)
+      for kind, count in pairs(totals) do
+        if count > 0 then redis.call('HINCRBY', p .. 'k', kind, -count) end
+        removed = removed + count
+      end
+      if #due < #lines then break end
     end
-    if kept == 0 and redis.call('EXISTS', p .. 'o:' .. tenant) == 0 and redis.call('EXISTS', line) == 0 then
-      redis.call('SREM', p .. 'T', tenant)
+    if removed > before or kept == 0 then
+      -- At least as many as were removed, however few deliveries an entry holds.
+      clear(p, tenant, math.min(removed - before, 250) + 50)
     end
+    if redis.call('EXISTS', line, p .. 'i:' .. tenant) == 0 then redis.call('SREM', p .. 'T', tenant) end
     if looked >= budget then break end
   end
   return { removed, looked }
@@ -682,7 +856,9 @@ redis.register_function('@_lease', lease)
 redis.register_function('@_record', record)
 redis.register_function('@_release', release)
 redis.register_function('@_get', get)
+redis.register_function('@_scan', scan)
 redis.register_function('@_list', list)
+redis.register_function('@_leased', leased)
 redis.register_function('@_replay', replay)
 redis.register_function('@_retain', retain)
 redis.register_function('@_backlog', backlog)

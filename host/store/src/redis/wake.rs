@@ -6,48 +6,44 @@
 //! the connection is made up for by waking once when it is back.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::connection::Link;
+use super::keys::Keys;
+use super::outlook::Outlook;
 
 /// How often a silent connection is asked for a sign of life.
 const CHECK_EVERY: Duration = Duration::from_secs(30);
 /// The longest pause between two attempts to connect.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 
-/// Whether there may be work.
-#[derive(Default)]
-pub(super) struct Waker {
-    /// Set since the last lease began.
-    woken: AtomicBool,
-    notify: Notify,
+/// What messages say, and to whom.
+pub(super) struct News {
+    keys: Keys,
+    me: String,
+    outlook: Arc<Outlook>,
 }
 
-impl Waker {
-    /// There may be work.
-    pub(super) fn wake(&self) {
-        self.woken.store(true, Ordering::SeqCst);
-        self.notify.notify_waiters();
+impl News {
+    pub(super) fn new(keys: Keys, me: String, outlook: Arc<Outlook>) -> Self {
+        Self { keys, me, outlook }
     }
 
-    /// A lease begins: it will see all work that was announced so far.
-    pub(super) fn looking(&self) {
-        self.woken.store(false, Ordering::SeqCst);
-    }
-
-    /// Returns when there may be work, or after `timeout`.
-    pub(super) async fn wait(&self, timeout: Duration) {
-        let notified = self.notify.notified();
-        tokio::pin!(notified);
-        notified.as_mut().enable();
-        if !self.woken.load(Ordering::SeqCst) {
-            let _ = tokio::time::timeout(timeout, notified).await;
+    /// A message: a shard's prefix, and the mark of the store that caused it, if it knows already.
+    fn heard(&self, message: &str) {
+        match self.keys.shard_named(message) {
+            Some((_, by)) if by == self.me => {}
+            Some((shard, _)) => self.outlook.work(shard),
+            None => self.outlook.work_anywhere(),
         }
+    }
+
+    /// Messages may have been missed.
+    fn unsure(&self) {
+        self.outlook.work_anywhere();
     }
 }
 
@@ -61,11 +57,11 @@ impl Drop for Listener {
 }
 
 impl Listener {
-    pub(super) fn start(link: Link, channel: String, waker: Arc<Waker>) -> Self {
+    pub(super) fn start(link: Link, channel: String, news: News) -> Self {
         Self(tokio::spawn(async move {
             let mut pause = Duration::from_millis(50);
             loop {
-                if listen(&link, &channel, &waker).await {
+                if listen(&link, &channel, &news).await {
                     pause = Duration::from_millis(50);
                 } else {
                     pause = (pause * 2).min(MAX_PAUSE);
@@ -77,7 +73,7 @@ impl Listener {
 }
 
 /// Listens while the connection lasts; says whether there was one.
-async fn listen(link: &Link, channel: &str, waker: &Waker) -> bool {
+async fn listen(link: &Link, channel: &str, news: &News) -> bool {
     let subscribing = async {
         let mut subscription = link.client().get_async_pubsub().await?;
         subscription.subscribe(channel).await?;
@@ -88,10 +84,10 @@ async fn listen(link: &Link, channel: &str, waker: &Waker) -> bool {
         return false;
     };
     let (mut sink, mut messages) = subscription.split();
-    waker.wake();
+    news.unsure();
     loop {
         match tokio::time::timeout(CHECK_EVERY, messages.next()).await {
-            Ok(Some(_)) => waker.wake(),
+            Ok(Some(message)) => news.heard(&String::from_utf8_lossy(message.get_payload_bytes())),
             Ok(None) => return true,
             Err(_) => {
                 let ping = sink.ping::<redis::Value>();

@@ -1,0 +1,127 @@
+//! Writing events with their deliveries.
+
+use wasmhook_core::ports::Enqueued;
+use wasmhook_core::{Delivery, EventId, TenantId};
+
+use super::{RedisStore, codec};
+use crate::error::StoreError;
+use crate::queue::EventDeliveries;
+
+impl RedisStore {
+    pub(super) async fn enqueue_events(
+        &self,
+        batch: &[EventDeliveries],
+    ) -> Result<Vec<Enqueued>, StoreError> {
+        let calls = self.group(
+            "enqueue",
+            batch,
+            true,
+            |item| &item.event.tenant_id,
+            |call, item| {
+                let tenant = item.event.tenant_id.as_str().as_bytes();
+                call.arg(tenant);
+                call.parts(&[tenant, b"\0", item.event.id.as_str().as_bytes()]);
+                call.arg(u8::from(item.extends));
+                // Without deliveries nothing is kept.
+                let event = match item.deliveries.as_slice() {
+                    [] => Vec::new(),
+                    _ => codec::pack_event(&item.event),
+                };
+                call.arg(&event).arg(item.deliveries.len());
+                let shard = self.keys.shard(self.keys.shard_of(&item.event.tenant_id));
+                let mut size = event.len();
+                for delivery in &item.deliveries {
+                    let id = delivery.id.as_str().as_bytes();
+                    call.parts(&[shard.as_bytes(), b"d:", tenant, b"\0", id]);
+                    call.arg(id);
+                    call.parts(&[tenant, b"\0", delivery.endpoint_id.as_str().as_bytes()]);
+                    let rest = codec::pack_rest(Vec::with_capacity(192), delivery, &[], None);
+                    call.arg(&rest);
+                    size += rest.len();
+                }
+                size
+            },
+        );
+        let mut answers = vec![
+            Enqueued {
+                created: 0,
+                duplicate: true,
+            };
+            batch.len()
+        ];
+        self.run_all("enqueue", calls, |places, mut reply| {
+            let mut stamp: u64 = reply.text()?.parse().ok()?;
+            let mut any = false;
+            for place in places {
+                // -1 for a duplicate.
+                let Ok(created) = usize::try_from(reply.int()?) else {
+                    continue;
+                };
+                answers[*place] = Enqueued {
+                    created,
+                    duplicate: false,
+                };
+                let item = &batch[*place];
+                // When only some were created it is not known which.
+                if created == item.deliveries.len() {
+                    self.keep_fresh(stamp, item);
+                }
+                stamp += u64::try_from(created).ok()?;
+                any |= created > 0;
+            }
+            if let (true, Some(place)) = (any, places.first()) {
+                self.outlook
+                    .work(self.keys.shard_of(&batch[*place].event.tenant_id));
+            }
+            Some(())
+        })
+        .await?;
+        Ok(answers)
+    }
+
+    fn keep_fresh(&self, first: u64, item: &EventDeliveries) {
+        let shard = self.keys.shard_of(&item.event.tenant_id);
+        for (stamp, delivery) in (first..).zip(&item.deliveries) {
+            let Some(at) = i64::try_from(stamp)
+                .ok()
+                .and_then(|stamp| jiff::Timestamp::from_microsecond(stamp).ok())
+            else {
+                return;
+            };
+            // As it would be read: with the server's times.
+            let delivery = Delivery {
+                created_at: at,
+                next_at: at,
+                updated_at: at,
+                ..delivery.clone()
+            };
+            self.fresh.keep(shard, stamp, delivery, &item.event);
+        }
+    }
+
+    pub(super) async fn known_events(
+        &self,
+        events: &[(TenantId, EventId)],
+    ) -> Result<Vec<bool>, StoreError> {
+        let calls = self.group(
+            "known",
+            events,
+            false,
+            |(tenant, _)| tenant,
+            |call, (tenant, event)| {
+                let (tenant, event) = (tenant.as_str().as_bytes(), event.as_str().as_bytes());
+                call.parts(&[tenant, b"\0", event]);
+                0
+            },
+        );
+        let mut answers = vec![false; events.len()];
+        self.run_all("known", calls, |places, mut reply| {
+            for place in places {
+                answers[*place] = reply.int()? == 1;
+            }
+            Some(())
+        })
+        .await?;
+        Ok(answers)
+    }
+}

@@ -1,0 +1,247 @@
+//! Leasing due deliveries.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use redis::Value;
+use wasmhook_core::{DeliveryId, EndpointId, Event, TenantId};
+
+use super::{CHUNK, RedisStore, codec, micros};
+use crate::error::StoreError;
+use crate::queue::{Batch, LeaseRequest, LeaseToken, Leased};
+
+/// What one shard gave.
+struct ShardBatch {
+    shard: usize,
+    quota: usize,
+    taken: usize,
+    leased: Vec<Leased>,
+    next_due: Option<Duration>,
+}
+
+/// A leased delivery that must be read from the server.
+struct Unread {
+    tenant: TenantId,
+    endpoint: EndpointId,
+    id: DeliveryId,
+}
+
+impl RedisStore {
+    pub(super) async fn lease_due(&self, request: &LeaseRequest) -> Result<Batch, StoreError> {
+        let first = self.turn.fetch_add(1, Ordering::Relaxed);
+        let mut active = self.outlook.worth_asking(first % self.keys.shards());
+        let mut batch = Batch::default();
+        let mut left = request.max;
+        // An even share of each shard first, then again of those that have more.
+        while left > 0 && !active.is_empty() {
+            let asked = active.len().min(left);
+            let quota = |n: usize| (left / asked + usize::from(n < left % asked)).min(CHUNK);
+            let mut full = active.split_off(asked);
+            let calls = active
+                .iter()
+                .enumerate()
+                .map(|(n, shard)| self.lease_shard(*shard, quota(n), request));
+            let mut failed = None;
+            for answer in join_all(calls).await {
+                match answer {
+                    Ok(part) => {
+                        if part.taken >= part.quota {
+                            self.outlook.more(part.shard);
+                            full.push(part.shard);
+                        } else {
+                            self.outlook.empty(part.shard, part.next_due);
+                        }
+                        left = left.saturating_sub(part.taken);
+                        batch.leased.extend(part.leased);
+                        batch.next_due = match (batch.next_due, part.next_due) {
+                            (Some(a), Some(b)) => Some(a.min(b)),
+                            (a, b) => a.or(b),
+                        };
+                    }
+                    Err(error) => failed = Some(error),
+                }
+            }
+            if let Some(error) = failed {
+                // What was leased meanwhile must not be lost.
+                if batch.leased.is_empty() {
+                    return Err(error);
+                }
+                tracing::warn!(%error, "a shard could not be leased from");
+                return Ok(batch);
+            }
+            active = full;
+        }
+        Ok(batch)
+    }
+
+    async fn lease_shard(
+        &self,
+        shard: usize,
+        quota: usize,
+        request: &LeaseRequest,
+    ) -> Result<ShardBatch, StoreError> {
+        self.outlook.asking(shard);
+        let mut call = self.call("lease", shard);
+        call.arg(&self.channel).arg(&self.me).arg(quota);
+        call.arg(micros(request.duration).max(1000));
+        call.arg(request.max_per_endpoint.max(1));
+        let mut reply = self.run("lease", &call).await?;
+        let unexpected = || self.link.unexpected("lease");
+        let wait = reply.int().ok_or_else(unexpected)?;
+        let token = LeaseToken(reply.text().ok_or_else(unexpected)?.into());
+        let mut batch = ShardBatch {
+            shard,
+            quota,
+            taken: 0,
+            leased: Vec::with_capacity(reply.len()),
+            next_due: u64::try_from(wait).ok().map(Duration::from_micros),
+        };
+        let mut unread = Vec::new();
+        while !reply.is_empty() {
+            let tenant = reply.text().and_then(|name| TenantId::new(name).ok());
+            let endpoint = reply.text().and_then(|name| EndpointId::new(name).ok());
+            let count = reply.int().and_then(|count| usize::try_from(count).ok());
+            let (Some(tenant), Some(endpoint), Some(count)) = (tenant, endpoint, count) else {
+                return Err(unexpected());
+            };
+            batch.taken += count;
+            for _ in 0..count {
+                let entry = reply.bytes().ok_or_else(unexpected)?;
+                let (stamp, id) = read_entry(&entry).ok_or_else(unexpected)?;
+                match stamp.and_then(|stamp| self.fresh.take(shard, stamp)) {
+                    Some((delivery, event)) => batch.leased.push(Leased {
+                        delivery,
+                        event,
+                        attempts: Vec::new(),
+                        token: token.clone(),
+                    }),
+                    None => unread.push(Unread {
+                        tenant: tenant.clone(),
+                        endpoint: endpoint.clone(),
+                        id,
+                    }),
+                }
+            }
+        }
+        if !unread.is_empty() {
+            // If this fails the leases expire, and the deliveries are leased again.
+            self.read_leased(&token, unread, &mut batch.leased).await?;
+        }
+        Ok(batch)
+    }
+
+    /// Reads the deliveries of one shard that this host does not have at hand, and their events.
+    async fn read_leased(
+        &self,
+        token: &LeaseToken,
+        unread: Vec<Unread>,
+        leased: &mut Vec<Leased>,
+    ) -> Result<(), StoreError> {
+        let keys = unread
+            .iter()
+            .map(|unread| self.keys.delivery(&unread.tenant, unread.id.as_str()));
+        let records = self.mget(keys).await?;
+        let mut found = Vec::with_capacity(unread.len());
+        let mut lost = Vec::new();
+        for (unread, record) in unread.into_iter().zip(records) {
+            match record.map(|record| codec::unpack_record(&unread.tenant, &unread.id, &record)) {
+                Some(Ok((delivery, attempts))) => found.push((delivery, attempts)),
+                Some(Err(_)) => self.cannot_read(&unread.id),
+                None => lost.push(unread),
+            }
+        }
+        // An event is read once however many of its deliveries were leased.
+        let mut events: HashMap<String, Option<Event>> = HashMap::new();
+        let mut wanted = Vec::new();
+        for (delivery, _) in &found {
+            let key = self.keys.event(&delivery.tenant_id, &delivery.event_id);
+            if let Entry::Vacant(place) = events.entry(key) {
+                wanted.push((place.key().clone(), delivery));
+                place.insert(None);
+            }
+        }
+        let values = self.mget(wanted.iter().map(|(key, _)| key.clone())).await?;
+        for ((key, delivery), value) in wanted.into_iter().zip(values) {
+            let event = value.and_then(|value| {
+                codec::unpack_event(&delivery.tenant_id, &delivery.event_id, &value).ok()
+            });
+            events.insert(key, event);
+        }
+        for (delivery, attempts) in found {
+            let key = self.keys.event(&delivery.tenant_id, &delivery.event_id);
+            match events.get(&key).and_then(Option::as_ref) {
+                Some(event) => leased.push(Leased {
+                    event: event.clone(),
+                    delivery,
+                    attempts,
+                    token: token.clone(),
+                }),
+                None => self.cannot_read(&delivery.id),
+            }
+        }
+        self.drop_lost(token, &lost).await
+    }
+
+    /// It stays leased and comes again; nothing is thrown away that a newer version or a repair
+    /// could read.
+    fn cannot_read(&self, id: &DeliveryId) {
+        tracing::error!(
+            server = self.link.name(),
+            delivery = %id,
+            "a leased record or its event cannot be read; it is damaged, evicted, or of a newer version"
+        );
+    }
+
+    /// Drops leases whose records are gone. Nothing is, unless the server evicts keys or somebody
+    /// deleted them; then what is left must not hold a place.
+    async fn drop_lost(&self, token: &LeaseToken, lost: &[Unread]) -> Result<(), StoreError> {
+        let calls = self.group(
+            "release",
+            lost,
+            true,
+            |lost| &lost.tenant,
+            |call, lost| {
+                let (tenant, id) = (lost.tenant.as_str().as_bytes(), lost.id.as_str().as_bytes());
+                call.parts(&[tenant, b"\0", lost.endpoint.as_str().as_bytes()]);
+                call.arg(id);
+                call.parts(&[tenant, b"\0", id]);
+                call.arg(token.0.as_bytes()).arg(0);
+                0
+            },
+        );
+        self.run_all("release", calls, |_, _| Some(())).await
+    }
+
+    async fn mget(
+        &self,
+        keys: impl Iterator<Item = String>,
+    ) -> Result<Vec<Option<Bytes>>, StoreError> {
+        let keys: Vec<String> = keys.collect();
+        let mut values = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(CHUNK) {
+            let mut command = redis::cmd("MGET");
+            command.arg(keys);
+            let found: Vec<Value> = self.link.query("MGET", &command).await?;
+            values.extend(found.into_iter().map(|value| match value {
+                Value::BulkString(bytes) => Some(Bytes::from(bytes)),
+                _ => None,
+            }));
+        }
+        Ok(values)
+    }
+}
+
+/// An entry of a lane: the creation stamp, if nobody leased it before, and the id.
+fn read_entry(entry: &[u8]) -> Option<(Option<u64>, DeliveryId)> {
+    let (stamp, id) = if let Some(id) = entry.strip_prefix(b"-") {
+        (None, id)
+    } else {
+        let (stamp, id) = entry.split_at_checked(codec::STAMP)?;
+        (Some(codec::stamp_time(stamp)?.0), id)
+    };
+    Some((stamp, DeliveryId::new(std::str::from_utf8(id).ok()?).ok()?))
+}

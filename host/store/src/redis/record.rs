@@ -1,0 +1,145 @@
+//! Recording outcomes, giving leases back, and replay.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use wasmhook_core::{DeliveryId, DeliveryState, TenantId};
+
+use super::{RedisStore, codec, micros};
+use crate::error::StoreError;
+use crate::queue::{Leased, Outcome, Recorded};
+
+/// The ends that a lease may have, as the functions call them: in upper case when the delivery was
+/// waiting for another attempt before, and so is in the index of those.
+fn kind(outcome: &Outcome) -> Option<&'static str> {
+    let again = outcome.leased.delivery.state == DeliveryState::Failed;
+    match (outcome.delivery.state, again) {
+        (DeliveryState::Succeeded, false) => Some("s"),
+        (DeliveryState::Succeeded, true) => Some("S"),
+        (DeliveryState::DeadLetter, false) => Some("x"),
+        (DeliveryState::DeadLetter, true) => Some("X"),
+        (DeliveryState::Failed, false) => Some("f"),
+        (DeliveryState::Failed, true) => Some("F"),
+        (DeliveryState::Pending | DeliveryState::Leased, _) => None,
+    }
+}
+
+impl RedisStore {
+    pub(super) async fn record_outcomes(
+        &self,
+        outcomes: &[Outcome],
+    ) -> Result<Vec<Recorded>, StoreError> {
+        if let Some(outcome) = outcomes.iter().find(|outcome| kind(outcome).is_none()) {
+            return Err(StoreError::Refused {
+                store: self.link.name().to_owned(),
+                operation: "record",
+                reason: format!("an attempt cannot end as {}", outcome.delivery.state),
+            });
+        }
+        let now = Timestamp::now();
+        let calls = self.group(
+            "record",
+            outcomes,
+            true,
+            |outcome| &outcome.leased.delivery.tenant_id,
+            |call, outcome| {
+                let delivery = &outcome.delivery;
+                let leased = &outcome.leased;
+                let tenant = delivery.tenant_id.as_str().as_bytes();
+                let id = delivery.id.as_str().as_bytes();
+                call.arg(tenant);
+                call.parts(&[tenant, b"\0", delivery.endpoint_id.as_str().as_bytes()]);
+                call.parts(&[tenant, b"\0", id]);
+                call.arg(leased.token.0.as_bytes());
+                call.arg(kind(outcome).unwrap_or("x"));
+                if delivery.state == DeliveryState::Failed {
+                    let wait = delivery.next_at.duration_since(now);
+                    let wait = Duration::try_from(wait).unwrap_or_default();
+                    call.arg(micros(wait).div_ceil(1000));
+                } else {
+                    let attempt = delivery.attempt.to_string();
+                    call.parts(&[b"\0", attempt.as_bytes(), b"\0", id]);
+                }
+                let record = codec::pack_record(delivery, &leased.attempts, Some(&outcome.attempt));
+                call.arg(&record);
+                record.len()
+            },
+        );
+        let mut answers = vec![Recorded::LeaseLost; outcomes.len()];
+        self.run_all("record", calls, |places, mut reply| {
+            let work = reply.int()? == 1;
+            if let (true, Some(place)) = (work, places.first()) {
+                let tenant = &outcomes[*place].delivery.tenant_id;
+                self.outlook.work(self.keys.shard_of(tenant));
+            }
+            for place in places {
+                if reply.int()? == 1 {
+                    answers[*place] = Recorded::Written;
+                }
+            }
+            Some(())
+        })
+        .await?;
+        Ok(answers)
+    }
+
+    pub(super) async fn release_leases(&self, leases: &[Leased]) -> Result<(), StoreError> {
+        let calls = self.group(
+            "release",
+            leases,
+            true,
+            |leased| &leased.delivery.tenant_id,
+            |call, leased| {
+                let tenant = leased.delivery.tenant_id.as_str().as_bytes();
+                let endpoint = leased.delivery.endpoint_id.as_str().as_bytes();
+                let id = leased.delivery.id.as_str().as_bytes();
+                call.parts(&[tenant, b"\0", endpoint]);
+                call.arg(id);
+                call.parts(&[tenant, b"\0", id]);
+                call.arg(leased.token.0.as_bytes()).arg(1);
+                0
+            },
+        );
+        self.run_all("release", calls, |_, _| Some(())).await?;
+        for leased in leases {
+            self.outlook
+                .work(self.keys.shard_of(&leased.delivery.tenant_id));
+        }
+        Ok(())
+    }
+
+    pub(super) async fn replay_finished(
+        &self,
+        tenant: &TenantId,
+        id: &DeliveryId,
+    ) -> Result<(), StoreError> {
+        let shard = self.keys.shard_of(tenant);
+        // Only another replay, or retention, can come between reading and moving.
+        for _ in 0..8 {
+            let Some((bytes, record)) = self.read(tenant, id).await? else {
+                return Err(StoreError::NotFound);
+            };
+            let replayed = record
+                .delivery
+                .replayed(Timestamp::now())
+                .map_err(|_| StoreError::NotFinished(record.delivery.state))?;
+            let packed = codec::pack_record(&replayed, &record.attempts, None);
+            let mut call = self.call("replay", shard);
+            call.arg(&self.channel).arg(&self.me);
+            call.arg(tenant.as_str()).arg(id.as_str());
+            let endpoint = replayed.endpoint_id.as_str().as_bytes();
+            call.parts(&[tenant.as_str().as_bytes(), b"\0", endpoint]);
+            call.arg(bytes.as_ref()).arg(&packed);
+            let mut reply = self.run("replay", &call).await?;
+            if reply.int() == Some(1) {
+                self.outlook.work(shard);
+                return Ok(());
+            }
+        }
+        Err(StoreError::Refused {
+            store: self.link.name().to_owned(),
+            operation: "replay",
+            reason: "the delivery keeps changing".to_owned(),
+        })
+    }
+}
