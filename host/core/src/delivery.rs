@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::attempt::{Attempt, Outcome};
+use crate::attempt::{Attempt, Outcome, PluginUse};
 use crate::endpoint::ResolvedEndpoint;
 use crate::error::{Context, Error, Result};
 use crate::event::{Event, EventType};
@@ -113,6 +113,9 @@ pub struct Delivery {
     pub endpoint_id: EndpointId,
     /// The endpoint itself, when a resolver plugin made it up; otherwise it is in the registry.
     pub resolved: Option<ResolvedEndpoint>,
+    /// The resolver plugin that was asked for the event's endpoints, if the tenant has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolver: Option<PluginUse>,
     /// Where it stands. Starts as pending.
     pub state: DeliveryState,
     /// Attempts recorded so far, over the whole life. Starts at 0.
@@ -144,6 +147,7 @@ impl Delivery {
             event_type: event.event_type.clone(),
             endpoint_id,
             resolved,
+            resolver: None,
             state: DeliveryState::Pending,
             attempt: 0,
             replayed_at_attempt: 0,

@@ -40,6 +40,7 @@ pub struct Attempter {
     resolver: Resolver,
     client: Client,
     store: Arc<dyn Store>,
+    metrics: AttemptMetrics,
 }
 
 /// What an attempt went through.
@@ -79,11 +80,12 @@ impl Attempter {
             resolver,
             client,
             store,
+            metrics: AttemptMetrics::default(),
         }
     }
 
-    /// Makes the next attempt at a leased delivery and says what follows from it.
-    pub async fn attempt(&self, leased: Leased) -> wasmhook_store::Outcome {
+    /// Makes the next attempt at a leased delivery, and says what becomes of the delivery.
+    pub async fn attempt(&self, leased: &Leased) -> (Delivery, Attempt) {
         let began = Instant::now();
         let at = Timestamp::now();
         let number = leased.delivery.attempt.saturating_add(1);
@@ -104,7 +106,7 @@ impl Attempter {
         };
         attempt.plugins = trace.used;
         attempt.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.conclude(leased, attempt, trace.loading)
+        self.conclude(&leased.delivery, attempt, trace.loading)
     }
 
     async fn make(
@@ -269,7 +271,7 @@ impl Attempter {
                 }
             }
         };
-        match self.enqueue(event, targets).await {
+        match self.enqueue(event, targets, trace.used.last()).await {
             Ok(count) => Attempt::skipped(
                 number,
                 at,
@@ -286,10 +288,11 @@ impl Attempter {
         &self,
         event: &Event,
         targets: Vec<wasmhook_core::dispatch::Target>,
+        resolver: Option<&PluginUse>,
     ) -> Result<usize, String> {
         let deliveries = self
             .resolver
-            .plan(event, targets)
+            .plan(event, targets, resolver)
             .map_err(|error| error.to_string())?;
         let count = deliveries.len();
         let batch = [EventDeliveries {
@@ -304,10 +307,10 @@ impl Attempter {
 
     fn conclude(
         &self,
-        leased: Leased,
+        delivery: &Delivery,
         mut attempt: Attempt,
         loading: bool,
-    ) -> wasmhook_store::Outcome {
+    ) -> (Delivery, Attempt) {
         let now = Timestamp::now();
         // Waiting for a plugin to be compiled is nobody's failure: it does not use up the retries.
         let waits = loading && attempt.outcome == Outcome::PluginError;
@@ -316,16 +319,16 @@ impl Attempter {
                 next_at: now.saturating_add(LOADING_WAIT).unwrap_or(now),
             }
         } else {
-            leased.delivery.conclude(&attempt, &self.config.retry, now)
+            delivery.conclude(&attempt, &self.config.retry, now)
         };
         if let Conclusion::Failed { next_at } = conclusion {
             attempt.next_at = Some(next_at);
         }
-        let mut delivery = leased.delivery.concluded(&attempt, conclusion, now);
+        let mut delivery = delivery.concluded(&attempt, conclusion, now);
         if waits {
             delivery.replayed_at_attempt = delivery.replayed_at_attempt.saturating_add(1);
         }
-        AttemptMetrics.attempt(
+        self.metrics.attempt(
             &delivery.event_type,
             attempt.outcome,
             attempt.status_class(),
@@ -334,11 +337,7 @@ impl Attempter {
             metrics::counter!(metric::DEAD_LETTERS).increment(1);
         }
         log(&delivery, &attempt, conclusion);
-        wasmhook_store::Outcome {
-            leased,
-            delivery,
-            attempt,
-        }
+        (delivery, attempt)
     }
 }
 

@@ -1,5 +1,9 @@
 //! Names of the metrics, in one place. Labels are bounded: event type, outcome, status class.
 
+use std::collections::HashMap;
+
+use arc_swap::ArcSwap;
+use metrics::Counter;
 use wasmhook_core::label::safe_label;
 use wasmhook_core::ports::MetricsRecorder;
 use wasmhook_core::{EventType, Outcome, StatusClass};
@@ -21,17 +25,31 @@ pub const DELIVERIES: &str = "wasmhook_deliveries";
 pub const PLUGINS: &str = "wasmhook_plugins";
 
 /// Counts attempts in the process-wide recorder.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct AttemptMetrics;
+#[derive(Default)]
+pub struct AttemptMetrics {
+    /// Counters that were used before: finding one by its labels costs more than counting.
+    known: ArcSwap<HashMap<(EventType, Outcome, StatusClass), Counter>>,
+}
 
 impl MetricsRecorder for AttemptMetrics {
     fn attempt(&self, event_type: &EventType, outcome: Outcome, status_class: StatusClass) {
-        metrics::counter!(
+        let key = (event_type.clone(), outcome, status_class);
+        if let Some(counter) = self.known.load().get(&key) {
+            counter.increment(1);
+            return;
+        }
+        let counter = metrics::counter!(
             ATTEMPTS,
             "type" => safe_label(event_type.as_str()),
             "outcome" => outcome.as_str(),
             "status_class" => status_class.as_str()
-        )
-        .increment(1);
+        );
+        counter.increment(1);
+        // Event types are the catalog's, so the map stays small.
+        self.known.rcu(|known| {
+            let mut known = HashMap::clone(known);
+            known.insert(key.clone(), counter.clone());
+            known
+        });
     }
 }

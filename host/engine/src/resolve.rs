@@ -92,7 +92,7 @@ impl Resolver {
     /// makes the failure visible and is retried or dead-lettered like any other.
     pub async fn deliveries(&self, event: &Event) -> Result<Vec<Delivery>, Error> {
         match self.ask(event).await {
-            Ok((targets, _)) => self.plan(event, targets),
+            Ok((targets, resolver)) => self.plan(event, targets, resolver.as_ref()),
             Err(failure) => {
                 metrics::counter!(crate::metric::RESOLVER_FAILURES).increment(1);
                 tracing::warn!(
@@ -100,7 +100,7 @@ impl Resolver {
                     digest = failure.plugin.digest, error = failure.message, "the resolver failed"
                 );
                 if failure.policy == FailurePolicy::DeliverOriginal {
-                    return self.plan(event, self.subscribed(event));
+                    return self.plan(event, self.subscribed(event), Some(&failure.plugin));
                 }
                 let endpoint = EndpointId::new(RESOLUTION)?;
                 let id = delivery::default_id(&event.tenant_id, &event.id, &endpoint);
@@ -110,15 +110,19 @@ impl Resolver {
         }
     }
 
-    /// Pending deliveries for these targets.
-    pub fn plan(&self, event: &Event, targets: Vec<Target>) -> Result<Vec<Delivery>, Error> {
-        plan(
-            event,
-            targets,
-            self.policy,
-            delivery::default_id,
-            jiff::Timestamp::now(),
-        )
+    /// Pending deliveries for these targets, and for the record the resolver that was asked.
+    pub fn plan(
+        &self,
+        event: &Event,
+        targets: Vec<Target>,
+        resolver: Option<&PluginUse>,
+    ) -> Result<Vec<Delivery>, Error> {
+        let now = jiff::Timestamp::now();
+        let mut deliveries = plan(event, targets, self.policy, delivery::default_id, now)?;
+        for delivery in &mut deliveries {
+            delivery.resolver = resolver.cloned();
+        }
+        Ok(deliveries)
     }
 
     /// Asks the resolver, if there is one, and checks its answer.

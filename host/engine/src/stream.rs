@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use wasmhook_store::{EventStream, StoreError, StreamEntry};
+use wasmhook_store::{EventStream, StreamEntry};
 
 use crate::backoff::Backoff;
 use crate::intake::{Intake, Source};
@@ -32,29 +32,40 @@ impl StreamReader {
     /// rejected; a crash before that makes it be read again, which makes no second delivery.
     pub async fn run(self, stop: CancellationToken) {
         let mut backoff = Backoff::new("read the event stream");
+        // Entries that are taken in. They are acknowledged while the next ones are read.
+        let mut taken = Vec::new();
         while !stop.is_cancelled() {
-            let read = tokio::select! {
-                read = self.stream.read(BATCH, WAIT) => read,
-                () = stop.cancelled() => return,
+            let acknowledged = self.stream.acknowledge(&taken);
+            let (acknowledged, read) = tokio::select! {
+                both = async { tokio::join!(acknowledged, self.stream.read(BATCH, WAIT)) } => both,
+                () = stop.cancelled() => break,
             };
-            let moved = match read {
-                Ok(entries) if entries.is_empty() => Ok(()),
-                Ok(entries) => self.take(entries).await,
-                Err(error) => Err(error),
-            };
-            match moved {
-                Ok(()) => backoff.succeeded(),
-                Err(error) => tokio::select! {
-                    () = backoff.failed(&error) => {}
-                    () = stop.cancelled() => return,
-                },
+            if acknowledged.is_ok() {
+                taken.clear();
             }
+            let entries = match acknowledged.and(read) {
+                Ok(entries) => entries,
+                Err(error) => {
+                    tokio::select! {
+                        () = backoff.failed(&error) => {}
+                        () = stop.cancelled() => break,
+                    }
+                    continue;
+                }
+            };
+            backoff.succeeded();
+            if !entries.is_empty() && self.take(&entries, &stop).await {
+                taken.extend(entries.into_iter().map(|entry| entry.id));
+            }
+        }
+        if let Err(error) = self.stream.acknowledge(&taken).await {
+            tracing::warn!(%error, "events that were taken in are not acknowledged; they will be read again, and found to be known");
         }
     }
 
-    async fn take(&self, entries: Vec<StreamEntry>) -> Result<(), StoreError> {
-        // The entries stay with this consumer until they are acknowledged, so a failed batch is
-        // tried again here rather than waiting to be claimed.
+    /// Whether the entries were taken in. They stay with this consumer until they are acknowledged, so
+    /// a failed batch is tried again here rather than waiting to be claimed.
+    async fn take(&self, entries: &[StreamEntry], stop: &CancellationToken) -> bool {
         let mut backoff = Backoff::new("take in events of the stream");
         for _ in 0..TRIES {
             let drafts = entries
@@ -64,13 +75,15 @@ impl StreamReader {
             match self.intake.accept(Source::Stream, drafts).await {
                 Ok(_) => {
                     backoff.succeeded();
-                    let ids: Vec<_> = entries.into_iter().map(|entry| entry.id).collect();
-                    return self.stream.acknowledge(&ids).await;
+                    return true;
                 }
-                Err(error) => backoff.failed(&error).await,
+                Err(error) => tokio::select! {
+                    () = backoff.failed(&error) => {}
+                    () = stop.cancelled() => return false,
+                },
             }
         }
         // Left unacknowledged: the stream hands the entries out again once they have been idle.
-        Ok(())
+        false
     }
 }

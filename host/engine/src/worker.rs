@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use wasmhook_store::{LeaseRequest, Leased, Store, StoreError};
+use wasmhook_store::{LeaseRequest, Leased, Outcome, Store, StoreError};
 
 use crate::attempt::Attempter;
 use crate::backoff::Backoff;
@@ -174,10 +174,17 @@ impl Worker {
     ) -> impl Future<Output = ()> + Send + 'static {
         let attempter = Arc::clone(&self.attempter);
         async move {
-            let unused = leased.clone();
-            let ending = tokio::select! {
-                outcome = attempter.attempt(leased) => Ending::Attempted(Box::new(outcome)),
-                () = give_back.cancelled() => Ending::Released(Box::new(unused)),
+            let made = tokio::select! {
+                made = attempter.attempt(&leased) => Some(made),
+                () = give_back.cancelled() => None,
+            };
+            let ending = match made {
+                Some((delivery, attempt)) => Ending::Attempted(Box::new(Outcome {
+                    leased,
+                    delivery,
+                    attempt,
+                })),
+                None => Ending::Released(Box::new(leased)),
             };
             // Fails only when the recorder is gone, and then the lease expires by itself.
             let _ = ended.send(Ended { ending, permit }).await;

@@ -440,7 +440,12 @@ pub async fn all_deliveries_of_an_event_appear_together(store: Subject) {
 pub async fn a_lease_returns_the_event_byte_for_byte(store: Subject) {
     let mut pushed = event("acme", "évt / 1 ☂");
     pushed.occurred_at = "2026-01-31T09:30:00.123456789Z".parse().unwrap();
-    let batch = to(&pushed, &["main", "öther"]);
+    let mut batch = to(&pushed, &["main", "öther"]);
+    batch.deliveries[1].resolver = Some(PluginUse {
+        name: "20-route".to_owned(),
+        digest: "ef".repeat(32),
+        cpu_us: 77,
+    });
     store.enqueue(std::slice::from_ref(&batch)).await.unwrap();
     let leased = take(&store, 10).await;
     assert_eq!(leased.len(), 2);
@@ -453,6 +458,7 @@ pub async fn a_lease_returns_the_event_byte_for_byte(store: Subject) {
             .find(|d| d.id == leased.delivery.id)
             .unwrap();
         assert_eq!(leased.delivery.endpoint_id, sent.endpoint_id);
+        assert_eq!(leased.delivery.resolver, sent.resolver);
         assert_eq!(leased.delivery.tenant_id, sent.tenant_id);
         assert_eq!(leased.delivery.event_id, sent.event_id);
         assert_eq!(leased.delivery.event_type, sent.event_type);
@@ -460,6 +466,21 @@ pub async fn a_lease_returns_the_event_byte_for_byte(store: Subject) {
         assert_eq!(leased.delivery.attempt, 0);
         assert!(leased.attempts.is_empty());
     }
+    // Read back as leased, also by who has to read it from the store.
+    store.release(&leased).await.unwrap();
+    let mut again = take(&store, 10).await;
+    let mut leased = leased;
+    again.sort_by(|a, b| a.delivery.id.cmp(&b.delivery.id));
+    leased.sort_by(|a, b| a.delivery.id.cmp(&b.delivery.id));
+    for (again, leased) in again.iter().zip(&leased) {
+        let again = Delivery {
+            updated_at: leased.delivery.updated_at,
+            ..again.delivery.clone()
+        };
+        assert_eq!(again, leased.delivery);
+    }
+    assert!(again.iter().all(|leased| leased.event == pushed));
+    assert_eq!(again.len(), 2);
     let kept = store.event(&pushed.tenant_id, &pushed.id).await.unwrap();
     assert_eq!(kept, Some(pushed));
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::Serialize;
-use wasmhook_core::{DeliveryId, DeliveryState, TenantId};
+use wasmhook_core::{DeliveryId, DeliveryState, PluginUse, TenantId};
 use wasmhook_store::{Cursor, Filter, Record, Store, StoreError};
 
 use crate::config::Config;
@@ -156,6 +156,9 @@ pub(crate) async fn show(
         facts.push(("payload", format!("{} bytes", event.payload.len())));
     }
     facts.push(("endpoint", endpoint(&record)));
+    if let Some(resolver) = &delivery.resolver {
+        facts.push(("resolver", plugin(resolver)));
+    }
     facts.push(("state", state(&record)));
     facts.push(("enqueued", output::time(delivery.created_at)));
     facts.push(("updated", output::time(delivery.updated_at)));
@@ -178,6 +181,16 @@ async fn find(
         }
     }
     Ok(None)
+}
+
+/// A plugin that ran: name, version, processor time.
+fn plugin(used: &PluginUse) -> String {
+    format!(
+        "{}@{} {}µs",
+        used.name,
+        output::short(&used.digest),
+        used.cpu_us
+    )
 }
 
 fn endpoint(record: &Record) -> String {
@@ -213,18 +226,7 @@ fn attempts(record: &Record) {
         .attempts
         .iter()
         .map(|attempt| {
-            let plugins: Vec<_> = attempt
-                .plugins
-                .iter()
-                .map(|plugin| {
-                    format!(
-                        "{}@{} {}µs",
-                        plugin.name,
-                        output::short(&plugin.digest),
-                        plugin.cpu_us
-                    )
-                })
-                .collect();
+            let plugins: Vec<_> = attempt.plugins.iter().map(plugin).collect();
             [
                 attempt.number.to_string(),
                 output::time(attempt.at),

@@ -1,6 +1,7 @@
 //! Writing events with their deliveries, and refused events.
 
 use rusqlite::{OptionalExtension as _, params};
+use serde::Serialize;
 use wasmhook_core::ports::Enqueued;
 use wasmhook_core::{Delivery, DeliveryState};
 
@@ -112,20 +113,15 @@ fn insert_delivery(
         return Ok(false);
     }
     let lane = lane_number(writer, tenant, delivery.endpoint_id.as_str())?;
-    let resolved = delivery
-        .resolved
-        .as_ref()
-        .map(postcard::to_stdvec)
-        .transpose()
-        .map_err(|error| {
-            StoreError::Configuration(format!("a resolved endpoint cannot be kept: {error}"))
-        })?;
+    let resolved = packed(delivery.resolved.as_ref())?;
+    let resolver = packed(delivery.resolver.as_ref())?;
     writer
         .connection
         .prepare_cached(
             "INSERT INTO deliveries (id, tenant, lane, event, state, stage, attempt,
-                 replayed_at_attempt, next_at, created_at, updated_at, resolved)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9, ?9, ?10)",
+                 replayed_at_attempt, next_at, created_at, updated_at, resolved,
+                 resolver)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9, ?9, ?10, ?11)",
         )?
         .execute(params![
             delivery.id.as_str(),
@@ -138,9 +134,16 @@ fn insert_delivery(
             delivery.replayed_at_attempt,
             now,
             resolved,
+            resolver,
         ])?;
     tally.enter(lane, Stage::Ready);
     Ok(true)
+}
+
+fn packed<T: Serialize>(value: Option<&T>) -> Result<Option<Vec<u8>>, StoreError> {
+    value.map(postcard::to_stdvec).transpose().map_err(|error| {
+        StoreError::Configuration(format!("a part of a delivery cannot be kept: {error}"))
+    })
 }
 
 pub(super) fn reject(writer: &Writer, events: &[RejectedEvent]) -> Result<(), Fault> {

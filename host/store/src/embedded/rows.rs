@@ -21,7 +21,8 @@ use crate::queue::{Record, RejectedEvent};
 macro_rules! delivery_columns {
     () => {
         "d.seq, d.id, t.name AS tenant, e.id AS event_id, e.type, l.endpoint, d.state, d.attempt, \
-         d.replayed_at_attempt, d.next_at, d.created_at, d.updated_at, d.lease_until, d.resolved"
+         d.replayed_at_attempt, d.next_at, d.created_at, d.updated_at, d.lease_until, d.resolved, \
+         d.resolver"
     };
 }
 /// What [`delivery_columns`] are read from, after `deliveries d`.
@@ -64,6 +65,14 @@ pub(super) fn delivery(row: &Row<'_>) -> Result<Delivery, Fault> {
         Some(bytes) => Some(postcard::from_bytes(bytes).map_err(|_| damaged())?),
         None => None,
     };
+    let resolver = match row
+        .get_ref("resolver")?
+        .as_blob_or_null()
+        .map_err(|_| damaged())?
+    {
+        Some(bytes) => Some(postcard::from_bytes(bytes).map_err(|_| damaged())?),
+        None => None,
+    };
     Ok(Delivery {
         id: checked(row, "id", |text| DeliveryId::new(text).ok()).ok_or_else(damaged)?,
         tenant_id: checked(row, "tenant", |text| TenantId::new(text).ok()).ok_or_else(damaged)?,
@@ -72,6 +81,7 @@ pub(super) fn delivery(row: &Row<'_>) -> Result<Delivery, Fault> {
         endpoint_id: checked(row, "endpoint", |text| EndpointId::new(text).ok())
             .ok_or_else(damaged)?,
         resolved,
+        resolver,
         state: state(row.get("state")?).ok_or_else(damaged)?,
         attempt: row.get("attempt")?,
         replayed_at_attempt: row.get("replayed_at_attempt")?,

@@ -64,6 +64,7 @@ CREATE TABLE deliveries (
     lease               INTEGER,
     lease_until         INTEGER,
     resolved            BLOB,
+    resolver            BLOB,
     UNIQUE (tenant, id)
 );
 CREATE INDEX deliveries_ready ON deliveries (lane, next_at) WHERE stage = 0;

@@ -36,6 +36,7 @@ struct PackedDelivery {
     event_type: EventType,
     // As JSON, because its parts describe themselves.
     resolved: Option<String>,
+    resolver: Option<PluginUse>,
     replayed_at_attempt: u32,
     next_at: i64,
     updated_at: i64,
@@ -157,6 +158,7 @@ pub(super) fn pack_rest(
         resolved: delivery.resolved.as_ref().map(|resolved| {
             serde_json::to_string(resolved).expect("a resolved endpoint is plain data")
         }),
+        resolver: delivery.resolver.clone(),
         replayed_at_attempt: delivery.replayed_at_attempt,
         next_at: delivery.next_at.as_millisecond(),
         updated_at: delivery.updated_at.as_millisecond(),
@@ -235,6 +237,7 @@ pub(super) fn unpack_record(
         event_type: packed.event_type,
         endpoint_id,
         resolved,
+        resolver: packed.resolver,
         state,
         attempt,
         replayed_at_attempt: packed.replayed_at_attempt,
