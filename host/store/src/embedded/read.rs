@@ -117,17 +117,9 @@ pub(super) fn list(reader: &Reader, filter: &Filter) -> Result<Page, Fault> {
         })?,
         None => i64::MAX,
     };
-    let states: &[DeliveryState] = match &filter.state {
-        Some(state) => std::slice::from_ref(state),
-        None => &DeliveryState::ALL,
-    };
     // One more than asked for tells whether there is a next page.
     let wanted = filter.limit.saturating_add(1);
-    let mut found = Vec::new();
-    for state in states {
-        found.extend(newest(reader, &filter.tenant, *state, before, wanted)?);
-    }
-    found.sort_unstable_by(|a, b| b.cmp(a));
+    let mut found = newest(reader, &filter.tenant, filter.state, before, wanted)?;
     let more = found.len() > filter.limit;
     found.truncate(filter.limit);
     let mut statement = reader.connection.prepare_cached(concat!(
@@ -153,24 +145,36 @@ pub(super) fn list(reader: &Reader, filter: &Filter) -> Result<Page, Fault> {
     })
 }
 
-/// The numbers of the tenant's newest deliveries in this state.
+/// The numbers of the tenant's newest deliveries in this state, or in any.
 fn newest(
     reader: &Reader,
     tenant: &TenantId,
-    state: DeliveryState,
+    state: Option<DeliveryState>,
     before: i64,
     limit: usize,
 ) -> Result<Vec<i64>, Fault> {
-    let mut statement = reader.connection.prepare_cached(
-        "SELECT seq FROM deliveries INDEXED BY deliveries_state
-         WHERE tenant = (SELECT id FROM tenants WHERE name = ?1) AND state = ?2 AND seq < ?3
-         ORDER BY seq DESC LIMIT ?4",
-    )?;
+    // States that most deliveries pass through have no index, for it would be written each time:
+    // they are picked out of all of the tenant's.
+    let (index, condition) = match state {
+        None => ("deliveries_tenant", "?3 IS NULL"),
+        Some(DeliveryState::Pending | DeliveryState::Succeeded) => {
+            ("deliveries_tenant", "state = ?3")
+        }
+        Some(DeliveryState::Failed | DeliveryState::DeadLetter) => {
+            ("deliveries_troubled", "state = ?3 AND state IN (2, 4)")
+        }
+        Some(DeliveryState::Leased) => ("deliveries_leased", "state = ?3 AND stage = 2"),
+    };
+    let mut statement = reader.connection.prepare_cached(&format!(
+        "SELECT seq FROM deliveries INDEXED BY {index}
+         WHERE tenant = (SELECT id FROM tenants WHERE name = ?1) AND seq < ?2 AND {condition}
+         ORDER BY seq DESC LIMIT ?4"
+    ))?;
     let rows = statement.query_map(
         params![
             tenant.as_str(),
-            state_number(state),
             before,
+            state.map(state_number),
             limit_number(limit)
         ],
         |row| row.get(0),

@@ -71,7 +71,9 @@ CREATE INDEX deliveries_ready ON deliveries (lane, next_at) WHERE stage = 0;
 CREATE INDEX deliveries_delayed ON deliveries (next_at) WHERE stage = 1;
 CREATE INDEX deliveries_leased ON deliveries (lease_until) WHERE stage = 2;
 CREATE INDEX deliveries_finished ON deliveries (tenant, updated_at) WHERE stage = 3;
-CREATE INDEX deliveries_state ON deliveries (tenant, state);
+-- A delivery enters the index of its tenant once; those of other indexes it enters and leaves as it goes.
+CREATE INDEX deliveries_tenant ON deliveries (tenant);
+CREATE INDEX deliveries_troubled ON deliveries (tenant, state) WHERE state IN (2, 4);
 CREATE INDEX deliveries_event ON deliveries (event);
 
 CREATE TABLE attempts (
