@@ -297,25 +297,14 @@ impl Reference {
         Ok(())
     }
 
-    /// Whether who leases now surely gets something.
-    pub(crate) fn has_work(&self, now: Window) -> bool {
-        self.has_room_for(now, |known| known.surely_available(now))
-    }
-
-    /// Whether this call, which was no lease, made something available.
+    /// Whether this call, which was no lease, made something available to who leases next.
     pub(crate) fn offers(&self, call: Window) -> bool {
-        self.has_room_for(
-            call,
-            |known| matches!(&known.place, Place::Waiting { due, .. } if *due == call),
-        )
-    }
-
-    fn has_room_for(&self, now: Window, wanted: impl Fn(&Known) -> bool) -> bool {
-        let in_flight = self.in_flight(|known| !known.surely_ended(now));
+        let in_flight = self.in_flight(|known| !known.surely_ended(call));
         self.deliveries.iter().any(|(key, known)| {
             let lane = (key.0.clone(), known.endpoint.clone());
             let count = in_flight.get(&lane).copied().unwrap_or(0);
-            wanted(known) && self.lowest_cap.is_none_or(|cap| count < cap)
+            matches!(&known.place, Place::Waiting { due, .. } if *due == call)
+                && self.lowest_cap.is_none_or(|cap| count < cap)
         })
     }
 

@@ -51,9 +51,10 @@ pub(crate) enum Step {
         leases: Vec<Pick>,
         twice: bool,
     },
-    /// Support replays a delivery; as another tenant, if it is `foreign`.
+    /// Support replays a delivery, one of the `finished` or any; as another tenant, if `foreign`.
     Replay {
         client: usize,
+        finished: bool,
         delivery: Index,
         foreign: bool,
         twice: bool,
@@ -64,7 +65,7 @@ pub(crate) enum Step {
         age: Duration,
         count: usize,
     },
-    /// An idle worker waits for work.
+    /// A worker waits for work that may be there or not.
     Wait { client: usize },
     /// Time passes: what is [`SHORT`] ends.
     Pass,
@@ -104,7 +105,7 @@ pub(crate) enum End {
 
 /// A sequence.
 pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
-    vec(step(), 1..60)
+    vec(step(), 1..80)
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -117,10 +118,12 @@ fn step() -> impl Strategy<Value = Step> {
         ),
         2 => (client(), vec(pick(), 1..4), seldom())
             .prop_map(|(client, leases, twice)| Step::Release { client, leases, twice }),
-        3 => (client(), any::<Index>(), seldom(), seldom()).prop_map(
-            |(client, delivery, foreign, twice)| Step::Replay { client, delivery, foreign, twice }
+        4 => (client(), prop::bool::weighted(0.8), any::<Index>(), seldom(), seldom()).prop_map(
+            |(client, finished, delivery, foreign, twice)| {
+                Step::Replay { client, finished, delivery, foreign, twice }
+            }
         ),
-        1 => retain(),
+        3 => retain(),
         1 => client().prop_map(|client| Step::Wait { client }),
         2 => Just(Step::Pass),
         1 => select(vec![HOUR, -HOUR / 2]).prop_map(|by| Step::Jump { by }),
@@ -188,7 +191,8 @@ fn end() -> impl Strategy<Value = End> {
 }
 
 fn retain() -> impl Strategy<Value = Step> {
-    let age = prop_oneof![Just(Duration::ZERO), Just(SHORT), Just(LONG)];
-    let count = prop_oneof![0..4_usize, Just(1000)];
+    // Seldom everything, for what is to come lives on what is there.
+    let age = prop_oneof![1 => Just(Duration::ZERO), 1 => Just(SHORT), 4 => Just(LONG)];
+    let count = prop_oneof![1 => Just(0), 4 => 1..7_usize, 1 => Just(1000)];
     (client(), age, count).prop_map(|(client, age, count)| Step::Retain { client, age, count })
 }

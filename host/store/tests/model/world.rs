@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::{join_all, try_join_all};
 use jiff::Timestamp;
+use proptest::sample::Index;
 use wasmhook_core::attempt::Attempt;
 use wasmhook_core::delivery::default_id;
 use wasmhook_core::{
@@ -18,13 +19,13 @@ use wasmhook_store::{
 };
 
 use crate::observation::Observation;
-use crate::reference::{Key, Reference, Verdict, promise};
+use crate::reference::{Key, Place, Reference, Verdict, promise};
 use crate::steps::{CLIENTS, ENDPOINTS, EVENTS, End, LONG, Pick, Push, SHORT, Step, TENANTS};
 use crate::subject::Subject;
 use crate::window::Window;
 
 /// A bound against hanging, nothing more.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The store under test, the reference, and what the workers hold.
 pub(crate) struct World {
@@ -43,19 +44,9 @@ struct Client {
     spent: Vec<Leased>,
     /// Leases it forgot.
     lost: Vec<Leased>,
-    attention: Attention,
-}
-
-/// Whether a worker would hear of work by waiting for it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Attention {
-    /// Its latest lease got all that it asked for, so it is to lease again before it waits.
-    Busy,
-    /// Its latest lease got less than it asked for.
-    Idle,
-    /// A call made something available since, so waiting ends at once. What becomes available by
-    /// time is not announced: workers know from their leases when to come again.
-    Owed,
+    /// Its latest lease got less than it asked for, so it waits to hear of work. Who got all that it
+    /// asked for is to lease again before it waits.
+    idle: bool,
 }
 
 /// Runs a sequence; says which promise was broken, and by which step.
@@ -84,7 +75,7 @@ impl Client {
             held: Vec::new(),
             spent: Vec::new(),
             lost: Vec::new(),
-            attention: Attention::Busy,
+            idle: false,
         }
     }
 
@@ -175,22 +166,14 @@ impl World {
             }
             Step::Replay {
                 client,
+                finished,
                 delivery,
                 foreign,
                 twice,
             } => {
-                let known: Vec<_> = self.reference.deliveries.keys().cloned().collect();
-                if known.is_empty() {
+                let Some(key) = self.to_replay(*finished, *delivery, *foreign) else {
                     return Ok(());
-                }
-                let mut key = delivery.get(&known).clone();
-                if *foreign {
-                    let next = TENANTS
-                        .iter()
-                        .position(|name| *name == key.0.as_str())
-                        .map_or(0, |n| n + 1);
-                    key.0 = tenant(TENANTS[next % TENANTS.len()]);
-                }
+                };
                 for _ in 0..=usize::from(*twice) {
                     self.replay(*client, &key).await?;
                 }
@@ -215,6 +198,25 @@ impl World {
         Ok(())
     }
 
+    /// Which delivery is meant, if there is any.
+    fn to_replay(&self, finished: bool, delivery: Index, foreign: bool) -> Option<Key> {
+        let known = self.reference.deliveries.iter();
+        let known: Vec<_> = known
+            .filter(|(_, known)| !finished || matches!(known.place, Place::Finished { .. }))
+            .map(|(key, _)| key)
+            .collect();
+        if known.is_empty() {
+            return None;
+        }
+        let (mut owner, id) = delivery.get(&known).to_owned().clone();
+        if foreign {
+            let names = TENANTS.iter().cycle();
+            let next = names.skip_while(|name| **name != owner.as_str()).nth(1);
+            owner = tenant(next.unwrap());
+        }
+        Some((owner, id))
+    }
+
     /// Calls, and says within which window of the store's clock the answer was given.
     async fn call<T>(
         &mut self,
@@ -236,8 +238,7 @@ impl World {
         let store = Arc::clone(&self.clients[client].store);
         let (call, answers) = self.call(store.enqueue(&batch)).await?;
         self.reference.enqueue(call, &batch, &answers)?;
-        self.announced(call);
-        Ok(())
+        self.announced(call).await
     }
 
     async fn lease(&mut self, clients: &[usize], request: &LeaseRequest) -> Verdict {
@@ -250,11 +251,7 @@ impl World {
         self.reference.lease(call, request, &batches)?;
         for (client, batch) in clients.iter().zip::<Vec<Batch>>(batches) {
             let client = &mut self.clients[*client];
-            client.attention = if batch.leased.len() < request.max {
-                Attention::Idle
-            } else {
-                Attention::Busy
-            };
+            client.idle = batch.leased.len() < request.max;
             client.held.extend(batch.leased);
         }
         Ok(())
@@ -293,8 +290,7 @@ impl World {
         let store = Arc::clone(&self.clients[client].store);
         let (call, ()) = self.call(store.release(leases)).await?;
         self.reference.release(call, leases);
-        self.announced(call);
-        Ok(())
+        self.announced(call).await
     }
 
     async fn replay(&mut self, client: usize, key: &Key) -> Verdict {
@@ -302,8 +298,7 @@ impl World {
         let replay = async { Ok(store.replay(&key.0, &key.1).await) };
         let (call, answer) = self.call(replay).await?;
         self.reference.replay(call, key, &answer)?;
-        self.announced(call);
-        Ok(())
+        self.announced(call).await
     }
 
     async fn retain(&mut self, client: usize, retention: Retention) -> Verdict {
@@ -330,35 +325,34 @@ impl World {
         self.reference.retain(call, retention, removed, &kept)
     }
 
-    /// Waiting ends at once when there is work that was announced, and in time when there is none.
-    async fn wait(&mut self, client: usize) -> Verdict {
-        let now = Window::at(self.subject.now());
-        let must_end =
-            self.clients[client].attention == Attention::Owed && self.reference.has_work(now);
-        let timeout = if must_end {
-            PATIENCE * 2
-        } else {
-            Duration::from_millis(3)
-        };
+    /// Waiting ends in time, whether there is work or not.
+    async fn wait(&self, client: usize) -> Verdict {
         let store = &self.clients[client].store;
-        let waited = tokio::time::timeout(PATIENCE, store.wait_for_work(timeout)).await;
-        match waited {
+        let waiting = store.wait_for_work(Duration::from_millis(3));
+        match tokio::time::timeout(PATIENCE, waiting).await {
             Ok(ended) => ended.map_err(|error| words(&error)),
-            Err(_) => Err(format!(
-                "there is work, and waiting for it took {PATIENCE:?}"
-            )),
+            Err(_) => Err(format!("waiting for 3 ms took {PATIENCE:?}")),
         }
     }
 
-    /// When the call made something available, who waits is to hear of it.
-    fn announced(&mut self, call: Window) {
-        if self.reference.offers(call) {
-            for client in &mut self.clients {
-                if client.attention == Attention::Idle {
-                    client.attention = Attention::Owed;
-                }
+    /// When the call made something available, everybody who is idle hears of it. What becomes
+    /// available by time is not announced: workers know from their leases when to come again.
+    async fn announced(&self, call: Window) -> Verdict {
+        if !self.reference.offers(call) {
+            return Ok(());
+        }
+        let idle = self.clients.iter().filter(|client| client.idle);
+        let waits = idle.map(|client| {
+            let waiting = client.store.wait_for_work(PATIENCE * 10);
+            tokio::time::timeout(PATIENCE, waiting)
+        });
+        for waited in join_all(waits).await {
+            match waited {
+                Ok(ended) => ended.map_err(|error| words(&error))?,
+                Err(_) => return Err(format!("nobody heard of new work for {PATIENCE:?}")),
             }
         }
+        Ok(())
     }
 
     async fn list(
