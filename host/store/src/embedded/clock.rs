@@ -1,21 +1,23 @@
 //! The store's clock: the system's, never backwards, in nanoseconds as the tables keep it.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use wasmhook_core::ports::Clock;
 
 /// A clock that all connections of one store share.
-#[derive(Debug)]
 pub(super) struct StoreClock {
+    system: Arc<dyn Clock>,
     last: Mutex<(i64, Instant)>,
 }
 
 impl StoreClock {
     /// Starts at the system's time.
-    pub(super) fn new() -> Self {
+    pub(super) fn new(system: Arc<dyn Clock>) -> Self {
         Self {
-            last: Mutex::new((nanos(Timestamp::now()), Instant::now())),
+            last: Mutex::new((nanos(system.now()), Instant::now())),
+            system,
         }
     }
 
@@ -25,7 +27,7 @@ impl StoreClock {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let at = Instant::now();
         let walked = last.0.saturating_add(span(at - last.1));
-        *last = (walked.max(nanos(Timestamp::now())), at);
+        *last = (walked.max(nanos(self.system.now())), at);
         last.0
     }
 }
@@ -54,11 +56,13 @@ pub(super) fn until(then: i64, now: i64) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use wasmhook_core::clock::SystemClock;
+
     use super::*;
 
     #[test]
     fn the_clock_walks_on_when_the_systems_is_behind() {
-        let clock = StoreClock::new();
+        let clock = StoreClock::new(Arc::new(SystemClock));
         let ahead = nanos(Timestamp::now()) + span(Duration::from_hours(1));
         *clock.last.lock().unwrap() = (ahead, Instant::now());
         let first = clock.now();

@@ -27,7 +27,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use wasmhook_core::ports::Enqueued;
+use wasmhook_core::clock::SystemClock;
+use wasmhook_core::ports::{Clock, Enqueued};
 use wasmhook_core::{DeliveryId, Event, EventId, TenantId};
 
 use self::clock::{StoreClock, until};
@@ -79,13 +80,22 @@ impl EmbeddedStore {
     /// It reads and writes files before it returns; dropping the store waits for what was asked of
     /// it and closes the file.
     pub fn open(config: EmbeddedConfig) -> Result<Self, StoreError> {
+        Self::open_with_clock(config, Arc::new(SystemClock))
+    }
+
+    /// As [`Self::open`], by a clock that a test holds. The store's own time never goes back, and
+    /// walks on while `system` stands still.
+    pub fn open_with_clock(
+        config: EmbeddedConfig,
+        system: Arc<dyn Clock>,
+    ) -> Result<Self, StoreError> {
         let EmbeddedConfig { path, host } = config;
         let folder = if host {
             Folder::for_host(&path)?
         } else {
             Folder::for_tools(&path)?
         };
-        let clock = Arc::new(StoreClock::new());
+        let clock = Arc::new(StoreClock::new(system));
         let wake = Arc::new(Notify::new());
         let writer = Writer::new(
             schema::open_writer(&folder.database)?,
