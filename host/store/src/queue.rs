@@ -59,7 +59,8 @@ pub struct Batch {
     /// The deliveries leased, fair by tenant first and by endpoint second.
     pub leased: Vec<Leased>,
     /// How long until the next delivery that is not yet due becomes due or the next lease expires;
-    /// `None` when nothing waits.
+    /// `None` when nothing waits. When something was leased this may be up to 100 ms late, or earlier
+    /// than anything becomes due: a store need not look everywhere while it finds work.
     pub next_due: Option<Duration>,
 }
 

@@ -12,12 +12,16 @@ impl RedisStore {
         &self,
         batch: &[EventDeliveries],
     ) -> Result<Vec<Enqueued>, StoreError> {
+        // A tenant's events side by side: its deliveries then share entries of its list.
+        let mut order: Vec<usize> = (0..batch.len()).collect();
+        order.sort_by_key(|place| batch[*place].event.tenant_id.as_str());
         let calls = self.group(
             "enqueue",
-            batch,
+            &order,
             true,
-            |item| &item.event.tenant_id,
-            |call, item| {
+            |place| &batch[*place].event.tenant_id,
+            |call, place| {
+                let item = &batch[*place];
                 let tenant = item.event.tenant_id.as_str().as_bytes();
                 call.arg(tenant);
                 call.parts(&[tenant, b"\0", item.event.id.as_str().as_bytes()]);
@@ -52,7 +56,8 @@ impl RedisStore {
         self.run_all("enqueue", calls, |places, mut reply| {
             let mut stamp: u64 = reply.text()?.parse().ok()?;
             let mut any = false;
-            for place in places {
+            let places: Vec<usize> = places.iter().map(|place| order[*place]).collect();
+            for place in &places {
                 // -1 for a duplicate.
                 let Ok(created) = usize::try_from(reply.int()?) else {
                     continue;
@@ -62,8 +67,9 @@ impl RedisStore {
                     duplicate: false,
                 };
                 let item = &batch[*place];
-                // When only some were created it is not known which.
-                if created == item.deliveries.len() {
+                // When only some were created it is not known which; and the event that is extended
+                // was written by somebody else, in whose words it is delivered.
+                if created == item.deliveries.len() && !item.extends {
                     self.keep_fresh(stamp, item);
                 }
                 stamp += u64::try_from(created).ok()?;

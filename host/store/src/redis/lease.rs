@@ -10,6 +10,7 @@ use futures_util::future::join_all;
 use redis::Value;
 use wasmhook_core::{DeliveryId, EndpointId, Event, TenantId};
 
+use super::outlook::Outlook;
 use super::{CHUNK, RedisStore, codec, micros};
 use crate::error::StoreError;
 use crate::queue::{Batch, LeaseRequest, LeaseToken, Leased};
@@ -33,9 +34,27 @@ struct Unread {
 impl RedisStore {
     pub(super) async fn lease_due(&self, request: &LeaseRequest) -> Result<Batch, StoreError> {
         let first = self.turn.fetch_add(1, Ordering::Relaxed);
-        let mut active = self.outlook.worth_asking(first % self.keys.shards());
+        let (worth, others) = self.outlook.worth_asking(first % self.keys.shards());
         let mut batch = Batch::default();
-        let mut left = request.max;
+        self.lease_from(worth, request, &mut batch).await?;
+        if !others.is_empty() {
+            if batch.leased.is_empty() {
+                self.lease_from(others, request, &mut batch).await?;
+            } else {
+                batch.next_due = Some(Outlook::again(batch.next_due));
+            }
+        }
+        Ok(batch)
+    }
+
+    /// Adds to a batch what these shards have.
+    async fn lease_from(
+        &self,
+        mut active: Vec<usize>,
+        request: &LeaseRequest,
+        batch: &mut Batch,
+    ) -> Result<(), StoreError> {
+        let mut left = request.max.saturating_sub(batch.leased.len());
         // An even share of each shard first, then again of those that have more.
         while left > 0 && !active.is_empty() {
             let asked = active.len().min(left);
@@ -71,11 +90,11 @@ impl RedisStore {
                     return Err(error);
                 }
                 tracing::warn!(%error, "a shard could not be leased from");
-                return Ok(batch);
+                return Ok(());
             }
             active = full;
         }
-        Ok(batch)
+        Ok(())
     }
 
     async fn lease_shard(

@@ -15,7 +15,7 @@ const SCAN: usize = 500;
 const CALLS: usize = 40;
 
 /// Where a page comes from.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Source {
     /// The stream of all deliveries, and the letter of the state wanted, if one is.
     All(&'static str),
@@ -34,17 +34,6 @@ impl Source {
             Some(DeliveryState::Failed) => Self::Index("o"),
             Some(DeliveryState::DeadLetter) => Self::Index("x"),
             Some(DeliveryState::Leased) => Self::Leases,
-        }
-    }
-
-    /// Whether a place may be one of this source's.
-    fn knows(self, place: &str) -> bool {
-        let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        match self {
-            Self::All(_) => place
-                .split_once('.')
-                .is_some_and(|(entry, number)| digits(entry) && digits(number)),
-            Self::Index(_) | Self::Leases => digits(place),
         }
     }
 }
@@ -97,10 +86,15 @@ impl RedisStore {
         let source = Source::of(filter.state);
         let mut from = match &filter.cursor {
             None => String::new(),
-            Some(Cursor(place)) if source.knows(place) => place.clone(),
+            // The stamp of the last one seen, whatever the list.
+            Some(Cursor(stamp))
+                if !stamp.is_empty() && stamp.bytes().all(|b| b.is_ascii_digit()) =>
+            {
+                stamp.clone()
+            }
             Some(_) => {
                 return Err(StoreError::Configuration(
-                    "the cursor is not one that this list gave".to_owned(),
+                    "the cursor is not one that this store gave".to_owned(),
                 ));
             }
         };
@@ -113,7 +107,7 @@ impl RedisStore {
             while rows > 0 {
                 rows -= 1;
                 let row = (reply.text(), reply.text(), reply.bytes(), reply.bytes());
-                let (Some(id), Some(place), Some(record), Some(ends)) = row else {
+                let (Some(id), Some(stamp), Some(record), Some(ends)) = row else {
                     return Err(unexpected());
                 };
                 let record = DeliveryId::new(&id)
@@ -124,7 +118,7 @@ impl RedisStore {
                 }
                 page.records.extend(record);
                 if page.records.len() == filter.limit {
-                    page.next = (rows > 0 || !next.is_empty()).then_some(Cursor(place));
+                    page.next = (rows > 0 || !next.is_empty()).then_some(Cursor(stamp));
                     return Ok(page);
                 }
             }
@@ -156,11 +150,7 @@ impl RedisStore {
                 call.arg(count).arg(SCAN);
             }
             Source::Index(index) => {
-                let below = match from {
-                    "" => "+inf".to_owned(),
-                    place => format!("({place}"),
-                };
-                call.arg(index).arg(below).arg(unleased).arg(count);
+                call.arg(index).arg(from).arg(unleased).arg(count);
             }
             Source::Leases => {
                 call.arg(from).arg(count);

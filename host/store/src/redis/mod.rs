@@ -146,12 +146,12 @@ impl RedisStore {
 
     /// Groups `items` by shard and puts them into calls; `write` adds one to a call and says how
     /// large it is. With `wakes`, each call begins with the channel and this store's mark.
-    fn group<T>(
+    fn group<'a, T>(
         &self,
         name: &'static str,
-        items: &[T],
+        items: &'a [T],
         wakes: bool,
-        tenant: impl Fn(&T) -> &TenantId,
+        tenant: impl Fn(&'a T) -> &'a TenantId,
         mut write: impl FnMut(&mut Call, &T) -> usize,
     ) -> Vec<Vec<(Vec<usize>, Call)>> {
         let mut calls: Vec<Vec<(Vec<usize>, Call)>> = Vec::new();

@@ -2,16 +2,18 @@
 //!
 //! A shard that gave less than it was asked for has said when its next delivery becomes due. Until
 //! then, or until there is news of it, asking it would be a round trip for nothing: with many shards
-//! and few busy tenants, most of them. What is believed here only saves work. A shard is asked again
-//! after [`LONGEST`] whatever is believed, and when none seems worth asking, all are.
+//! and few busy tenants, most of them. What is believed here only saves work while there is other
+//! work: who finds nothing in the shards worth asking asks the others as well.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-/// How long a shard is left alone at most: bounds the harm of a lost message.
+/// How long a shard is left alone at most while others have work: bounds the harm of a lost message.
 const LONGEST: Duration = Duration::from_secs(5);
+/// When a caller that found work is told to ask again for the sake of shards that were not asked.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// There is or may be work now.
 const NOW: u64 = 0;
@@ -57,15 +59,19 @@ impl Outlook {
         self.news.notify_waiters();
     }
 
-    /// The shards worth asking now, from `first` on; all of them if none is.
-    pub(super) fn worth_asking(&self, first: usize) -> Vec<usize> {
+    /// The shards worth asking now and the others, each from `first` on.
+    pub(super) fn worth_asking(&self, first: usize) -> (Vec<usize>, Vec<usize>) {
         let now = self.micros(Instant::now());
         let count = self.shards.len();
-        let all = || (0..count).map(|n| (first + n) % count);
-        let due: Vec<usize> = all()
-            .filter(|shard| self.shards[*shard].load(Ordering::SeqCst) <= now)
-            .collect();
-        if due.is_empty() { all().collect() } else { due }
+        (0..count)
+            .map(|n| (first + n) % count)
+            .partition(|shard| self.shards[*shard].load(Ordering::SeqCst) <= now)
+    }
+
+    /// When to ask again although a shard that was asked has something only in `next`: there are
+    /// shards that were not asked.
+    pub(super) fn again(next: Option<Duration>) -> Duration {
+        next.map_or(AGAIN, |next| next.min(AGAIN))
     }
 
     /// A shard is about to be asked.
@@ -105,19 +111,19 @@ mod tests {
     #[test]
     fn a_shard_is_left_alone_until_its_time_or_news() {
         let outlook = Outlook::new(3);
-        assert_eq!(outlook.worth_asking(1), [1, 2, 0]);
+        assert_eq!(outlook.worth_asking(1), (vec![1, 2, 0], vec![]));
         for shard in 0..3 {
             outlook.asking(shard);
         }
         outlook.empty(0, Some(Duration::from_secs(60)));
         outlook.empty(1, None);
         outlook.more(2);
-        assert_eq!(outlook.worth_asking(0), [2]);
+        assert_eq!(outlook.worth_asking(0), (vec![2], vec![0, 1]));
         outlook.work(1);
-        assert_eq!(outlook.worth_asking(0), [1, 2]);
+        assert_eq!(outlook.worth_asking(0), (vec![1, 2], vec![0]));
         outlook.asking(1);
         outlook.empty(1, Some(Duration::ZERO));
-        assert_eq!(outlook.worth_asking(1), [1, 2]);
+        assert_eq!(outlook.worth_asking(1), (vec![1, 2], vec![0]));
     }
 
     #[test]
@@ -128,16 +134,6 @@ mod tests {
         outlook.work(0);
         outlook.empty(0, None);
         outlook.empty(1, None);
-        assert_eq!(outlook.worth_asking(0), [0]);
-    }
-
-    #[test]
-    fn when_none_is_worth_asking_all_are() {
-        let outlook = Outlook::new(2);
-        for shard in 0..2 {
-            outlook.asking(shard);
-            outlook.empty(shard, None);
-        }
-        assert_eq!(outlook.worth_asking(0), [0, 1]);
+        assert_eq!(outlook.worth_asking(0), (vec![0], vec![1]));
     }
 }

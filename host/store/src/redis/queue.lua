@@ -17,7 +17,8 @@
 --   n                        hash: <tenant> \0 <endpoint> -> deliveries in flight
 --   w                        waiting lane members by the time they are due, in ms
 --   l                        leased members by the fence, which is also the end of the lease, in us
---   i:<tenant>               stream of all deliveries in the order of their making, several in an entry
+--   i:<tenant>               stream of all deliveries in the order of their making: several in an entry,
+--                            whose stamps follow one another from the entry's own number on
 --   j                        hash: tenant -> where clearing its stream of removed deliveries goes on
 --   o:<tenant>               open ids that failed before, by creation stamp
 --   x:<tenant>               dead-letter ids by creation stamp
@@ -221,7 +222,7 @@ end
 
 -- ARGV: channel, me, then per event: tenant, event's part of its keys (<tenant> \0 <event>), extends
 -- (0|1), packed event, number of deliveries, and per delivery: its key, its id, its lane, its record
--- after the stamp. Reply: the first stamp, then per event the number created (their stamps follow one
+-- after the stamp. Events of one tenant are best side by side. Reply: the first stamp, then per event the number created (their stamps follow one
 -- another), or -1 for a duplicate.
 local function enqueue(keys, argv)
   local p = keys[1]
@@ -238,9 +239,17 @@ local function enqueue(keys, argv)
   local first = next_stamp(p, time())
   local stamp = first
   local quiet = is_quiet(p)
-  local queues, index, sets = {}, {}, {}
+  local queues, sets, tenants = {}, {}, {}
   local reply = { num(first) }
   local at = 0
+  -- Deliveries of one tenant whose stamps follow one another, for one entry of its stream.
+  local run = { ids = {} }
+  local function entry()
+    if #run.ids == 0 then return end
+    redis.call('XADD', p .. 'i:' .. run.tenant, run.stamp .. '-0', 'd', table.concat(run.ids, Z))
+    tenants[run.tenant] = true
+    run.ids = {}
+  end
   i = 3
   while i <= n do
     local tenant, extends, count = argv[i], argv[i + 2] == '1', tonumber(argv[i + 4])
@@ -260,7 +269,9 @@ local function enqueue(keys, argv)
           sets[#sets + 1] = key
           sets[#sets + 1] = text .. argv[j + 3]
           add(queues, argv[j + 2], text .. argv[j + 1])
-          add(index, tenant, argv[j + 1])
+          if run.tenant ~= tenant or #run.ids == ENTRY then entry() end
+          if #run.ids == 0 then run.tenant, run.stamp = tenant, text end
+          run.ids[#run.ids + 1] = argv[j + 1]
         end
       end
       if created > 0 then
@@ -281,18 +292,10 @@ local function enqueue(keys, argv)
   if stamp > first then
     plain('MSET', sets)
     stamped(p, stamp - 1)
-    local tenants = {}
-    -- The number of an entry is its own: it need only be larger than every one before it.
-    local entry = first
-    for tenant, ids in pairs(index) do
-      for j = 1, #ids, ENTRY do
-        redis.call('XADD', p .. 'i:' .. tenant, num(entry) .. '-0', 'd',
-          table.concat(ids, Z, j, math.min(j + ENTRY - 1, #ids)))
-        entry = entry + 1
-      end
-      tenants[#tenants + 1] = tenant
-    end
-    many('SADD', p .. 'T', tenants)
+    entry()
+    local names = {}
+    for tenant in pairs(tenants) do names[#names + 1] = tenant end
+    many('SADD', p .. 'T', names)
     redis.call('HINCRBY', p .. 'k', 'o', num(stamp - first))
     queue(p, queues, first, 'RPUSH')
     wake(p, argv[1], argv[2], quiet)
@@ -614,9 +617,10 @@ local function get(keys, argv)
   return { value, ends and num(tonumber(ends)) or '' }
 end
 
--- Adds to a list's reply: id, place, record, end of the lease in us (or empty), for those that have a
--- record. `open` and `leased` say whether only deliveries without or with a lease are wanted.
-local function rows(p, tenant, ids, places, kind, leases, reply)
+-- Adds to a list's reply: id, stamp, record, end of the lease in us (or empty), for those that have a
+-- record of that stamp: an id may have been removed and made again since it was listed. `leases` says
+-- whether only deliveries with (1) or without (0) a lease are wanted.
+local function rows(p, tenant, ids, stamps_of, kind, leases, reply)
   local wanted, members = {}, {}
   for i = 1, #ids do
     members[i] = tenant .. Z .. ids[i]
@@ -626,54 +630,55 @@ local function rows(p, tenant, ids, places, kind, leases, reply)
   local ends = zmscore(p .. 'l', members)
   for i = 1, #ids do
     local value = records[i]
-    if value and (kind == '' or string.sub(value, 17, 17) == kind) then
+    if value and string.sub(value, 1, 16) == stamps_of[i] and (kind == '' or string.sub(value, 17, 17) == kind) then
       local until_us = ends[i]
       if leases == '' or (leases == '1') == (until_us and true or false) then
         local m = #reply
-        reply[m + 1], reply[m + 2], reply[m + 3] = ids[i], places[i], value
+        reply[m + 1], reply[m + 2], reply[m + 3] = ids[i], stamps_of[i], value
         reply[m + 4] = until_us and num(tonumber(until_us)) or ''
       end
     end
   end
 end
 
--- ARGV: tenant, the last place seen (<entry>.<number in it>) or nothing, the state wanted (or empty), 1
--- or 0 for leased or not (or empty), how many, how many to look at. Reply: the place to go on from
--- (empty at the end), then rows; newest first.
+-- The ids of an entry of a tenant's stream, and the stamp of the first.
+local function parts(entry)
+  local ids, start, text = {}, 1, entry[2][2]
+  repeat
+    local cut = string.find(text, Z, start, true)
+    ids[#ids + 1] = string.sub(text, start, cut and cut - 1)
+    start = cut and cut + 1
+  until not cut
+  return ids, tonumber(string.sub(entry[1], 1, string.find(entry[1], '-', 1, true) - 1))
+end
+
+-- ARGV: tenant, the stamp below which to go on (or empty), the state wanted (or empty), 1 or 0 for
+-- leased or not (or empty), how many, how many to look at. Reply: the stamp below which to go on (empty
+-- at the end), then rows; newest first.
 local function scan(keys, argv)
   local p, tenant = keys[1], argv[1]
+  local below = argv[2] ~= '' and tonumber(argv[2]) or math.huge
   local want, budget = tonumber(argv[5]), tonumber(argv[6])
-  local from, seen, below = '+', nil, nil
-  if argv[2] ~= '' then
-    local dot = string.find(argv[2], '.', 1, true)
-    seen, below = string.sub(argv[2], 1, dot - 1), tonumber(string.sub(argv[2], dot + 1))
-    from = seen .. '-0'
-  end
+  local from = argv[2] ~= '' and num(below - 1) .. '-0' or '+'
   local reply = { '' }
   local looked = 0
   while true do
     local entries = redis.call('XREVRANGE', p .. 'i:' .. tenant, from, '-', 'COUNT', 32)
     if #entries == 0 then return reply end
     for e = 1, #entries do
-      local name = string.sub(entries[e][1], 1, string.find(entries[e][1], '-', 1, true) - 1)
-      local ids, places, start = {}, {}, 1
-      local text = entries[e][2][2]
-      repeat
-        local cut = string.find(text, Z, start, true)
-        ids[#ids + 1] = string.sub(text, start, cut and cut - 1)
-        start = cut and cut + 1
-      until not cut
-      local last = #ids
-      if name == seen then last = math.min(last, below - 1) end
-      local these = {}
-      for i = last, 1, -1 do
-        these[#these + 1] = ids[i]
-        places[#places + 1] = name .. '.' .. i
+      local ids, first = parts(entries[e])
+      local these, stamps_of = {}, {}
+      for i = #ids, 1, -1 do
+        local stamp = first + i - 1
+        if stamp < below then
+          these[#these + 1] = ids[i]
+          stamps_of[#stamps_of + 1] = num(stamp)
+        end
       end
-      rows(p, tenant, these, places, argv[3], argv[4], reply)
-      looked = looked + last
+      rows(p, tenant, these, stamps_of, argv[3], argv[4], reply)
+      looked = looked + #these
       if (#reply - 1) / 4 >= want or looked >= budget then
-        reply[1] = name .. '.1'
+        reply[1] = num(first)
         return reply
       end
       from = '(' .. entries[e][1]
@@ -681,11 +686,12 @@ local function scan(keys, argv)
   end
 end
 
--- ARGV: tenant, index (o or x), the stamp below which to go on (or +inf), 1 or 0 for leased or not (or
--- empty), how many. Reply: the place to go on from (empty at the end), then rows; newest first.
+-- ARGV: tenant, index (o or x), the stamp below which to go on (or empty), 1 or 0 for leased or not (or
+-- empty), how many. Reply as of `scan`.
 local function list(keys, argv)
   local p, tenant, count = keys[1], argv[1], tonumber(argv[5])
-  local found = redis.call('ZRANGE', p .. argv[2] .. ':' .. tenant, argv[3], '-inf',
+  local below = argv[3] ~= '' and '(' .. argv[3] or '+inf'
+  local found = redis.call('ZRANGE', p .. argv[2] .. ':' .. tenant, below, '-inf',
     'BYSCORE', 'REV', 'LIMIT', 0, count, 'WITHSCORES')
   local ids, places = {}, {}
   for i = 1, #found, 2 do
@@ -698,7 +704,7 @@ local function list(keys, argv)
 end
 
 -- ARGV: tenant, the stamp below which to go on (or empty), how many. All leases of the tenant are looked
--- at: there are no more than hosts can hold. Reply as of `list`.
+-- at: there are no more than hosts can hold. Reply as of `scan`.
 local function leased(keys, argv)
   local p, tenant, count = keys[1], argv[1], tonumber(argv[3])
   local below = argv[2] == '' and math.huge or tonumber(argv[2])
@@ -749,13 +755,14 @@ end
 local function sweep(p, tenant, entries)
   local dead = {}
   for e = 1, #entries do
-    local wanted, start, text = {}, 1, entries[e][2][2]
-    repeat
-      local cut = string.find(text, Z, start, true)
-      wanted[#wanted + 1] = p .. 'd:' .. tenant .. Z .. string.sub(text, start, cut and cut - 1)
-      start = cut and cut + 1
-    until not cut
-    if redis.call('EXISTS', unpack(wanted)) == 0 then dead[#dead + 1] = entries[e][1] end
+    local wanted, first = parts(entries[e])
+    for i = 1, #wanted do wanted[i] = p .. 'd:' .. tenant .. Z .. wanted[i] end
+    local records = mget(wanted)
+    local alive = false
+    for i = 1, #wanted do
+      alive = alive or (records[i] and string.sub(records[i], 1, 16) == num(first + i - 1))
+    end
+    if not alive then dead[#dead + 1] = entries[e][1] end
   end
   if #dead > 0 then redis.call('XDEL', p .. 'i:' .. tenant, unpack(dead)) end
 end

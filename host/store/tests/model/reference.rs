@@ -4,6 +4,7 @@
 //! answers may be right. The reference then takes the one it is given; everything else it demands.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use wasmhook_core::attempt::Attempt;
@@ -323,6 +324,12 @@ impl Reference {
 
     fn next_due(&self, call: Window, batch: &Batch) -> Verdict {
         let mut anything = false;
+        // As `Batch::next_due` allows while there is work.
+        let late = if batch.leased.is_empty() {
+            Duration::ZERO
+        } else {
+            Duration::from_millis(100)
+        };
         for (key, known) in &self.deliveries {
             let then = match &known.place {
                 Place::Waiting { due, .. } if !due.surely_before(call) => *due,
@@ -331,7 +338,7 @@ impl Reference {
             };
             anything = true;
             if call.surely_before(then) {
-                let longest = call.at_most_until(then);
+                let longest = call.at_most_until(then).max(late);
                 promise!(
                     batch.next_due.is_some_and(|next| next <= longest),
                     "{key:?} is due in {longest:?} at most, and the next in {:?}",
@@ -340,7 +347,7 @@ impl Reference {
             }
         }
         promise!(
-            anything || batch.next_due.is_none(),
+            anything || batch.next_due.is_none() || !batch.leased.is_empty(),
             "nothing waits, but something becomes due in {:?}",
             batch.next_due
         );
