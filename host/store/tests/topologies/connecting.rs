@@ -1,0 +1,1 @@
+//! Connecting: TLS, users, sockets, and what is said when it cannot be.
