@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
 /// An authority of its own, and certificates by it for a server on loopback and for a client, as
@@ -26,19 +26,25 @@ impl Certificates {
     }
 
     fn write(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let mut authority = CertificateParams::new(Vec::new())?;
+        let params = |name: &str, hosts: &[&str]| {
+            let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+            let mut params = CertificateParams::new(hosts)?;
+            // A certificate with its issuer's name would be taken for one that signed itself.
+            params.distinguished_name.push(DnType::CommonName, name);
+            Ok::<_, rcgen::Error>(params)
+        };
+        let mut authority = params("wasmhook tests", &[])?;
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate()?;
         let root = authority.self_signed(&key)?;
         let issuer = Issuer::new(authority, key);
         std::fs::write(self.ca(), root.pem())?;
         for (name, hosts) in [
-            ("server", ["localhost", "127.0.0.1"]),
-            ("client", ["client", "c"]),
+            ("server", ["localhost", "127.0.0.1"].as_slice()),
+            ("client", ["client"].as_slice()),
         ] {
             let key = KeyPair::generate()?;
-            let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
-            let certificate = CertificateParams::new(hosts)?.signed_by(&key, &issuer)?;
+            let certificate = params(name, hosts)?.signed_by(&key, &issuer)?;
             std::fs::write(self.file(name), certificate.pem())?;
             std::fs::write(self.file(&format!("{name}-key")), key.serialize_pem())?;
         }

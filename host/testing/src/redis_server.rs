@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::Certificates;
+
 /// Names the server's program when it is not `redis-server` on the path.
 const PROGRAM: &str = "WASMHOOK_REDIS_SERVER";
 /// How long a server may take to start or stop.
@@ -87,6 +89,25 @@ impl RedisServer {
             }
         }
         Err(last.unwrap_or_else(|| io::Error::other("no Redis server could be started")))
+    }
+
+    /// Starts a server that takes TLS connections on another port; `clients` is whether it asks
+    /// clients for a certificate. Returns that port.
+    ///
+    /// # Errors
+    /// Says what to install when there is no server program.
+    pub fn start_tls(
+        certificates: &Certificates,
+        clients: bool,
+        extra: &[&str],
+    ) -> io::Result<(Self, u16)> {
+        let port = free_port()?;
+        let number = port.to_string();
+        let files = certificates.server_words(clients);
+        let mut words: Vec<&str> = files.iter().map(String::as_str).collect();
+        words.extend_from_slice(&["--tls-port", &number]);
+        words.extend_from_slice(extra);
+        Ok((Self::start_with(Durability::None, &words)?, port))
     }
 
     /// The address, for clients.

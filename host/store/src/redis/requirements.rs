@@ -12,7 +12,7 @@ use crate::error::StoreError;
 
 /// Commands on keys of a shard that `queue.lua` and the store use, as many words as each needs.
 /// Words beyond the key are placeholders.
-const SHARD: [(&str, usize); 26] = [
+const SHARD: [(&str, usize); 24] = [
     ("GET", 0),
     ("SET", 1),
     ("MGET", 0),
@@ -37,8 +37,6 @@ const SHARD: [(&str, usize); 26] = [
     ("SADD", 1),
     ("SREM", 1),
     ("SMEMBERS", 0),
-    ("LLEN", 0),
-    ("ZCOUNT", 2),
 ];
 
 fn on(name: &str, key: &str, more: usize) -> Cmd {
@@ -126,7 +124,7 @@ async fn check(link: &Link, groups: Vec<(&str, Vec<Cmd>)>) -> Result<(), StoreEr
         let refusals = link.rehearse(key, calls).await;
         let refusals = refusals.map_err(|error| link.failure("MULTI", &error))?;
         for error in refusals {
-            if let Some(what) = lack(&error) {
+            if let Some(what) = lack(&error, key, &link.names().prefix) {
                 lacks.insert(what);
             } else if error.to_string().contains("unknown command") {
                 return Err(StoreError::Configuration(format!(
@@ -151,15 +149,19 @@ async fn check(link: &Link, groups: Vec<(&str, Vec<Cmd>)>) -> Result<(), StoreEr
 }
 
 /// What the user lacks, in the words of an ACL where possible.
-fn lack(error: &RedisError) -> Option<String> {
+fn lack(error: &RedisError, key: &str, prefix: &str) -> Option<String> {
     if !Link::is_forbidden(error) {
         return None;
     }
     let detail = error.detail().unwrap_or_default();
-    Some(if detail.contains("keys") {
-        "access to the keys that begin with its prefix, and to its stream".to_owned()
+    Some(if detail.contains("one of the keys") {
+        match key.strip_prefix('{') {
+            Some(_) => format!("~{{{prefix}:*"),
+            None if key.starts_with(&format!("{prefix}:")) => format!("~{prefix}:*"),
+            None => format!("~{key}"),
+        }
     } else if detail.contains("channels") {
-        "access to the channel <prefix>:wake".to_owned()
+        format!("&{prefix}:wake")
     } else {
         match detail.split('\'').nth(1) {
             Some(name) => format!("+{name}"),

@@ -40,11 +40,13 @@ pub(super) fn casts_doubt(error: &RedisError) -> bool {
         || error.code() == Some("UNBLOCKED")
 }
 
-/// No waiting mends a certificate.
+/// Whether TLS was refused by one side: no waiting mends a certificate.
 fn is_about_certificates(error: &RedisError) -> bool {
     error.is_io_error() && {
         let text = error.to_string();
-        text.contains("certificate") || text.contains("Certificate")
+        ["certificate", "Certificate", "fatal alert"]
+            .iter()
+            .any(|word| text.contains(word))
     }
 }
 
