@@ -112,7 +112,9 @@ impl RedisStore {
             for _ in 0..count {
                 let entry = reply.bytes().ok_or_else(unexpected)?;
                 let (stamp, id) = read_entry(&entry).ok_or_else(unexpected)?;
-                match stamp.and_then(|stamp| self.fresh.take(shard, stamp)) {
+                // After a failover to a clock that is behind, a stamp may be given out again.
+                let fresh = stamp.and_then(|stamp| self.fresh.take(shard, stamp));
+                match fresh.filter(|(delivery, _)| delivery.id == id) {
                     Some((delivery, event)) => batch.leased.push(Leased {
                         delivery,
                         event,
