@@ -234,6 +234,30 @@ impl RedisServer {
         Ok(())
     }
 
+    /// Stops it in its tracks, as an overloaded machine does: its connections stay, nothing answers.
+    ///
+    /// # Errors
+    /// When it does not run, or the system refuses.
+    pub fn pause(&self) -> io::Result<()> {
+        self.signal(rustix::process::Signal::STOP)
+    }
+
+    /// Lets it go on after [`Self::pause`].
+    ///
+    /// # Errors
+    /// When it does not run, or the system refuses.
+    pub fn resume(&self) -> io::Result<()> {
+        self.signal(rustix::process::Signal::CONT)
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) -> io::Result<()> {
+        let pid = self.pid().and_then(|pid| i32::try_from(pid).ok());
+        let pid = pid
+            .and_then(rustix::process::Pid::from_raw)
+            .ok_or_else(|| io::Error::other("the Redis server does not run"))?;
+        Ok(rustix::process::kill_process(pid, signal)?)
+    }
+
     fn dial(&self) -> io::Result<TcpStream> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
         let connection = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
