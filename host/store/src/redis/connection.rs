@@ -164,6 +164,11 @@ impl Link {
         self.timing.connect
     }
 
+    /// Whether this is a cluster, whose nodes fail one by one.
+    pub(super) fn is_cluster(&self) -> bool {
+        self.cluster.is_some()
+    }
+
     /// Whether writes wait for replicas.
     pub(super) fn confirms(&self) -> bool {
         self.timing.wait.is_some()

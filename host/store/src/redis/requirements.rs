@@ -164,20 +164,22 @@ fn lack(error: &RedisError, key: &str, prefix: &str) -> Option<String> {
         return None;
     }
     let detail = error.detail().unwrap_or_default();
-    Some(if detail.contains("one of the keys") {
-        match key.strip_prefix('{') {
-            Some(_) => format!("~{{{prefix}:*"),
-            None if key.starts_with(&format!("{prefix}:")) => format!("~{prefix}:*"),
-            None => format!("~{key}"),
-        }
-    } else if detail.contains("channels") {
-        format!("&{prefix}:wake")
-    } else {
-        match detail.split('\'').nth(1) {
-            Some(name) => format!("+{name}"),
-            None => detail.to_owned(),
-        }
-    })
+    Some(
+        if detail.contains("one of the keys") || detail.contains("access a key") {
+            match key.strip_prefix('{') {
+                Some(_) => format!("~{{{prefix}:*"),
+                None if key.starts_with(&format!("{prefix}:")) => format!("~{prefix}:*"),
+                None => format!("~{key}"),
+            }
+        } else if detail.contains("channel") {
+            format!("&{prefix}:wake")
+        } else {
+            match detail.split('\'').nth(1) {
+                Some(name) => format!("+{name}"),
+                None => detail.to_owned(),
+            }
+        },
+    )
 }
 
 #[cfg(test)]

@@ -89,6 +89,30 @@ async fn a_shard_on_the_move_waits_and_is_never_worked_on_in_halves() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_on_the_move_holds_up_no_other() {
+    let cluster = cluster();
+    let config = on_cluster(&cluster);
+    let store = RedisStore::connect(config.clone()).await.unwrap();
+    let (moved, other) = (tenant_of(0), tenant_of(1));
+    let slot = slot_of(&cluster, &config, &moved);
+    cluster
+        .begin_move(slot, (cluster.owner(slot).unwrap() + 1) % 3)
+        .unwrap();
+    let batch = store.lease(&request(10)).await.unwrap();
+    assert!(batch.leased.is_empty());
+    let due = batch.next_due.expect("the shard is asked again");
+    assert!(due < Duration::from_secs(5), "{due:?}");
+    for n in 0..5 {
+        let refused = [to(&event(&moved, &format!("evt_{n}")), &["main"])];
+        let error = store.enqueue(&refused).await.unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+        let taken = [to(&event(&other, &format!("evt_{n}")), &["main"])];
+        store.enqueue(&taken).await.unwrap();
+        assert_eq!(store.lease(&request(10)).await.unwrap().leased.len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slots_move_while_work_goes_on_even_to_a_node_without_functions() {
     let mut cluster = cluster();
     let config = on_cluster(&cluster);

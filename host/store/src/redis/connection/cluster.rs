@@ -11,11 +11,11 @@ use super::{Timing, failure};
 use crate::error::StoreError;
 
 /// How often the client repeats a call by itself: with MOVED and ASK it goes elsewhere, with
-/// TRYAGAIN and CLUSTERDOWN it waits. With the waits below this is a second or so in all; who asks
-/// repeats after that.
-const RETRIES: u32 = 6;
+/// TRYAGAIN and CLUSTERDOWN it waits. With the waits below this is a fraction of a second in all,
+/// enough for a redirection or two; who asks repeats after that.
+const RETRIES: u32 = 4;
 /// The shortest and the longest wait between two tries.
-const WAITS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(400));
+const WAITS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
 
 /// Connects to a cluster by any of the addresses.
 pub(super) async fn connect(

@@ -52,8 +52,12 @@ fn is_about_certificates(error: &RedisError) -> bool {
 
 /// Whether the user may not do this.
 pub(super) fn is_forbidden(error: &RedisError) -> bool {
+    // What a function is refused is told as an error of the function.
     matches!(error.kind(), ErrorKind::Server(ServerErrorKind::NoPerm))
-        || error.to_string().contains("executing the script can't")
+        || error.detail().is_some_and(|detail| {
+            detail.contains("executing the script can't")
+                || detail.contains("ACL failure in script")
+        })
 }
 
 /// The error for who asked `store` for `operation`.
