@@ -64,7 +64,9 @@ pub(crate) fn code(error: &anyhow::Error) -> Exit {
         }
         if let Some(store) = cause.downcast_ref::<StoreError>() {
             return match store {
-                StoreError::Unavailable { .. } | StoreError::InUse(_) => Exit::Unavailable,
+                StoreError::Unavailable { .. }
+                | StoreError::NotReplicated { .. }
+                | StoreError::InUse(_) => Exit::Unavailable,
                 StoreError::NotFound => Exit::NotFound,
                 StoreError::NotFinished(_) => Exit::Refused,
                 StoreError::Configuration(_) | StoreError::Path { .. } => Exit::Configuration,

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use secrecy::ExposeSecret as _;
 use wasmhook_store::embedded::{EmbeddedConfig, EmbeddedStore};
-use wasmhook_store::redis::{RedisConfig, RedisStore, RedisStream};
+use wasmhook_store::redis::{RedisStore, RedisStream};
 use wasmhook_store::{EventStream, Store};
 
 use crate::config::{Config, StoreKind};
@@ -31,7 +30,7 @@ pub(crate) async fn open(config: &Config, host: bool) -> anyhow::Result<Stores> 
             })
         }
         StoreKind::Redis => {
-            let settings = redis(config);
+            let settings = config.redis()?;
             let store = RedisStore::connect(settings.clone()).await?;
             let stream = RedisStream::connect(settings).await?;
             Ok(Stores {
@@ -44,27 +43,5 @@ pub(crate) async fn open(config: &Config, host: bool) -> anyhow::Result<Stores> 
 
 /// The event stream alone, for who only pushes.
 pub(crate) async fn open_stream(config: &Config) -> anyhow::Result<RedisStream> {
-    Ok(RedisStream::connect(redis(config)).await?)
-}
-
-fn redis(config: &Config) -> RedisConfig {
-    let redis = &config.redis;
-    let mut settings = RedisConfig::new(redis.url.expose_secret());
-    settings.prefix.clone_from(&redis.prefix);
-    settings.shards = redis.shards;
-    settings.stream = redis
-        .stream
-        .clone()
-        .unwrap_or_else(|| format!("{}:events", redis.prefix));
-    settings.group.clone_from(&redis.group);
-    settings.connect_timeout = redis.connect_timeout.0;
-    if let Some(consumer) = redis.consumer.clone().or_else(host_name) {
-        settings.consumer = consumer;
-    }
-    settings
-}
-
-fn host_name() -> Option<String> {
-    let name = std::fs::read_to_string("/etc/hostname").ok()?;
-    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+    Ok(RedisStream::connect(config.redis()?).await?)
 }

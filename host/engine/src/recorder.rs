@@ -46,7 +46,11 @@ pub(crate) async fn run(
         }
         // Repeating is safe: what was written before the answer was lost has given up its lease.
         while let Err(error) = write(&*store, &outcomes, &releases).await {
-            if ended.is_closed() && matches!(error, StoreError::Unavailable { .. }) {
+            let passes = matches!(
+                error,
+                StoreError::Unavailable { .. } | StoreError::NotReplicated { .. }
+            );
+            if ended.is_closed() && passes {
                 tracing::error!(%error, "stopping without recording; the leases will expire and the attempts be repeated");
                 return;
             }

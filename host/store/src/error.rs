@@ -12,6 +12,21 @@ pub enum StoreError {
         /// Why.
         reason: String,
     },
+    /// The store has a write, but fewer replicas confirmed it in time than it was to be on. It must
+    /// not be acknowledged; it may be repeated.
+    #[error(
+        "{store} has only {reached} of {wanted} replicas that confirmed the write within {within:?} (redis.wait_replicas); it was not acknowledged and may be repeated"
+    )]
+    NotReplicated {
+        /// Which store, without credentials.
+        store: String,
+        /// How many replicas confirmed.
+        reached: i64,
+        /// How many had to.
+        wanted: u32,
+        /// How long they had.
+        within: std::time::Duration,
+    },
     /// The store answered with an error.
     #[error("{store} refused {operation}: {reason}")]
     Refused {

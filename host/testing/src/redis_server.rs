@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::Certificates;
+
 /// Names the server's program when it is not `redis-server` on the path.
 const PROGRAM: &str = "WASMHOOK_REDIS_SERVER";
 /// How long a server may take to start or stop.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What the server writes to disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,12 +27,21 @@ pub enum Durability {
     Always,
 }
 
+/// What the program is started as.
+#[derive(Debug, Clone)]
+enum Kind {
+    /// A server of data.
+    Data(Durability),
+    /// A Sentinel, with the lines of its file.
+    Sentinel(String),
+}
+
 /// A Redis server on a free loopback port with a folder of its own. It is killed and its folder
 /// removed when this is dropped.
 pub struct RedisServer {
     program: OsString,
     port: u16,
-    durability: Durability,
+    kind: Kind,
     extra: Vec<String>,
     folder: TempDir,
     child: Option<Child>,
@@ -50,6 +61,15 @@ impl RedisServer {
     /// # Errors
     /// Says what to install when there is no server program.
     pub fn start_with(durability: Durability, extra: &[&str]) -> io::Result<Self> {
+        Self::start_as(&Kind::Data(durability), extra)
+    }
+
+    /// Starts a Sentinel with these lines in its file.
+    pub(crate) fn start_sentinel(lines: &str) -> io::Result<Self> {
+        Self::start_as(&Kind::Sentinel(lines.to_owned()), &[])
+    }
+
+    fn start_as(kind: &Kind, extra: &[&str]) -> io::Result<Self> {
         let program = std::env::var_os(PROGRAM).unwrap_or_else(|| "redis-server".into());
         let mut last = None;
         // Another process may take the free port first.
@@ -57,7 +77,7 @@ impl RedisServer {
             let mut server = Self {
                 program: program.clone(),
                 port: free_port()?,
-                durability,
+                kind: kind.clone(),
                 extra: extra.iter().map(|word| (*word).to_owned()).collect(),
                 folder: TempDir::with_prefix("wasmhook-redis-")?,
                 child: None,
@@ -69,6 +89,25 @@ impl RedisServer {
             }
         }
         Err(last.unwrap_or_else(|| io::Error::other("no Redis server could be started")))
+    }
+
+    /// Starts a server that takes TLS connections on another port; `clients` is whether it asks
+    /// clients for a certificate. Returns that port.
+    ///
+    /// # Errors
+    /// Says what to install when there is no server program.
+    pub fn start_tls(
+        certificates: &Certificates,
+        clients: bool,
+        extra: &[&str],
+    ) -> io::Result<(Self, u16)> {
+        let port = free_port()?;
+        let number = port.to_string();
+        let files = certificates.server_words(clients);
+        let mut words: Vec<&str> = files.iter().map(String::as_str).collect();
+        words.extend_from_slice(&["--tls-port", &number]);
+        words.extend_from_slice(extra);
+        Ok((Self::start_with(Durability::None, &words)?, port))
     }
 
     /// The address, for clients.
@@ -98,20 +137,32 @@ impl RedisServer {
     pub fn restart(&mut self) -> io::Result<()> {
         self.stop()?;
         let mut command = Command::new(&self.program);
+        command.current_dir(self.folder.path());
+        if let Kind::Sentinel(lines) = &self.kind {
+            let file = self.folder.path().join("sentinel.conf");
+            // It writes to its file what it learns, which a restart must find again.
+            if !file.exists() {
+                std::fs::write(&file, lines)?;
+            }
+            command.arg(file).arg("--sentinel");
+        }
         command
-            .current_dir(self.folder.path())
             .args(["--port", &self.port.to_string()])
             .args(["--bind", "127.0.0.1"])
-            .args(["--save", ""])
             .args(["--daemonize", "no"])
             .args(["--dir", &self.folder.path().to_string_lossy()]);
-        match self.durability {
-            Durability::None => command.args(["--appendonly", "no"]),
-            Durability::EverySecond => {
-                command.args(["--appendonly", "yes", "--appendfsync", "everysec"])
-            }
-            Durability::Always => command.args(["--appendonly", "yes", "--appendfsync", "always"]),
-        };
+        if let Kind::Data(durability) = self.kind {
+            command.args(["--save", ""]);
+            match durability {
+                Durability::None => command.args(["--appendonly", "no"]),
+                Durability::EverySecond => {
+                    command.args(["--appendonly", "yes", "--appendfsync", "everysec"])
+                }
+                Durability::Always => {
+                    command.args(["--appendonly", "yes", "--appendfsync", "always"])
+                }
+            };
+        }
         command.args(&self.extra);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(Stdio::null());
@@ -130,6 +181,22 @@ impl RedisServer {
         })?;
         self.child = Some(child);
         self.wait_until_ready()
+    }
+
+    /// Asks the server something on a connection of its own.
+    ///
+    /// # Errors
+    /// When it cannot be reached or answers with an error.
+    pub fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> io::Result<T> {
+        let asking = || {
+            let mut connection = redis::Client::open(self.url())?.get_connection()?;
+            connection.set_read_timeout(Some(PATIENCE))?;
+            let (name, arguments) = words.split_first().unwrap_or((&"PING", &[]));
+            redis::cmd(name).arg(arguments).query(&mut connection)
+        };
+        asking().map_err(|error: redis::RedisError| {
+            io::Error::other(format!("{} of {}: {error}", words.join(" "), self.url()))
+        })
     }
 
     /// Asks it to end, as an orderly shutdown does, and waits for that.
@@ -165,6 +232,30 @@ impl RedisServer {
             child.wait()?;
         }
         Ok(())
+    }
+
+    /// Stops it in its tracks, as an overloaded machine does: its connections stay, nothing answers.
+    ///
+    /// # Errors
+    /// When it does not run, or the system refuses.
+    pub fn pause(&self) -> io::Result<()> {
+        self.signal(rustix::process::Signal::STOP)
+    }
+
+    /// Lets it go on after [`Self::pause`].
+    ///
+    /// # Errors
+    /// When it does not run, or the system refuses.
+    pub fn resume(&self) -> io::Result<()> {
+        self.signal(rustix::process::Signal::CONT)
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) -> io::Result<()> {
+        let pid = self.pid().and_then(|pid| i32::try_from(pid).ok());
+        let pid = pid
+            .and_then(rustix::process::Pid::from_raw)
+            .ok_or_else(|| io::Error::other("the Redis server does not run"))?;
+        Ok(rustix::process::kill_process(pid, signal)?)
     }
 
     fn dial(&self) -> io::Result<TcpStream> {
@@ -209,7 +300,8 @@ impl Drop for RedisServer {
     }
 }
 
-fn free_port() -> io::Result<u16> {
+/// A port that was free a moment ago.
+pub(crate) fn free_port() -> io::Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     Ok(listener.local_addr()?.port())
 }

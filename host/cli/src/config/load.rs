@@ -9,8 +9,9 @@ use figment::value::{Dict, Map, Value};
 use figment::{Metadata, Profile, Provider};
 use secrecy::ExposeSecret as _;
 use wasmhook_core::Catalog;
+use wasmhook_store::redis::RedisConfig;
 
-use super::Config;
+use super::{Config, StoreKind};
 use crate::args::Global;
 use crate::exit::{Coded, Exit};
 
@@ -92,10 +93,20 @@ impl Config {
                 return Err(key(name, "expected at least 1"));
             }
         }
+        if self.store.kind == StoreKind::Redis {
+            self.redis()?;
+        }
         if !(0.0..=1.0).contains(&self.retry.jitter) {
             return Err(key("retry.jitter", "expected a number from 0.0 to 1.0"));
         }
         Ok(())
+    }
+
+    /// The settings of the Redis store.
+    pub(crate) fn redis(&self) -> anyhow::Result<RedisConfig> {
+        self.redis
+            .settings(&self.base)
+            .map_err(|wrong| key(&format!("redis.{}", wrong.key), &wrong.expected))
     }
 
     /// The catalog; only commands that take events in need one.

@@ -4,6 +4,7 @@
 //! then `--set`, each over the one before. Relative paths are relative to the file's folder.
 
 mod load;
+mod redis;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use serde::de::{Deserializer, Error as _};
 use wasmhook_core::RetryPolicy;
 
 use crate::args::LogFormat;
+use redis::Redis;
 
 /// A duration written like `250ms`, `5s`, `2h` or `7days`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,42 +105,6 @@ impl Default for Store {
         Self {
             kind: StoreKind::default(),
             path: "data".into(),
-        }
-    }
-}
-
-/// `[redis]`
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct Redis {
-    /// `redis://[user:password@]host[:port][/db]`; kept as a secret for its password.
-    #[serde(deserialize_with = "secret_text")]
-    pub(crate) url: SecretString,
-    /// The beginning of every key, so that several deployments can share one Redis.
-    pub(crate) prefix: String,
-    /// How many shards the queue has. Fixed once the queue exists.
-    pub(crate) shards: u16,
-    /// The stream that producers push to; `<prefix>:events` if missing.
-    pub(crate) stream: Option<String>,
-    /// The consumer group on the stream, one per deployment.
-    pub(crate) group: String,
-    /// This host's name in the group; the machine's host name if missing. Two hosts on one Redis
-    /// need two names.
-    pub(crate) consumer: Option<String>,
-    /// How long to wait for Redis at start.
-    pub(crate) connect_timeout: Span,
-}
-
-impl Default for Redis {
-    fn default() -> Self {
-        Self {
-            url: SecretString::from("redis://127.0.0.1:6379"),
-            prefix: "wasmhook".into(),
-            shards: 4,
-            stream: None,
-            group: "wasmhook".into(),
-            consumer: None,
-            connect_timeout: seconds(10),
         }
     }
 }

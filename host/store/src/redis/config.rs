@@ -1,9 +1,10 @@
 //! Settings of the Redis store and stream.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use redis::{ConnectionInfo, IntoConnectionInfo};
+use secrecy::SecretString;
 
 use crate::error::StoreError;
 
@@ -13,8 +14,18 @@ pub const MAX_SHARDS: u16 = 256;
 /// How to reach Redis and what to call things there. Its debug print holds no credential.
 #[derive(Clone)]
 pub struct RedisConfig {
-    /// `redis://[user:password@]host[:port][/database]`, or `unix:///path`.
-    pub url: String,
+    /// How many servers there are and how they stand to each other.
+    pub topology: Topology,
+    /// The ACL user of the servers, if it is not part of the address.
+    pub username: Option<String>,
+    /// The password of the servers, if it is not part of the address.
+    pub password: Option<SecretString>,
+    /// What TLS goes by, where an address begins with `rediss://`.
+    pub tls: Tls,
+    /// How many replicas must have a write before it is acknowledged; 0 for not waiting.
+    pub wait_replicas: u32,
+    /// How long to wait for these replicas.
+    pub wait_timeout: Duration,
     /// The beginning of every key. Hosts that share it are one deployment.
     pub prefix: String,
     /// Over how many shards tenants are spread, 1 to [`MAX_SHARDS`]. Fixed for the life of a
@@ -35,11 +46,82 @@ pub struct RedisConfig {
     pub claim_after: Duration,
 }
 
-impl RedisConfig {
-    /// The defaults, for this server.
-    pub fn new(url: impl Into<String>) -> Self {
+/// How many servers there are and how they stand to each other.
+#[derive(Clone)]
+pub enum Topology {
+    /// One server: `redis://[user:password@]host[:port][/database]`, the same with `rediss://` for
+    /// TLS, or `unix:///path`.
+    Single(SecretString),
+    /// A Redis Cluster, by the addresses of some of its nodes: any that answers tells the others.
+    Cluster(Vec<SecretString>),
+    /// One master with replicas, watched by Sentinels that promote a replica when it fails.
+    Sentinel(Sentinels),
+}
+
+/// Where the Sentinels are and what they watch.
+#[derive(Clone)]
+pub struct Sentinels {
+    /// The Sentinels' addresses. A database number in them is the servers'.
+    pub urls: Vec<SecretString>,
+    /// The name that they know the master by.
+    pub master: String,
+    /// The Sentinels' own ACL user, if it is not part of their addresses.
+    pub username: Option<String>,
+    /// The Sentinels' own password, if it is not part of their addresses.
+    pub password: Option<SecretString>,
+}
+
+/// Files that TLS goes by. All are PEM.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// Certificates that servers are trusted by; those of the system if there is none.
+    pub ca: Option<PathBuf>,
+    /// The certificate that this client shows, with its chain.
+    pub certificate: Option<PathBuf>,
+    /// The private key of the certificate.
+    pub key: Option<PathBuf>,
+}
+
+/// A setting that cannot be. `setting` is the key under `[redis]` of wasmhook's configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the Redis setting {setting}: {reason}")]
+pub struct InvalidSetting {
+    /// Which.
+    pub setting: &'static str,
+    /// What is expected instead; quotes no value, for it may hold a password.
+    pub reason: String,
+}
+
+impl InvalidSetting {
+    pub(super) fn new(setting: &'static str, reason: impl Into<String>) -> Self {
         Self {
-            url: url.into(),
+            setting,
+            reason: reason.into(),
+        }
+    }
+}
+
+impl From<InvalidSetting> for StoreError {
+    fn from(error: InvalidSetting) -> Self {
+        Self::Configuration(error.to_string())
+    }
+}
+
+impl RedisConfig {
+    /// The defaults, for one server.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self::with_topology(Topology::Single(SecretString::from(url.into())))
+    }
+
+    /// The defaults, for these servers.
+    pub fn with_topology(topology: Topology) -> Self {
+        Self {
+            topology,
+            username: None,
+            password: None,
+            tls: Tls::default(),
+            wait_replicas: 0,
+            wait_timeout: Duration::from_secs(1),
             prefix: "wasmhook".to_owned(),
             shards: 4,
             connect_timeout: Duration::from_secs(5),
@@ -51,41 +133,59 @@ impl RedisConfig {
         }
     }
 
-    /// Checks the settings and reads the address.
-    pub(super) fn connection_info(&self) -> Result<ConnectionInfo, StoreError> {
-        let refuse = |words: &str| Err(StoreError::Configuration(words.to_owned()));
-        if self.prefix.is_empty() || self.prefix.contains(['{', '}', '\0']) {
-            return refuse("the Redis prefix must not be empty or hold a brace or zero byte");
-        }
-        if !(1..=MAX_SHARDS).contains(&self.shards) {
-            return refuse(&format!(
-                "the number of Redis shards must be 1 to {MAX_SHARDS}, not {}",
-                self.shards
+    /// Checks everything that can be checked without reading a file or reaching a server.
+    ///
+    /// # Errors
+    /// Names the first setting that cannot be.
+    pub fn check(&self) -> Result<(), InvalidSetting> {
+        self.check_names()?;
+        if self.wait_replicas > 0 && self.wait_timeout < Duration::from_millis(1) {
+            return Err(InvalidSetting::new(
+                "wait_timeout",
+                "expected at least 1ms, for wait_replicas is set",
             ));
         }
-        if [&self.stream, &self.group, &self.consumer]
-            .iter()
-            .any(|name| name.is_empty())
-        {
-            return refuse("the Redis stream, group and consumer names must not be empty");
+        if self.tls.certificate.is_some() != self.tls.key.is_some() {
+            return Err(InvalidSetting::new(
+                "tls",
+                "expected certificate and key together: a client shows both or none",
+            ));
         }
-        // The parser's error could quote the address, password included.
-        self.url.as_str().into_connection_info().map_err(|_| {
-            StoreError::Configuration(
-                "the Redis address must be of the form redis://[user:password@]host[:port][/database]"
-                    .to_owned(),
-            )
-        })
+        super::connection::address::Addresses::of(self).map(|_| ())
+    }
+
+    fn check_names(&self) -> Result<(), InvalidSetting> {
+        let refuse = |setting, reason: &str| Err(InvalidSetting::new(setting, reason));
+        if self.prefix.is_empty() || self.prefix.contains(['{', '}', '\0']) {
+            return refuse("prefix", "expected a text without braces and zero bytes");
+        }
+        if !(1..=MAX_SHARDS).contains(&self.shards) {
+            return Err(InvalidSetting::new(
+                "shards",
+                format!("expected 1 to {MAX_SHARDS}, not {}", self.shards),
+            ));
+        }
+        for (setting, name) in [
+            ("stream", &self.stream),
+            ("group", &self.group),
+            ("consumer", &self.consumer),
+        ] {
+            if name.is_empty() {
+                return refuse(setting, "expected a name that is not empty");
+            }
+        }
+        Ok(())
     }
 }
 
 impl fmt::Debug for RedisConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let server = self
-            .connection_info()
-            .map_or_else(|_| "invalid".to_owned(), |info| info.addr().to_string());
+        let servers = super::connection::address::Addresses::of(self)
+            .map_or_else(|_| "invalid".to_owned(), |addresses| addresses.to_string());
         f.debug_struct("RedisConfig")
-            .field("server", &server)
+            .field("servers", &servers)
+            .field("tls", &self.tls)
+            .field("wait_replicas", &self.wait_replicas)
             .field("prefix", &self.prefix)
             .field("shards", &self.shards)
             .field("stream", &self.stream)
@@ -99,34 +199,96 @@ impl fmt::Debug for RedisConfig {
 mod tests {
     use super::*;
 
+    fn urls(urls: &[&str]) -> Vec<SecretString> {
+        urls.iter().map(|url| SecretString::from(*url)).collect()
+    }
+
+    fn cluster(seeds: &[&str]) -> RedisConfig {
+        RedisConfig::with_topology(Topology::Cluster(urls(seeds)))
+    }
+
+    fn sentinel(addresses: &[&str], master: &str) -> RedisConfig {
+        RedisConfig::with_topology(Topology::Sentinel(Sentinels {
+            urls: urls(addresses),
+            master: master.to_owned(),
+            username: None,
+            password: None,
+        }))
+    }
+
     #[test]
     fn no_print_holds_the_password() {
-        let good = RedisConfig::new("redis://user:hunter2@example.org:6380/1");
+        let mut good = RedisConfig::new("redis://user:hunter2@example.org:6380/1");
         let printed = format!("{good:?}");
         assert!(printed.contains("example.org:6380"), "{printed}");
         assert!(!printed.contains("hunter2"), "{printed}");
+        good.password = Some(SecretString::from("hunter3"));
+        assert!(!format!("{good:?}").contains("hunter3"));
+        assert!(!good.check().unwrap_err().to_string().contains("hunter"));
         let bad = RedisConfig::new("redis//user:hunter2@example.org");
         assert!(!format!("{bad:?}").contains("hunter2"));
-        let error = bad.connection_info().unwrap_err().to_string();
+        let error = bad.check().unwrap_err().to_string();
         assert!(!error.contains("hunter2"), "{error}");
     }
 
     #[test]
-    fn impossible_settings_are_refused() {
-        let change: [fn(&mut RedisConfig); 5] = [
-            |c| c.shards = 0,
-            |c| c.shards = MAX_SHARDS + 1,
-            |c| c.prefix = "a{b".to_owned(),
-            |c| c.prefix.clear(),
-            |c| c.group.clear(),
+    fn impossible_settings_are_refused_by_name() {
+        type Change = fn(&mut RedisConfig);
+        let change: [(&str, Change); 10] = [
+            ("shards", |c| c.shards = 0),
+            ("shards", |c| c.shards = MAX_SHARDS + 1),
+            ("prefix", |c| c.prefix = "a{b".to_owned()),
+            ("prefix", |c| c.prefix.clear()),
+            ("group", |c| c.group.clear()),
+            ("wait_timeout", |c| {
+                c.wait_replicas = 1;
+                c.wait_timeout = Duration::ZERO;
+            }),
+            ("tls", |c| c.tls.key = Some("key.pem".into())),
+            ("tls", |c| c.tls.ca = Some("ca.pem".into())),
+            ("username", |c| c.username = Some("bob".to_owned())),
+            ("url", |c| {
+                c.topology = Topology::Single(SecretString::from("rediss://localhost/#insecure"));
+            }),
         ];
-        for change in change {
+        for (setting, change) in change {
             let mut config = RedisConfig::new("redis://localhost");
+            assert_eq!(config.check(), Ok(()));
             change(&mut config);
-            assert!(matches!(
-                config.connection_info(),
-                Err(StoreError::Configuration(_))
-            ));
+            assert_eq!(config.check().unwrap_err().setting, setting);
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_the_topology_is_refused_by_name() {
+        let cases = [
+            (cluster(&[]), "urls"),
+            (cluster(&["redis://a/1"]), "urls"),
+            (cluster(&["unix:///run/redis.sock"]), "urls"),
+            (cluster(&["redis://a", "rediss://b"]), "urls"),
+            (cluster(&["redis://:x@a", "redis://:y@b"]), "urls"),
+            (sentinel(&[], "queue"), "urls"),
+            (sentinel(&["redis://a"], ""), "sentinel_master"),
+            (sentinel(&["redis://a/1", "redis://b/2"], "queue"), "urls"),
+            (RedisConfig::new("http://localhost"), "url"),
+        ];
+        for (config, setting) in cases {
+            assert_eq!(
+                config.check().unwrap_err().setting,
+                setting,
+                "{:?}",
+                config.check()
+            );
+        }
+        for config in [
+            cluster(&["redis://a:7000", "redis://b:7000"]),
+            cluster(&["rediss://bob:x@a", "rediss://bob:x@b"]),
+            sentinel(&["redis://a:26379", "redis://b:26379"], "queue"),
+            sentinel(&["rediss://a/3", "rediss://b/3"], "queue"),
+            RedisConfig::new("unix:///run/redis.sock"),
+            RedisConfig::new("rediss://localhost"),
+        ] {
+            assert_eq!(config.check(), Ok(()));
         }
     }
 }

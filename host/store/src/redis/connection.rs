@@ -1,118 +1,274 @@
-//! Reaching the server: connecting with a bound, reconnecting, and what errors mean.
+//! Reaching the servers: connecting with a bound, reconnecting, following a failover, and what
+//! errors mean.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, Pipeline, RedisError, ServerErrorKind, Value,
-};
+use redis::aio::{ConnectionLike as _, PubSub};
+use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
+use redis::{Cmd, Pipeline, RedisError, Value};
 use tokio::time::Instant;
 
-use super::config::RedisConfig;
+pub(super) mod address;
+mod cluster;
+mod failure;
+mod greeting;
+mod sentinel;
+mod target;
+
+use super::config::{RedisConfig, Topology};
 use crate::error::StoreError;
+use address::{Addresses, Servers};
+use failure::failure;
+use greeting::{Expected, greet};
+use sentinel::Followed;
+pub(super) use target::Connection;
+use target::Target;
 
-/// The longest text of a server's error that is passed on.
-const MAX_REASON: usize = 300;
+/// Tries of one reconnection to a server that is the only one.
+const RETRIES: usize = 4;
 
-/// A server and a connection to it that heals itself.
+/// How long things may take.
+#[derive(Clone)]
+struct Timing {
+    /// Making one connection.
+    connect: Duration,
+    /// One answer.
+    response: Duration,
+    wait: Option<Wait>,
+}
+
+/// What a write waits for before it is acknowledged.
+#[derive(Clone)]
+struct Wait {
+    replicas: u32,
+    timeout: Duration,
+}
+
+/// Where calls go.
+#[derive(Clone)]
+enum Way {
+    /// Always to the same server or cluster.
+    Fixed(Arc<Target>),
+    /// To the master of the moment.
+    Followed(Arc<Followed>),
+}
+
+/// The servers and connections to them that heal themselves.
 #[derive(Clone)]
 pub(super) struct Link {
-    client: Client,
-    manager: ConnectionManager,
+    way: Way,
     name: Arc<str>,
-    connect_timeout: Duration,
+    timing: Timing,
+    names: Arc<Names>,
+    /// For the nodes of a cluster, if it is one.
+    cluster: Option<Arc<Servers>>,
+}
+
+/// What the deployment is called on the servers.
+pub(super) struct Names {
+    /// The beginning of every key.
+    pub(super) prefix: String,
 }
 
 impl Link {
     /// Connects, trying for as long as the settings say.
     pub(super) async fn connect(config: &RedisConfig) -> Result<Self, StoreError> {
-        let info = config.connection_info()?;
-        let name: Arc<str> = format!("Redis at {}", info.addr()).into();
-        let client = Client::open(info).map_err(|error| failure(&name, "connect", &error))?;
+        config.check()?;
         let deadline = Instant::now() + config.connect_timeout;
         let mut pause = Duration::from_millis(50);
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            match tokio::time::timeout(left, probe(&client, left)).await {
-                Ok(Ok(())) => break,
-                Ok(Err(error)) => {
-                    let error = failure(&name, "connect", &error);
-                    let permanent = !matches!(error, StoreError::Unavailable { .. });
-                    if permanent || Instant::now() + pause >= deadline {
-                        return Err(error);
-                    }
-                }
-                Err(_) => {
-                    return Err(StoreError::Unavailable {
-                        store: name.to_string(),
-                        reason: format!("no answer within {:?}", config.connect_timeout),
-                    });
-                }
+            let error = match tokio::time::timeout(left, Self::open(config)).await {
+                Ok(Ok(link)) => return Ok(link),
+                Ok(Err(error)) => error,
+                Err(_) => StoreError::Unavailable {
+                    store: name_of(config, &Addresses::of(config)?),
+                    reason: format!("no answer within {:?}", config.connect_timeout),
+                },
+            };
+            let permanent = !matches!(error, StoreError::Unavailable { .. });
+            if permanent || Instant::now() + pause >= deadline {
+                return Err(error);
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(1));
         }
-        let settings = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(config.connect_timeout))
-            // The crate's own default is half a second, which a busy server can exceed.
-            .set_response_timeout(Some(config.response_timeout))
-            .set_number_of_retries(4)
-            .set_min_delay(Duration::from_millis(50))
-            .set_max_delay(Duration::from_secs(1))
-            .set_pipeline_buffer_size(1024);
-        let manager = client
-            .get_connection_manager_with_config(settings)
-            .await
-            .map_err(|error| failure(&name, "connect", &error))?;
+    }
+
+    /// Connects once.
+    async fn open(config: &RedisConfig) -> Result<Self, StoreError> {
+        let addresses = Addresses::of(config)?;
+        let name = name_of(config, &addresses);
+        let servers = addresses.open()?;
+        let mut timing = Timing {
+            connect: config.connect_timeout,
+            response: config.response_timeout,
+            wait: (config.wait_replicas > 0).then_some(Wait {
+                replicas: config.wait_replicas,
+                timeout: config.wait_timeout,
+            }),
+        };
+        let mut cluster = None;
+        let way = match &config.topology {
+            Topology::Single(_) => {
+                let wrong = |error: RedisError| failure(&name, "connect", &error);
+                let clients = servers.clients().map_err(wrong)?;
+                let client = clients.into_iter().next().ok_or_else(|| {
+                    StoreError::Configuration("there is no Redis address".to_owned())
+                })?;
+                greet(&client, timing.connect)
+                    .await
+                    .map_err(wrong)?
+                    .check(&name, Expected::Single)?;
+                let target = Target::server(client, &timing, RETRIES).await;
+                Way::Fixed(Arc::new(target.map_err(wrong)?))
+            }
+            Topology::Cluster(_) => {
+                // So that a node that hangs leaves time for the others.
+                timing.connect /= 2;
+                let target = cluster::connect(&servers, &name, &timing).await?;
+                cluster = Some(Arc::new(servers));
+                Way::Fixed(Arc::new(target))
+            }
+            Topology::Sentinel(sentinels) => {
+                timing.connect /= 2;
+                let master = sentinels.master.clone();
+                let followed = sentinel::connect(servers, master, &name, timing.clone()).await?;
+                Way::Followed(Arc::new(followed))
+            }
+        };
         Ok(Self {
-            client,
-            manager,
-            name,
-            connect_timeout: config.connect_timeout,
+            way,
+            name: name.into(),
+            timing,
+            names: Arc::new(Names {
+                prefix: config.prefix.clone(),
+            }),
+            cluster,
         })
     }
 
-    /// The server, without credentials.
+    /// The servers, without credentials.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// The client, for connections of their own.
-    pub(super) fn client(&self) -> &Client {
-        &self.client
+    /// What the deployment is called on the servers.
+    pub(super) fn names(&self) -> &Names {
+        &self.names
     }
 
     /// How long making a connection may take.
     pub(super) fn connect_timeout(&self) -> Duration {
-        self.connect_timeout
+        self.timing.connect
+    }
+
+    /// Whether this is a cluster, whose nodes fail one by one.
+    pub(super) fn is_cluster(&self) -> bool {
+        self.cluster.is_some()
+    }
+
+    /// Whether writes wait for replicas.
+    pub(super) fn confirms(&self) -> bool {
+        self.timing.wait.is_some()
+    }
+
+    fn target(&self) -> Arc<Target> {
+        match &self.way {
+            Way::Fixed(target) => Arc::clone(target),
+            Way::Followed(followed) => followed.target(),
+        }
+    }
+
+    /// Looks whether the master moved when an error makes that likely.
+    fn notice<T>(&self, answer: &Result<T, RedisError>) {
+        if let (Way::Followed(followed), Err(error)) = (&self.way, answer)
+            && failure::casts_doubt(error)
+        {
+            followed.doubt();
+        }
     }
 
     /// A connection of its own whose answers may take any time: for commands that block.
-    pub(super) async fn blocking(&self) -> Result<MultiplexedConnection, StoreError> {
-        let settings = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.connect_timeout))
-            .set_response_timeout(None);
-        self.client
-            .get_multiplexed_async_connection_with_config(&settings)
-            .await
-            .map_err(|error| self.failure("connect", &error))
+    pub(super) async fn blocking(&self) -> Result<Connection, StoreError> {
+        let connection = self.target().blocking(&self.timing).await;
+        self.notice(&connection);
+        connection.map_err(|error| self.failure("connect", &error))
+    }
+
+    /// A connection of its own for subscriptions. In a cluster any node will do, for they pass
+    /// messages on.
+    pub(super) async fn subscriber(&self) -> Result<PubSub, StoreError> {
+        let target = self.target();
+        let connection = match target.subscriber().await {
+            Some(connection) => connection,
+            None => self.cluster_subscriber(&target).await,
+        };
+        self.notice(&connection);
+        connection.map_err(|error| self.failure("connect", &error))
+    }
+
+    async fn cluster_subscriber(&self, target: &Target) -> Result<PubSub, RedisError> {
+        let mut last = RedisError::from((
+            redis::ErrorKind::ClusterConnectionNotFound,
+            "the cluster names no node",
+        ));
+        let Some(servers) = &self.cluster else {
+            return Err(last);
+        };
+        for (host, port) in cluster::nodes(target.general(), servers.first_host()).await? {
+            let connecting = async { servers.server(&host, port)?.get_async_pubsub().await };
+            match tokio::time::timeout(self.timing.connect, connecting).await {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(error)) => last = error,
+                Err(_) => {}
+            }
+        }
+        Err(last)
+    }
+
+    /// Returns once calls go to another server than before, which may be never.
+    pub(super) async fn switched(&self) {
+        match &self.way {
+            Way::Fixed(_) => std::future::pending().await,
+            Way::Followed(followed) => followed.switched().await,
+        }
     }
 
     /// One command, as the server answers it.
     pub(super) async fn raw(&self, command: &Cmd) -> Result<Value, RedisError> {
-        command.query_async(&mut self.manager.clone()).await
+        let answer = match &self.way {
+            Way::Fixed(target) => command.query_async(&mut target.general()).await,
+            Way::Followed(followed) => command.query_async(&mut followed.target().general()).await,
+        };
+        self.notice(&answer);
+        answer
     }
 
-    /// One command.
+    /// One command without a key, to the server that has this key.
+    pub(super) async fn raw_at(&self, key: &str, command: &Cmd) -> Result<Value, RedisError> {
+        match self.target().general() {
+            Connection::Cluster(mut connection) => {
+                let route = RoutingInfo::SingleNode(master_of(key));
+                connection
+                    .route_command(command.clone(), route)
+                    .await?
+                    .extract_error()
+            }
+            _ => self.raw(command).await,
+        }
+    }
+
+    /// One command, as the server answers it.
     pub(super) async fn query<T: redis::FromRedisValue>(
         &self,
         operation: &'static str,
         command: &Cmd,
     ) -> Result<T, StoreError> {
-        command
-            .query_async(&mut self.manager.clone())
-            .await
+        let answer = self.raw(command).await;
+        answer
+            .and_then(|value| Ok(T::from_redis_value(value)?))
             .map_err(|error| self.failure(operation, &error))
     }
 
@@ -122,15 +278,120 @@ impl Link {
         operation: &'static str,
         pipeline: &Pipeline,
     ) -> Result<T, StoreError> {
-        pipeline
-            .query_async(&mut self.manager.clone())
-            .await
-            .map_err(|error| self.failure(operation, &error))
+        let answer = pipeline.query_async(&mut self.target().general()).await;
+        self.notice(&answer);
+        answer.map_err(|error| self.failure(operation, &error))
+    }
+
+    /// One call that writes, and what replicas confirmed of it. `mark` is a key beside those that
+    /// are written: a call that finds everything written by an earlier one, whose answer was lost,
+    /// would wait for nothing otherwise.
+    pub(super) async fn confirmed(
+        &self,
+        command: &Cmd,
+        mark: &str,
+    ) -> Result<(Value, Confirmed), RedisError> {
+        let Some(wait) = &self.timing.wait else {
+            return Ok((self.raw(command).await?, Confirmed::Unasked));
+        };
+        let mut pipeline = Pipeline::with_capacity(3);
+        pipeline.add_command(command.clone());
+        pipeline.cmd("SET").arg(mark).arg(1);
+        add_wait(&mut pipeline, wait);
+        let answers = send(self.target().confirmed(), &pipeline).await;
+        self.notice(&answers);
+        let mut answers = answers?.into_iter();
+        let answer = answers.next().unwrap_or(Value::Nil).extract_error()?;
+        answers.next().unwrap_or(Value::Nil).extract_error()?;
+        let confirmed = Confirmed::read(answers.next())?;
+        Ok((answer, confirmed))
+    }
+
+    /// Several commands on one key in one step, confirmed by replicas if that is asked for.
+    pub(super) async fn write(
+        &self,
+        operation: &'static str,
+        pipeline: &Pipeline,
+    ) -> Result<(), StoreError> {
+        let Some(wait) = &self.timing.wait else {
+            return self.pipeline(operation, pipeline).await;
+        };
+        let mut whole = target::transaction(pipeline);
+        add_wait(&mut whole, wait);
+        let answers = send(self.target().confirmed(), &whole).await;
+        self.notice(&answers);
+        let confirmed = answers.and_then(|mut answers| {
+            let last = answers.pop();
+            let results = target::executed(answers)?;
+            for result in results {
+                result.extract_error()?;
+            }
+            Confirmed::read(last)
+        });
+        self.check(confirmed.map_err(|error| self.failure(operation, &error))?)
+    }
+
+    /// Which of these commands, on keys of the slot of `key`, the server refuses to take. None is
+    /// executed.
+    pub(super) async fn rehearse(
+        &self,
+        key: &str,
+        commands: Vec<Cmd>,
+    ) -> Result<Vec<RedisError>, RedisError> {
+        let discarded = |commands: Vec<Cmd>| {
+            let mut pipeline = Pipeline::with_capacity(commands.len() + 2);
+            pipeline.add_command(redis::cmd("MULTI"));
+            for command in commands {
+                pipeline.add_command(command);
+            }
+            pipeline.add_command(redis::cmd("DISCARD"));
+            pipeline
+        };
+        // Who may not begin a transaction would execute what follows.
+        for answer in self.send_to(key, discarded(Vec::new())).await? {
+            answer.extract_error()?;
+        }
+        let answers = self.send_to(key, discarded(commands)).await?;
+        let errors = answers.into_iter().map(Value::extract_error);
+        Ok(errors.filter_map(Result::err).collect())
+    }
+
+    /// Sends commands as they are to the server that has this key.
+    async fn send_to(&self, key: &str, pipeline: Pipeline) -> Result<Vec<Value>, RedisError> {
+        match self.target().general() {
+            Connection::Cluster(mut connection) => {
+                let count = pipeline.len();
+                connection
+                    .route_pipeline(pipeline, 0, count, master_of(key))
+                    .await
+            }
+            connection => send(connection, &pipeline).await,
+        }
+    }
+
+    /// Refuses what too few replicas confirmed.
+    pub(super) fn check(&self, confirmed: Confirmed) -> Result<(), StoreError> {
+        match (confirmed, &self.timing.wait) {
+            (Confirmed::By(reached), Some(wait)) if reached < i64::from(wait.replicas) => {
+                Err(StoreError::NotReplicated {
+                    store: self.name.to_string(),
+                    reached,
+                    wanted: wait.replicas,
+                    within: wait.timeout,
+                })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What an error means to who asked.
     pub(super) fn failure(&self, operation: &'static str, error: &RedisError) -> StoreError {
         failure(&self.name, operation, error)
+    }
+
+    /// Whether an error is that of a user who may not do this.
+    pub(super) fn is_forbidden(error: &RedisError) -> bool {
+        failure::is_forbidden(error)
     }
 
     /// An answer that makes no sense.
@@ -143,54 +404,62 @@ impl Link {
     }
 }
 
-async fn probe(client: &Client, left: Duration) -> Result<(), RedisError> {
-    let settings = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(left))
-        .set_response_timeout(Some(left));
-    let mut connection = client
-        .get_multiplexed_async_connection_with_config(&settings)
-        .await?;
-    redis::cmd("PING").exec_async(&mut connection).await
+/// How many replicas have a write.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Confirmed {
+    /// Nobody asked.
+    Unasked,
+    /// So many.
+    By(i64),
 }
 
-/// Whether the same request may work later, with nothing changed by who asks.
-fn passes(error: &RedisError) -> bool {
-    use ServerErrorKind::{Ask, BusyLoading, ClusterDown, MasterDown, Moved, ReadOnly, TryAgain};
-    error.is_io_error()
-        || error.is_timeout()
-        || error.is_connection_dropped()
-        || matches!(
-            error.kind(),
-            ErrorKind::ClusterConnectionNotFound
-                | ErrorKind::Server(
-                    BusyLoading | MasterDown | ClusterDown | TryAgain | ReadOnly | Moved | Ask
-                )
-        )
-        || matches!(
-            error.code(),
-            Some("OOM" | "MISCONF" | "NOREPLICAS" | "BUSY" | "UNBLOCKED")
-        )
-}
-
-fn failure(store: &str, operation: &'static str, error: &RedisError) -> StoreError {
-    let store = store.to_owned();
-    let mut reason = match error.kind() {
-        ErrorKind::AuthenticationFailed => "the user name or password was not accepted".to_owned(),
-        _ => error.to_string(),
-    };
-    if reason.len() > MAX_REASON {
-        let end = (0..=MAX_REASON)
-            .rev()
-            .find(|end| reason.is_char_boundary(*end));
-        reason.truncate(end.unwrap_or_default());
-    }
-    if passes(error) {
-        StoreError::Unavailable { store, reason }
-    } else {
-        StoreError::Refused {
-            store,
-            operation,
-            reason,
+impl Confirmed {
+    fn read(answer: Option<Value>) -> Result<Self, RedisError> {
+        match answer.unwrap_or(Value::Nil).extract_error()? {
+            Value::Int(reached) => Ok(Self::By(reached)),
+            _ => Err((
+                redis::ErrorKind::UnexpectedReturnType,
+                "WAIT did not answer a number",
+            )
+                .into()),
         }
+    }
+}
+
+/// The way to the master that has this key.
+fn master_of(key: &str) -> SingleNodeRoutingInfo {
+    SingleNodeRoutingInfo::SpecificNode(Route::with_key(key, SlotAddr::Master))
+}
+
+/// Sends commands as they are: not made into a transaction, in which nothing waits.
+async fn send(connection: Connection, pipeline: &Pipeline) -> Result<Vec<Value>, RedisError> {
+    let count = pipeline.len();
+    match connection {
+        Connection::Server(mut connection) => {
+            connection.req_packed_commands(pipeline, 0, count).await
+        }
+        Connection::Once(mut connection) => {
+            connection.req_packed_commands(pipeline, 0, count).await
+        }
+        Connection::Cluster(mut connection) => {
+            connection.req_packed_commands(pipeline, 0, count).await
+        }
+    }
+}
+
+fn add_wait(pipeline: &mut Pipeline, wait: &Wait) {
+    let millis = u64::try_from(wait.timeout.as_millis()).unwrap_or(u64::MAX);
+    pipeline.cmd("WAIT").arg(wait.replicas).arg(millis.max(1));
+}
+
+/// What the servers are called in messages.
+fn name_of(config: &RedisConfig, addresses: &Addresses) -> String {
+    match &config.topology {
+        Topology::Single(_) => format!("Redis at {addresses}"),
+        Topology::Cluster(_) => format!("the Redis cluster at {addresses}"),
+        Topology::Sentinel(sentinels) => format!(
+            "the Redis master {} of the Sentinels at {addresses}",
+            sentinels.master
+        ),
     }
 }

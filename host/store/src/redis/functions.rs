@@ -1,14 +1,18 @@
-//! Calling the server-side functions, and loading them whenever the server does not know them.
+//! Calling the server-side functions, and loading them whenever a server does not know them.
 
 use std::io::Write as _;
 
-use redis::{Cmd, Value};
+use redis::{Arg, Cmd, RedisError, Value};
 
-use super::connection::Link;
+use super::connection::{Confirmed, Link};
 use super::keys::crc32;
+use super::requirements;
 use crate::error::StoreError;
 
-const SOURCE: &str = include_str!("queue.lua");
+pub(super) const SOURCE: &str = include_str!("queue.lua");
+
+/// How often one call may find them missing. A slot can move on to one server after another.
+const LOADS: usize = 3;
 
 /// The functions, under a name that changes with their text, so that hosts of two versions can
 /// share a server.
@@ -36,6 +40,19 @@ impl Call {
         self.command.arg(Parts(parts));
         self
     }
+
+    /// Whether somebody goes by the answer as by a promise.
+    fn acknowledges(&self) -> bool {
+        matches!(self.operation, "enqueue" | "record" | "replay")
+    }
+
+    /// The shard's prefix.
+    fn shard(&self) -> &str {
+        match self.command.args_iter().nth(3) {
+            Some(Arg::Simple(shard)) => std::str::from_utf8(shard).unwrap_or_default(),
+            _ => "",
+        }
+    }
 }
 
 struct Parts<'a>(&'a [&'a [u8]]);
@@ -62,44 +79,69 @@ impl Functions {
         Self { library, code }
     }
 
-    /// Gives the functions to the server.
+    /// Checks that the user may do what the queue does, then gives the functions to the server, or
+    /// to every master of a cluster.
     pub(super) async fn load(&self, link: &Link) -> Result<(), StoreError> {
+        requirements::check_queue(link).await?;
+        let answer = link.raw(&self.load_command()).await;
+        answer
+            .map(|_| ())
+            .map_err(|error| link.failure("FUNCTION LOAD", &error))
+    }
+
+    fn load_command(&self) -> Cmd {
         let mut command = redis::cmd("FUNCTION");
         command.arg("LOAD").arg("REPLACE").arg(&self.code);
-        match link.raw(&command).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.to_string().contains("unknown command") => {
-                Err(StoreError::Configuration(format!(
-                    "{} has no functions; version 7.0 or newer is needed",
-                    link.name()
-                )))
-            }
-            Err(error) => Err(link.failure("FUNCTION LOAD", &error)),
-        }
+        command
     }
 
     /// Begins a call on a shard.
+    ///
+    /// The functions make their keys out of the first. The second, which never exists, is for a
+    /// cluster whose slot is on the move: a server refuses a call on two keys that it does not have
+    /// both, before anything of it happened, while with one it would let the call work on the part
+    /// of the shard that has arrived already.
     pub(super) fn call(&self, name: &'static str, shard: &str) -> Call {
         let mut command = redis::cmd("FCALL");
         command
             .arg(format!("{}_{name}", self.library))
-            .arg(1)
-            .arg(shard);
+            .arg(2)
+            .arg(shard)
+            .arg(shard.trim_end_matches(':'));
         Call {
             operation: name,
             command,
         }
     }
 
-    /// Makes the call. A server that lost the functions gets them again.
+    /// Makes the call. A server that lost the functions, or never had them, gets them.
     pub(super) async fn run(&self, link: &Link, call: &Call) -> Result<Value, StoreError> {
-        match link.raw(&call.command).await {
-            Err(error) if error.to_string().contains("Function not found") => {
-                tracing::info!(server = link.name(), "loading the queue's functions");
-                self.load(link).await?;
-                link.query(call.operation, &call.command).await
+        for _ in 0..LOADS {
+            match Self::once(link, call).await {
+                Ok((answer, confirmed)) => {
+                    link.check(confirmed)?;
+                    return Ok(answer);
+                }
+                Err(error) if error.to_string().contains("Function not found") => {
+                    tracing::info!(server = link.name(), "loading the queue's functions");
+                    link.raw_at(call.shard(), &self.load_command())
+                        .await
+                        .map_err(|error| link.failure("FUNCTION LOAD", &error))?;
+                }
+                Err(error) => return Err(link.failure(call.operation, &error)),
             }
-            answer => answer.map_err(|error| link.failure(call.operation, &error)),
         }
+        Err(StoreError::Unavailable {
+            store: link.name().to_owned(),
+            reason: "the queue's functions are missing again as soon as they are loaded".to_owned(),
+        })
+    }
+
+    async fn once(link: &Link, call: &Call) -> Result<(Value, Confirmed), RedisError> {
+        if call.acknowledges() && link.confirms() {
+            let mark = format!("{}wait", call.shard());
+            return link.confirmed(&call.command, &mark).await;
+        }
+        Ok((link.raw(&call.command).await?, Confirmed::Unasked))
     }
 }

@@ -15,6 +15,9 @@ use super::{CHUNK, RedisStore, codec, micros};
 use crate::error::StoreError;
 use crate::queue::{Batch, LeaseRequest, LeaseToken, Leased};
 
+/// How long a shard that failed is left alone.
+const REST: Duration = Duration::from_millis(500);
+
 /// What one shard gave.
 struct ShardBatch {
     shard: usize,
@@ -64,10 +67,11 @@ impl RedisStore {
                 .iter()
                 .enumerate()
                 .map(|(n, shard)| self.lease_shard(*shard, quota(n), request));
-            let mut failed = None;
-            for answer in join_all(calls).await {
+            let (mut failed, mut answered) = (None, false);
+            for (shard, answer) in active.iter().zip(join_all(calls).await) {
                 match answer {
                     Ok(part) => {
+                        answered = true;
                         if part.taken >= part.quota {
                             self.outlook.more(part.shard);
                             full.push(part.shard);
@@ -81,12 +85,18 @@ impl RedisStore {
                             (a, b) => a.or(b),
                         };
                     }
-                    Err(error) => failed = Some(error),
+                    Err(error) => {
+                        self.outlook.empty(*shard, Some(REST));
+                        batch.next_due = Some(batch.next_due.map_or(REST, |due| due.min(REST)));
+                        failed = Some(error);
+                    }
                 }
             }
             if let Some(error) = failed {
-                // What was leased meanwhile must not be lost.
-                if batch.leased.is_empty() {
+                // What was leased meanwhile must not be lost, and the nodes of a cluster fail one by
+                // one: work of the others is not to wait for a shard that is away.
+                let alone = active.len() < self.keys.shards() || answered;
+                if batch.leased.is_empty() && !(self.link.is_cluster() && alone) {
                     return Err(error);
                 }
                 tracing::warn!(%error, "a shard could not be leased from");
@@ -131,7 +141,9 @@ impl RedisStore {
             for _ in 0..count {
                 let entry = reply.bytes().ok_or_else(unexpected)?;
                 let (stamp, id) = read_entry(&entry).ok_or_else(unexpected)?;
-                match stamp.and_then(|stamp| self.fresh.take(shard, stamp)) {
+                // After a failover to a clock that is behind, a stamp may be given out again.
+                let fresh = stamp.and_then(|stamp| self.fresh.take(shard, stamp));
+                match fresh.filter(|(delivery, _)| delivery.id == id) {
                     Some((delivery, event)) => batch.leased.push(Leased {
                         delivery,
                         event,

@@ -30,11 +30,12 @@ mod list;
 mod outlook;
 mod record;
 mod reply;
+mod requirements;
 mod stream;
 mod wake;
 
 pub use codec::{MAX_ATTEMPTS, MAX_EXCERPT};
-pub use config::{MAX_SHARDS, RedisConfig};
+pub use config::{InvalidSetting, MAX_SHARDS, RedisConfig, Sentinels, Tls, Topology};
 pub use stream::RedisStream;
 
 use crate::error::StoreError;
@@ -302,7 +303,7 @@ impl Store for RedisStore {
             .arg(0)
             .arg(MAX_REJECTED - 1)
             .ignore();
-        self.link.pipeline("LPUSH", &pipeline).await
+        self.link.write("LPUSH", &pipeline).await
     }
 
     async fn rejected(&self, limit: usize) -> Result<Vec<RejectedEvent>, StoreError> {

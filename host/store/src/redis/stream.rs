@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, Value};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use wasmhook_core::EventDraft;
 
 use super::config::RedisConfig;
-use super::connection::Link;
+use super::connection::{Connection, Link};
+use super::requirements;
 use crate::error::StoreError;
 use crate::stream::{EventStream, StreamEntry};
 
@@ -26,7 +26,7 @@ const MAX_BLOCK: Duration = Duration::from_secs(5);
 /// Where reading stands.
 struct Reader {
     /// The connection that may block, while there is one.
-    connection: Option<MultiplexedConnection>,
+    connection: Option<Connection>,
     /// After which id to go on with what is this host's own and not acknowledged; `None` when that
     /// is done.
     own: Option<String>,
@@ -63,6 +63,7 @@ impl RedisStream {
                 claim_from: "0".to_owned(),
             }),
         };
+        requirements::check_stream(&stream.link, &stream.key).await?;
         stream.create().await?;
         Ok(stream)
     }
@@ -264,7 +265,7 @@ impl EventStream for RedisStream {
                 }
                 command.ignore();
             }
-            let () = self.link.pipeline("XADD", &pipeline).await?;
+            self.link.write("XADD", &pipeline).await?;
         }
         Ok(())
     }

@@ -3,7 +3,8 @@
 //! The functions publish one message whenever a shard that had nothing to serve has something, and
 //! when a retry becomes the next one due. Who hears it leases until it gets less than it asked for,
 //! so no message is needed while work goes on, and an idle deployment is silent. A message lost with
-//! the connection is made up for by waking once when it is back.
+//! the connection is made up for by waking once when it is back. The nodes of a cluster pass messages
+//! on to each other, so it does not matter which of them is listened to.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use tokio::task::JoinHandle;
 use super::connection::Link;
 use super::keys::Keys;
 use super::outlook::Outlook;
+use crate::error::StoreError;
 
 /// How often a silent connection is asked for a sign of life.
 const CHECK_EVERY: Duration = Duration::from_secs(30);
@@ -75,9 +77,12 @@ impl Listener {
 /// Listens while the connection lasts; says whether there was one.
 async fn listen(link: &Link, channel: &str, news: &News) -> bool {
     let subscribing = async {
-        let mut subscription = link.client().get_async_pubsub().await?;
-        subscription.subscribe(channel).await?;
-        Ok::<_, redis::RedisError>(subscription)
+        let mut subscription = link.subscriber().await?;
+        subscription
+            .subscribe(channel)
+            .await
+            .map_err(|error| link.failure("SUBSCRIBE", &error))?;
+        Ok::<_, StoreError>(subscription)
     };
     let Ok(Ok(subscription)) = tokio::time::timeout(link.connect_timeout(), subscribing).await
     else {
@@ -85,8 +90,14 @@ async fn listen(link: &Link, channel: &str, news: &News) -> bool {
     };
     let (mut sink, mut messages) = subscription.split();
     news.unsure();
+    let switched = link.switched();
+    tokio::pin!(switched);
     loop {
-        match tokio::time::timeout(CHECK_EVERY, messages.next()).await {
+        let message = tokio::select! {
+            message = tokio::time::timeout(CHECK_EVERY, messages.next()) => message,
+            () = &mut switched => return true,
+        };
+        match message {
             Ok(Some(message)) => news.heard(&String::from_utf8_lossy(message.get_payload_bytes())),
             Ok(None) => return true,
             Err(_) => {
