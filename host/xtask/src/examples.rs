@@ -2,16 +2,17 @@
 
 use anyhow::bail;
 
-use crate::tools::{node, python};
+use crate::tools::{debian, node, python, works};
 use crate::{root, step};
 
-/// Installs the packages that the examples in Python and JavaScript name, and gives the tools that
-/// are left out; none may be where `must` is true.
+/// Installs what the examples in Python, JavaScript and shell need, and gives the tools that are left
+/// out; none may be where `must` is true.
 pub(crate) fn set_up(must: bool) -> anyhow::Result<Vec<&'static str>> {
     let mut left_out = Vec::new();
     for (tool, set_up) in [
         ("node", npm as fn() -> anyhow::Result<()>),
         ("python3", venv),
+        ("curl", curl),
     ] {
         match set_up() {
             Ok(()) => {}
@@ -37,4 +38,12 @@ fn venv() -> anyhow::Result<()> {
         ["producers", "receivers"].map(|folder| examples.join(folder).join("requirements.txt"));
     python::environment(&root().join("target/examples/python"), &requirements)?;
     Ok(())
+}
+
+fn curl() -> anyhow::Result<()> {
+    let works = || works("curl", &["--version"]);
+    if works() || (debian::install(&["curl"], "for an example") && works()) {
+        return Ok(());
+    }
+    bail!("there is no curl on the path")
 }

@@ -71,7 +71,7 @@ fn test(rest: &[String]) -> anyhow::Result<()> {
     run(cargo()
         .args(["test", "--locked", "--workspace"])
         .args(rest.iter().filter(|word| *word != ALL))
-        .env("WASMHOOK_TESTS_LEFT_OUT", left_out.join(",")))
+        .env("XTASK_LEFT_OUT", left_out.join(",")))
 }
 
 fn guests(rest: &[String]) -> anyhow::Result<()> {

@@ -80,7 +80,7 @@ fn component(wit: &str, world: &str, core: &str, out: &str) -> anyhow::Result<()
     let component = ComponentEncoder::default()
         .module(&module)
         .and_then(|encoder| encoder.adapter(ADAPTER_NAME, ADAPTER))
-        .and_then(|encoder| encoder.encode())
+        .and_then(ComponentEncoder::encode)
         .with_context(|| format!("{core} does not fit the world"))?;
     write(Path::new(out), &component)
 }
