@@ -39,13 +39,6 @@ pub fn component(name: &str) -> PathBuf {
     file
 }
 
-/// Whether `cargo xtask test` left out what needs a language or tool that this machine has not, and
-/// said so.
-pub fn left_out(tool: &str) -> bool {
-    let left_out = std::env::var("XTASK_LEFT_OUT").unwrap_or_default();
-    left_out.split(',').any(|name| name == tool)
-}
-
 /// Waits until `done` gives something.
 pub fn wait_for<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
     let until = Instant::now() + PATIENCE;

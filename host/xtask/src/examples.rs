@@ -5,21 +5,21 @@ use anyhow::bail;
 use crate::tools::{debian, node, python, works};
 use crate::{root, step};
 
-/// Installs what the examples in Python, JavaScript and shell need, and gives the tools that are left
-/// out; none may be where `must` is true.
-pub(crate) fn set_up(must: bool) -> anyhow::Result<Vec<&'static str>> {
+/// Installs what the examples in Python, JavaScript and shell need, and gives what the names of the
+/// tests begin with that cannot be run; there may be none where `must` is true.
+pub(crate) fn set_up(must: bool) -> anyhow::Result<Vec<String>> {
     let mut left_out = Vec::new();
-    for (tool, set_up) in [
-        ("node", npm as fn() -> anyhow::Result<()>),
-        ("python3", venv),
+    for (examples, set_up) in [
+        ("javascript", npm as fn() -> anyhow::Result<()>),
+        ("python", venv),
         ("curl", curl),
     ] {
         match set_up() {
             Ok(()) => {}
-            Err(why) if must => bail!("the examples with {tool} cannot be run: {why:#}"),
+            Err(why) if must => bail!("the examples with {examples} cannot be run: {why:#}"),
             Err(why) => {
-                step(&format!("left out: the examples with {tool}: {why:#}"));
-                left_out.push(tool);
+                step(&format!("left out: the examples with {examples}: {why:#}"));
+                left_out.push(format!("{examples}_pushes_"));
             }
         }
     }

@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use anyhow::Context as _;
+
 use super::{output, python, version};
 use crate::root;
 
@@ -13,7 +15,10 @@ const OLDEST: (u32, u32) = (1, 27);
 pub(crate) fn find() -> anyhow::Result<String> {
     match on_path() {
         Some(version) => Ok(version),
-        None => python::find(),
+        None => python::find().with_context(|| {
+            let (major, minor) = OLDEST;
+            format!("there is no go {major}.{minor} or newer on the path, and to bring one")
+        }),
     }
 }
 
