@@ -89,6 +89,7 @@ const LANGUAGES: [Language; 5] = [
             "componentize/Cargo.lock",
             "componentize/src/main.rs",
             "go/build.sh",
+            "go/collect/collect.go",
             "go/export_wasmhook_plugin_resolve/resolve.go",
             "go/export_wasmhook_plugin_transform/transform.go",
             "go/go.mod",

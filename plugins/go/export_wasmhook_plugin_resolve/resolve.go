@@ -12,12 +12,14 @@ import (
 	"strings"
 
 	"go.bytecodealliance.org/pkg/wit/types"
+	"wit_component/collect"
 	"wit_component/wasmhook_plugin_config"
 	. "wit_component/wasmhook_plugin_resolve"
 )
 
 // Resolve chooses the receivers of one event.
 func Resolve(event Event, _ []Endpoint) wit_types.Result[Resolution, Failure] {
+	collect.Garbage()
 	field := wasmhook_plugin_config.Get("field")
 	if field.IsNone() {
 		return answer(Resolution{Mode: Mode_Add})

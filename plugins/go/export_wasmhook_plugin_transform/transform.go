@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"go.bytecodealliance.org/pkg/wit/types"
+	"wit_component/collect"
 	"wit_component/wasmhook_plugin_config"
 	. "wit_component/wasmhook_plugin_transform"
 )
@@ -23,6 +24,7 @@ const (
 
 // Transform decides about one event on its way to one endpoint.
 func Transform(event Event, _ Endpoint) wit_types.Result[Verdict, Failure] {
+	collect.Garbage()
 	fields := map[string]bool{}
 	for name := range strings.SplitSeq(wasmhook_plugin_config.Get("fields").SomeOr(""), ",") {
 		fields[strings.TrimSpace(name)] = true
