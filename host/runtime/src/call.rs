@@ -126,30 +126,30 @@ impl Plugin {
             self.idle.take(self.reuse).unwrap_or_else(|| self.fresh());
         meter.restart(self.limits.cpu_time());
         let call = meter.measure(self.run_on(instance, question, &meter));
-        let Ok(answer) = timeout(wall, call).await else {
+        let Ok(ended) = timeout(wall, call).await else {
             let limit_ms = self.limits.wall_time_ms;
             return (Err(Fault::WallTime { limit_ms }), meter.spent());
         };
-        (answer, meter.spent())
+        let spent = meter.spent();
+        let answer = ended.map(|(answer, instance)| {
+            // Not earlier: another thread may take it at once, and start the meter again.
+            let kept = Metered { instance, meter };
+            self.idle.put(kept, &self.shared, self.reuse);
+            answer
+        });
+        (answer, spent)
     }
 
-    /// Owns the instance: what is not put back at the end is gone.
+    /// Owns the instance: what is not given back at the end is gone.
     async fn run_on(
         &self,
         mut instance: Instance,
         question: Question<'_>,
-        meter: &Arc<Meter>,
-    ) -> Result<Answer, Fault> {
+        meter: &Meter,
+    ) -> Result<(Answer, Instance), Fault> {
         instance.begin_call(&self.limits);
         match self.put(&mut instance, question).await {
-            Ok(answer) => {
-                let kept = Metered {
-                    instance,
-                    meter: Arc::clone(meter),
-                };
-                self.idle.put(kept, &self.shared, self.reuse);
-                Ok(answer)
-            }
+            Ok(answer) => Ok((answer, instance)),
             Err(error) => {
                 let denied = instance.store.data().budget.denied();
                 Err(fault(&error, meter, denied, &self.limits))

@@ -2,6 +2,9 @@
 
 mod support;
 
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 use support::{FRESH, REUSED, World, body, guest, request, resolve, transform};
 use wasmhook_runtime::{
@@ -130,6 +133,46 @@ async fn a_fresh_instance_remembers_nothing_and_a_reused_one_serves_as_many_call
     assert_eq!(counts.0, ["1"; 5]);
     // The trial start is the first use of the first instance.
     assert_eq!(counts.1, ["1", "2", "1", "2", "3"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn calls_that_hand_an_instance_on_are_each_charged_their_own_time() {
+    const CALLS: usize = 2_000;
+    let world = World::new();
+    world.put("acme", "10-redact.wasm", guest("redact"));
+    world.load().await;
+    // The processor times of the workers are far apart from now on.
+    tokio::spawn(async { while used(ClockId::ThreadCPUTime) < Duration::from_millis(500) {} })
+        .await
+        .unwrap();
+    let before = used(ClockId::ProcessCPUTime);
+    let callers = (0..4).map(|_| {
+        let plugin = world.transform("acme");
+        tokio::spawn(async move {
+            let mut charged = Duration::ZERO;
+            for _ in 0..CALLS {
+                charged += transform(&plugin, "{}").await.unwrap().cpu;
+            }
+            charged
+        })
+    });
+    let mut charged = Duration::ZERO;
+    for caller in callers.collect::<Vec<_>>() {
+        charged += caller.await.unwrap();
+    }
+    let spent = used(ClockId::ProcessCPUTime) - before;
+    assert!(
+        charged <= spent,
+        "calls were charged {charged:?}, and the whole process spent {spent:?}"
+    );
+}
+
+fn used(clock: ClockId) -> Duration {
+    let time = clock_gettime(clock);
+    Duration::new(
+        time.tv_sec.try_into().unwrap(),
+        time.tv_nsec.try_into().unwrap(),
+    )
 }
 
 #[tokio::test]

@@ -1,22 +1,27 @@
 //! Set-up, demo, test and benchmark commands of the wasmhook repository.
 //!
-//! `cargo xtask demo`, `cargo xtask test`, `cargo xtask bench [NAME]`. Each installs or builds what
+//! `cargo xtask demo`, `cargo xtask test`, `cargo xtask bench [NAME]`, `cargo xtask guests`. Each installs or builds what
 //! it needs, or stops with one sentence that says what to install.
 #![allow(clippy::print_stderr, reason = "progress is what this program says")]
 
+mod examples;
+mod guests;
 mod setup;
+mod stamp;
+mod tools;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, bail};
 
-const USAGE: &str = "expected one of: cargo xtask demo | test | bench [NAME…] | guests
+const USAGE: &str = "expected one of: cargo xtask demo | test | bench [NAME…] | guests [--all]
 
   demo    build everything and show the whole job on the embedded store
-  test    build everything and run every test
+  test    build everything and run every test; what needs a language that this machine lacks is left
+          out, unless `--all-guests` follows or CI=true is set
   bench   build everything optimised and measure; results in target/bench/latest.json
-  guests  build the guest components only";
+  guests  build the guest components in Rust; with `--all`, in every language";
 
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
@@ -26,7 +31,7 @@ fn main() -> ExitCode {
         "demo" => demo(&rest),
         "test" => test(&rest),
         "bench" => bench(&rest),
-        "guests" => setup::guests(),
+        "guests" => guests(&rest),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);
@@ -55,10 +60,34 @@ fn demo(rest: &[String]) -> anyhow::Result<()> {
 }
 
 fn test(rest: &[String]) -> anyhow::Result<()> {
+    const ALL: &str = "--all-guests";
+    let must =
+        rest.iter().any(|word| word == ALL) || std::env::var("CI").is_ok_and(|ci| ci == "true");
     setup::guests()?;
     setup::redis_server()?;
+    let mut skipped = guests::build_all(must)?;
+    skipped.extend(examples::set_up(must)?);
     step("building and running all tests; the first time takes some minutes");
-    run(cargo().args(["test", "--locked", "--workspace"]).args(rest))
+    let mut cargo = cargo();
+    cargo
+        .args(["test", "--locked", "--workspace"])
+        .args(rest.iter().filter(|word| *word != ALL));
+    if !skipped.is_empty() && !rest.iter().any(|word| word == "--") {
+        cargo.arg("--");
+    }
+    for tests in skipped {
+        cargo.arg("--skip").arg(tests);
+    }
+    run(&mut cargo)
+}
+
+fn guests(rest: &[String]) -> anyhow::Result<()> {
+    setup::guests()?;
+    match rest {
+        [] => Ok(()),
+        [word] if word == "--all" => guests::build_all(true).map(drop),
+        _ => bail!("expected nothing or `--all` after `guests`"),
+    }
 }
 
 fn bench(rest: &[String]) -> anyhow::Result<()> {

@@ -1,10 +1,11 @@
 //! What a fresh machine lacks.
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
+use crate::tools::{debian, works};
 use crate::{cargo, root, run, step};
 
 /// The target that guest components are built for.
@@ -15,7 +16,7 @@ pub(crate) fn components() -> PathBuf {
     root().join("plugins/target").join(TARGET).join("release")
 }
 
-/// Builds the guest components from source.
+/// Builds the guest components in Rust from source.
 pub(crate) fn guests() -> anyhow::Result<()> {
     wasm_target()?;
     step("building the guest components");
@@ -50,50 +51,13 @@ pub(crate) fn redis_server() -> anyhow::Result<()> {
     {
         return Ok(());
     }
-    if works("apt-get", &["--version"]) {
-        step("installing Debian's package redis-server, which the tests start servers from");
-        // Root installs at once; others only where sudo asks for no password.
-        let prefix: &[&str] = if works("sh", &["-c", "test \"$(id -u)\" = 0"]) {
-            &[]
-        } else {
-            &["sudo", "-n"]
-        };
-        let installed = apt(prefix, &["install", "-y", "redis-server"])
-            || (apt(prefix, &["update"]) && apt(prefix, &["install", "-y", "redis-server"]));
-        if installed && works("redis-server", &["--version"]) {
-            return Ok(());
-        }
+    if debian::install(&["redis-server"], "which the tests start servers from")
+        && works("redis-server", &["--version"])
+    {
+        return Ok(());
     }
     bail!(
         "there is no redis-server on the path, and it could not be installed; install Redis 7 or newer (Debian: \
          apt-get install redis-server), or name one in WASMHOOK_REDIS_SERVER"
     )
-}
-
-fn apt(prefix: &[&str], words: &[&str]) -> bool {
-    let all: Vec<&str> = prefix
-        .iter()
-        .copied()
-        .chain(["apt-get", "-q"])
-        .chain(words.iter().copied())
-        .collect();
-    let Some((program, words)) = all.split_first() else {
-        return false;
-    };
-    Command::new(program)
-        .args(words)
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .stdin(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
-}
-
-fn works(program: &str, words: &[&str]) -> bool {
-    Command::new(program)
-        .args(words)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
 }

@@ -1,0 +1,16 @@
+#!/bin/sh
+# Makes a component of the two packages beside this file: `build.sh [OUT]`. GO names the go command.
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+out=${1:-$here/plugin.wasm}
+
+componentize() {
+    cargo run --quiet --locked --manifest-path "$here/../componentize/Cargo.toml" \
+        --target-dir "$here/../target/componentize" -- "$@"
+}
+
+componentize go "$here/../../wit" plugin "$here"
+GOOS=wasip1 GOARCH=wasm GOEXPERIMENT=jsonv2 "${GO:-go}" build -C "$here" -trimpath \
+    -buildmode=c-shared -ldflags="-s -w -checklinkname=0" -o core.wasm
+componentize component "$here/../../wit" plugin "$here/core.wasm" "$out"
