@@ -74,6 +74,12 @@ pub(crate) enum Command {
     /// Look at the configuration.
     #[command(subcommand)]
     Config(Config),
+    /// Compile one component, within bounds: what the host starts a process of its own for.
+    #[command(hide = true)]
+    CompileComponent {
+        /// What the host asks for.
+        job: String,
+    },
     /// Print a completion script for a shell.
     #[command(
         after_help = "Example:\n  wasmhook completions bash > /etc/bash_completion.d/wasmhook"

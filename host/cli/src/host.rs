@@ -1,5 +1,6 @@
 //! Wiring: the rooms put together as the configuration says.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use wasmhook_engine::{
     Attempter, AttempterConfig, Housekeeping, Intake, IntakeConfig, StreamReader, Worker,
     WorkerConfig,
 };
-use wasmhook_runtime::{PluginHost, PluginHostConfig, ServingState};
+use wasmhook_runtime::{Compiler, PluginHost, PluginHostConfig, ServingState};
 use wasmhook_server::Api;
 use wasmhook_store::{Retention, Store};
 use wasmhook_tenants::{FolderWatch, Tenants, TenantsConfig};
@@ -55,12 +56,38 @@ pub(crate) fn policy(config: &Config) -> EndpointPolicy {
 
 /// The runtime of plugins, with nothing loaded yet.
 pub(crate) fn plugins(config: &Config) -> anyhow::Result<PluginHost> {
-    let mut settings = PluginHostConfig::new(config.path(&config.tenants.folder));
-    settings.cache_dir = Some(config.path(&config.plugins.cache));
-    settings.limits = config.plugins.limits.clone();
-    settings.reuse = config.plugins.reuse;
-    settings.guest_logs = config.plugins.logs;
+    let plugins = &config.plugins;
+    let settings = PluginHostConfig {
+        cache_dir: Some(config.path(&plugins.cache)),
+        cache_bytes: plugins.cache_bytes,
+        limits: plugins.limits.clone(),
+        limit_caps: plugins.limit_caps.clone(),
+        loading: plugins.loading.clone(),
+        compiler: compiler()?,
+        reuse: plugins.reuse,
+        max_concurrent_calls: plugins.concurrency,
+        max_concurrent_calls_per_plugin: plugins.max_per_plugin,
+        max_idle_instances: plugins.idle_instances,
+        max_idle_bytes: plugins.idle_bytes,
+        guest_logs: plugins.logs,
+        ..PluginHostConfig::new(config.path(&config.tenants.folder))
+    };
     Ok(PluginHost::new(settings)?)
+}
+
+/// This program again, with the subcommand that compiles.
+fn compiler() -> anyhow::Result<Compiler> {
+    // The very file that runs, though an upgrade may have put another one in its place.
+    let itself = PathBuf::from("/proc/self/exe");
+    let program = if itself.exists() {
+        itself
+    } else {
+        std::env::current_exe().context("cannot find the program to compile plugins with")?
+    };
+    Ok(Compiler::Child {
+        program,
+        arguments: vec!["compile-component".into()],
+    })
 }
 
 /// The tenants folder, loaded.
@@ -278,7 +305,7 @@ fn count_plugins(plugins: &PluginHost) {
         .count();
     let refused = status
         .iter()
-        .filter(|plugin| plugin.last_error.is_some())
+        .filter(|plugin| plugin.refused.is_some())
         .count();
     for (state, count) in [("serving", serving), ("refused", refused)] {
         let count = u32::try_from(count).unwrap_or(u32::MAX);

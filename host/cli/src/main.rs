@@ -15,10 +15,14 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::args::Cli;
+use crate::args::{Cli, Command};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Command::CompileComponent { job } = &cli.command {
+        // Before any thread starts: its bounds are the process's.
+        return wasmhook_runtime::run_compiler(job);
+    }
     let json = cli.global.json;
     // For the commands' own HTTP client. Fails only if it was set before, which nothing does.
     let _ = rustls::crypto::ring::default_provider().install_default();

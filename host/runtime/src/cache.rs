@@ -1,26 +1,35 @@
-//! Compiled code on disk, so that a restart does not compile again.
+//! Compiled code on disk, so that a restart does not compile again, and mapped from there, so that it
+//! is read as far as it is run.
 //!
 //! Whoever can write an entry decides what the host runs, so the folder must belong to the host's
-//! user and be closed to others. A checksum in front of each entry finds truncation and decay, which
-//! is all it can find.
+//! user and be closed to others. An entry is written under another name and renamed, is never changed
+//! after that, and is checked before it is used; one that is not as it was written is made again.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::collections::HashSet;
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::hash::{Hash, Hasher};
-use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::io;
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use crate::error::RuntimeError;
 use crate::types::Digest;
+use crate::{adapt, artifact};
 
 const EXTENSION: &str = "compiled";
-const CHECKSUM: usize = 32;
+/// The end of the names of what is being written.
+const DRAFT: &str = "draft";
+/// A draft of this age was left behind by a process that ended: compiling does not take so long.
+const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A folder of compiled components, for one engine.
 pub(crate) struct Cache {
@@ -28,120 +37,166 @@ pub(crate) struct Cache {
     /// Which compiler and settings the code is for.
     compatibility: String,
     most_bytes: u64,
-    temporaries: AtomicU64,
+    /// Bytes of all entries, as far as this process knows.
+    held: AtomicU64,
+    drafts: AtomicU64,
+    /// Removed at the end, where no folder was given.
+    _temporary: Option<TempDir>,
+}
+
+/// A file that is being written.
+pub(crate) struct Draft {
+    file: File,
+    path: PathBuf,
 }
 
 impl Cache {
-    /// Open the folder, making it if it is missing.
+    /// Open the folder, making it if it is missing; with none, one of its own for as long as it lives.
     pub(crate) fn open(
-        folder: &Path,
+        folder: Option<&Path>,
         most_bytes: u64,
         engine: &Engine,
     ) -> Result<Self, RuntimeError> {
-        let refuse = |reason: String| RuntimeError::Cache {
-            path: folder.to_owned(),
+        let refuse = |path: &Path, reason: String| RuntimeError::Cache {
+            path: path.to_owned(),
             reason,
         };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(|error| refuse(error.to_string()))?;
-        let metadata = fs::metadata(folder).map_err(|error| refuse(error.to_string()))?;
-        if metadata.uid() != rustix::process::geteuid().as_raw() {
-            return Err(refuse("the folder belongs to another user".to_owned()));
-        }
-        if metadata.mode() & 0o077 != 0 {
-            return Err(refuse(
-                "the folder is open to other users; make its mode 0700".to_owned(),
-            ));
-        }
+        let (folder, temporary) = if let Some(folder) = folder {
+            (folder.to_owned(), None)
+        } else {
+            let temporary = tempfile::Builder::new()
+                .prefix("wasmhook-cache-")
+                .permissions(Permissions::from_mode(0o700))
+                .tempdir()
+                .map_err(|error| refuse(&std::env::temp_dir(), error.to_string()))?;
+            (temporary.path().to_owned(), Some(temporary))
+        };
+        claim(&folder).map_err(|reason| refuse(&folder, reason))?;
         let mut hasher = Sha256Hasher(Sha256::new());
         engine.precompile_compatibility_hash().hash(&mut hasher);
-        let compatibility = hex::encode(&hasher.0.finalize()[..8]);
-        Ok(Self {
-            folder: folder.to_owned(),
-            compatibility,
+        hasher.0.update(adapt::ADAPTER);
+        let cache = Self {
+            folder,
+            compatibility: hex::encode(&hasher.0.finalize()[..8]),
             most_bytes,
-            temporaries: AtomicU64::new(0),
-        })
+            held: AtomicU64::new(0),
+            drafts: AtomicU64::new(0),
+            _temporary: temporary,
+        };
+        cache.remove_abandoned();
+        cache.make_room(&HashSet::new());
+        Ok(cache)
     }
 
-    /// The compiled form of a component, if it is there and whole.
+    /// The compiled form of a component, if it is there, whole and of use. If it is there and is not,
+    /// it is removed.
     pub(crate) fn load(&self, engine: &Engine, digest: Digest) -> Option<Component> {
+        match self.read(engine, digest) {
+            Ok(component) => component,
+            Err(reason) => {
+                tracing::warn!(%digest, "a compiled plugin in the cache is made again: {reason}");
+                // Whoever has it mapped keeps it; the next one is a new file.
+                let _ = fs::remove_file(self.path(digest));
+                None
+            }
+        }
+    }
+
+    /// The compiled form of a component that was kept a moment ago.
+    pub(crate) fn take_up(&self, engine: &Engine, digest: Digest) -> Result<Component, String> {
+        self.read(engine, digest)?
+            .ok_or_else(|| "it is gone from the cache".to_owned())
+    }
+
+    fn read(&self, engine: &Engine, digest: Digest) -> Result<Option<Component>, String> {
         let path = self.path(digest);
-        let bytes = fs::read(&path).ok()?;
-        let (checksum, code) = bytes.split_at_checked(CHECKSUM)?;
-        if Sha256::digest(code).as_slice() != checksum {
-            tracing::warn!(%digest, "a compiled plugin in the cache is damaged; compiling it again");
-            return None;
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(|error| error.to_string())?,
+        };
+        if !artifact::is_whole(&file).map_err(|error| error.to_string())? {
+            return Err("it is damaged".to_owned());
         }
-        // SAFETY: `code` came from `Component::serialize` in `store`, below: nothing else writes to
-        // the folder, which belongs to this user and is closed to others (checked in `open`), the
-        // checksum says that it is what was written, and its name says that a compatible engine wrote
-        // it, which wasmtime checks once more.
-        #[allow(unsafe_code, reason = "loading compiled code is unsafe by nature")]
-        let component = unsafe { Component::deserialize(engine, code) };
-        if let Ok(file) = File::open(&path) {
-            // What was used last goes last. Nothing is lost if the time cannot be set.
-            let _ = file.set_modified(SystemTime::now());
-        }
-        component.ok()
+        let component = map(engine, &path).map_err(|error| format!("{error:#}"))?;
+        // What was used last goes last. Nothing is lost if the time cannot be set.
+        let _ = file.set_modified(SystemTime::now());
+        Ok(Some(component))
     }
 
-    /// Keep the compiled form of a component. Failing to is no failure: it is compiled again.
-    pub(crate) fn store(&self, digest: Digest, component: &Component) {
-        if let Err(error) = self.try_store(digest, component) {
-            tracing::warn!(%digest, error, "a compiled plugin cannot be kept in the cache");
-        }
-    }
-
-    fn try_store(&self, digest: Digest, component: &Component) -> Result<(), String> {
-        let code = component.serialize().map_err(|error| error.to_string())?;
-        let number = self.temporaries.fetch_add(1, Ordering::Relaxed);
-        let temporary = self
-            .folder
-            .join(format!("{}-{number}.tmp", std::process::id()));
-        let written = OpenOptions::new()
+    /// A file to write compiled code to.
+    pub(crate) fn draft(&self) -> io::Result<Draft> {
+        let number = self.drafts.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}-{number}.{DRAFT}", std::process::id());
+        let path = self.folder.join(name);
+        // Left behind by a process with the same id; this one counts its own.
+        let _ = fs::remove_file(&path);
+        let file = OpenOptions::new()
+            .read(true)
             .write(true)
             .create_new(true)
             .mode(0o600)
-            .open(&temporary)
-            .and_then(|mut file| {
-                file.write_all(&Sha256::digest(&code))?;
-                file.write_all(&code)?;
-                file.sync_all()
-            })
-            .and_then(|()| fs::rename(&temporary, self.path(digest)));
-        if let Err(error) = written {
-            let _ = fs::remove_file(&temporary);
-            return Err(error.to_string());
-        }
-        self.evict();
+            .open(&path)?;
+        Ok(Draft { file, path })
+    }
+
+    /// Make what was written the entry of a component.
+    pub(crate) fn keep(&self, draft: &Draft, digest: Digest) -> io::Result<()> {
+        let bytes = draft.file.metadata()?.len();
+        // It is mapped from now on; what would change it in place has to go out of its way.
+        draft.file.set_permissions(Permissions::from_mode(0o400))?;
+        fs::rename(&draft.path, self.path(digest))?;
+        File::open(&self.folder)?.sync_all()?;
+        self.held.fetch_add(bytes, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Remove what was used least recently until the rest fits.
-    fn evict(&self) {
+    /// Remove what was used least recently, if there is more than there may be: first of what does not
+    /// serve. What is removed goes on serving where it does, and is compiled again at the next start.
+    pub(crate) fn make_room(&self, serving: &HashSet<Digest>) {
+        let held = self.held.load(Ordering::Relaxed);
+        if held != 0 && held <= self.most_bytes {
+            return;
+        }
         let Ok(entries) = fs::read_dir(&self.folder) else {
             return;
         };
-        let mut entries: Vec<(SystemTime, u64, PathBuf)> = entries
+        let serving: HashSet<PathBuf> = serving.iter().map(|digest| self.path(*digest)).collect();
+        let mut entries: Vec<(bool, SystemTime, u64, PathBuf)> = entries
             .flatten()
             .filter_map(|entry| {
-                let metadata = entry.metadata().ok()?;
-                Some((metadata.modified().ok()?, metadata.len(), entry.path()))
+                let (path, metadata) = (entry.path(), entry.metadata().ok()?);
+                let serves = serving.contains(&path);
+                Some((serves, metadata.modified().ok()?, metadata.len(), path))
             })
-            .filter(|(_, _, path)| path.extension().is_some_and(|end| end == EXTENSION))
+            .filter(|(.., path)| path.extension().is_some_and(|end| end == EXTENSION))
             .collect();
         entries.sort();
-        let mut total: u64 = entries.iter().map(|(_, bytes, _)| bytes).sum();
-        for (_, bytes, path) in entries {
-            if total <= self.most_bytes {
-                break;
+        let mut held: u64 = entries.iter().map(|(_, _, bytes, _)| bytes).sum();
+        if held > self.most_bytes {
+            // A tenth more, so that a full cache is not looked through at every turn.
+            let wanted = self.most_bytes - self.most_bytes / 10;
+            for (.., bytes, path) in entries {
+                if held <= wanted {
+                    break;
+                }
+                if fs::remove_file(path).is_ok() {
+                    held -= bytes;
+                }
             }
-            if fs::remove_file(path).is_ok() {
-                total -= bytes;
+        }
+        self.held.store(held, Ordering::Relaxed);
+    }
+
+    fn remove_abandoned(&self) {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        for entry in entries {
+            let path = entry.path();
+            let is_old = entry
+                .metadata()
+                .and_then(|metadata| metadata.modified())
+                .is_ok_and(|time| time.elapsed().is_ok_and(|age| age > ABANDONED));
+            if is_old && path.extension().is_some_and(|end| end == DRAFT) {
+                let _ = fs::remove_file(path);
             }
         }
     }
@@ -150,6 +205,53 @@ impl Cache {
         self.folder
             .join(format!("{digest}-{}.{EXTENSION}", self.compatibility))
     }
+}
+
+impl Draft {
+    /// The file, for whoever writes it.
+    pub(crate) fn file(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // It has another name if it was kept.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Make the folder, and see that it is the host's alone.
+fn claim(folder: &Path) -> Result<(), String> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(|error| error.to_string())?;
+    let metadata = fs::metadata(folder).map_err(|error| error.to_string())?;
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
+        return Err("the folder belongs to another user".to_owned());
+    }
+    if metadata.mode() & 0o077 != 0 {
+        return Err("the folder is open to other users; make its mode 0700".to_owned());
+    }
+    Ok(())
+}
+
+/// Map compiled code that was found whole.
+#[allow(unsafe_code, reason = "loading compiled code is unsafe by nature")]
+fn map(engine: &Engine, path: &Path) -> wasmtime::Result<Component> {
+    // SAFETY: what the file holds came from `Engine::precompile_component`, in this process or in a
+    // child of it: nothing else writes to the folder, which belongs to this user and is closed to
+    // others (see `claim`); the checksum says that it is as it was written, and its name says that a
+    // compatible engine wrote it, which wasmtime checks once more. It is not changed while it is
+    // mapped: entries are replaced by renaming and removed, never written to.
+    unsafe { Component::deserialize_file(engine, path) }.or_else(|error| {
+        // A file system that is mounted for data only maps nothing to run.
+        let bytes = fs::read(path).map_err(|_| error)?;
+        // SAFETY: as above.
+        unsafe { Component::deserialize(engine, bytes) }
+    })
 }
 
 /// Lets SHA-256 stand where the standard library's traits want a hasher: the same in every build.

@@ -1,21 +1,21 @@
 //! One call of a plugin, from the permit to the answer.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use wasmtime::component::ResourceTableError;
 use wasmtime::{PoolConcurrencyLimitError, Trap};
 
 use crate::bindings::{resolve, transform, types};
+use crate::budget::{Budget, Denied, Exceeded};
 use crate::error::{Fault, PluginError};
 use crate::instance::{Instance, Metered, RESOLVE, TRANSFORM, WrongSignature};
 use crate::limits::Limits;
-use crate::meter::Meter;
+use crate::meter::{Meter, WaitedTooLong};
 use crate::plugin::Plugin;
-use crate::state::Denied;
 use crate::text;
 use crate::types::{
     Call, CallResult, Choice, EndpointView, EventView, Mode, NewEndpoint, Request, Resolution,
@@ -88,9 +88,10 @@ impl Plugin {
         question: Question<'_>,
         read: impl FnOnce(Answer, &Limits) -> Result<T, Fault>,
     ) -> CallResult<T> {
+        let began = Instant::now();
         let (answer, cpu) = self.run(question).await;
         let value = answer.and_then(|answer| read(answer, &self.limits));
-        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.record.note(began.elapsed(), cpu, value.as_ref().err());
         match value {
             Ok(value) => Ok(Call {
                 value,
@@ -98,7 +99,6 @@ impl Plugin {
                 cpu,
             }),
             Err(fault) => {
-                self.errors.fetch_add(1, Ordering::Relaxed);
                 let plugin = Arc::clone(&self.name);
                 Err(PluginError {
                     plugin,
@@ -112,7 +112,8 @@ impl Plugin {
 
     /// Run a question on an instance, within every limit.
     async fn run(&self, question: Question<'_>) -> (Result<Answer, Fault>, Duration) {
-        let wall = self.limits.wall_time();
+        let limits = &self.limits;
+        let wall = limits.wall_time();
         let permits = async {
             let own = self.concurrency.acquire().await;
             (own, Semaphore::acquire(&self.shared.calls).await)
@@ -124,17 +125,22 @@ impl Plugin {
         let _ticking = self.shared.clock.keep_running();
         let Metered { instance, meter } =
             self.idle.take(self.reuse).unwrap_or_else(|| self.fresh());
-        meter.restart(self.limits.cpu_time());
-        let call = meter.measure(self.run_on(instance, question, &meter));
-        let Ok(ended) = timeout(wall, call).await else {
-            let limit_ms = self.limits.wall_time_ms;
-            return (Err(Fault::WallTime { limit_ms }), meter.spent());
+        meter.restart(limits.cpu_time());
+        let call = meter.measure(limits.wait_time(), self.run_on(instance, question, &meter));
+        let ended = match timeout(wall, call).await {
+            Ok(Ok(ended)) => ended,
+            Ok(Err(WaitedTooLong)) => Err(Fault::WaitTime {
+                limit_ms: limits.wait_time_ms,
+            }),
+            Err(_) => Err(Fault::WallTime {
+                limit_ms: limits.wall_time_ms,
+            }),
         };
         let spent = meter.spent();
         let answer = ended.map(|(answer, instance)| {
             // Not earlier: another thread may take it at once, and start the meter again.
             let kept = Metered { instance, meter };
-            self.idle.put(kept, &self.shared, self.reuse);
+            self.idle.put(kept, &self.shared, limits, self.reuse);
             answer
         });
         (answer, spent)
@@ -148,12 +154,15 @@ impl Plugin {
         meter: &Meter,
     ) -> Result<(Answer, Instance), Fault> {
         instance.begin_call(&self.limits);
-        match self.put(&mut instance, question).await {
+        let answer = self.put(&mut instance, question).await;
+        let state = instance.store.data_mut();
+        state.log.end_call();
+        if let Some(exceeded) = state.budget.exceeded() {
+            return Err(fault_of_use(exceeded, &self.limits));
+        }
+        match answer {
             Ok(answer) => Ok((answer, instance)),
-            Err(error) => {
-                let denied = instance.store.data().budget.denied();
-                Err(fault(&error, meter, denied, &self.limits))
-            }
+            Err(error) => Err(fault(&error, meter, &state.budget, &self.limits)),
         }
     }
 
@@ -272,8 +281,20 @@ fn guest_fault(failure: &types::Failure) -> Fault {
     }
 }
 
+fn fault_of_use(exceeded: Exceeded, limits: &Limits) -> Fault {
+    match exceeded {
+        Exceeded::Calls(import) => Fault::ImportCalls {
+            import: import.name(),
+            limit: limits.import_calls,
+        },
+        Exceeded::Random => Fault::RandomBytes {
+            limit_bytes: limits.random_bytes,
+        },
+    }
+}
+
 /// The class of what went wrong; the error's own text is never passed on.
-fn fault(error: &wasmtime::Error, meter: &Meter, denied: Option<Denied>, limits: &Limits) -> Fault {
+fn fault(error: &wasmtime::Error, meter: &Meter, budget: &Budget, limits: &Limits) -> Fault {
     if meter.was_stopped() {
         return Fault::CpuTime {
             limit_ms: limits.cpu_time_ms,
@@ -285,17 +306,16 @@ fn fault(error: &wasmtime::Error, meter: &Meter, denied: Option<Denied>, limits:
     if error.downcast_ref::<PoolConcurrencyLimitError>().is_some() {
         return Fault::Exhausted;
     }
-    match denied {
+    if let Some(ResourceTableError::Full) = error.downcast_ref() {
+        return too_many("resource handles", limits.handles);
+    }
+    match budget.denied() {
         Some(Denied::Memory) => {
             return Fault::Memory {
                 limit_bytes: limits.memory_bytes,
             };
         }
-        Some(Denied::TableElements) => {
-            return Fault::Resources {
-                what: "table elements",
-            };
-        }
+        Some(Denied::TableElements) => return too_many("table elements", limits.table_elements),
         None => {}
     }
     if error.downcast_ref::<wasmtime_wasi::I32Exit>().is_some() {
@@ -312,18 +332,28 @@ fn fault(error: &wasmtime::Error, meter: &Meter, denied: Option<Denied>, limits:
     }
 }
 
+fn too_many(what: &'static str, limit: impl TryInto<usize>) -> Fault {
+    Fault::Resources {
+        what,
+        limit: limit.try_into().unwrap_or(usize::MAX),
+    }
+}
+
 /// For the few errors that wasmtime has no public type for; a test holds each.
 fn fault_of_text(text: &str, limits: &Limits) -> Fault {
-    if text.contains("fuel allocated for hostcalls") {
-        Fault::OutputTooLarge {
-            limit_bytes: limits.output_bytes,
+    let says = |words: &str| text.contains(words);
+    if says("fuel allocated for hostcalls") {
+        Fault::Lifted {
+            limit_bytes: limits.lifted_bytes,
         }
-    } else if text.contains("instance count too high") {
-        Fault::Resources { what: "instances" }
-    } else if text.contains("table count too high") {
-        Fault::Resources { what: "tables" }
-    } else if text.contains("memory count too high") {
-        Fault::Resources { what: "memories" }
+    } else if says("store handle limit exceeded") {
+        too_many("resource handles", limits.handles)
+    } else if says("instance count too high") || says("core instances") {
+        too_many("core instances", limits.instances)
+    } else if says("table count too high") || says("tables") {
+        too_many("tables", limits.tables)
+    } else if says("memory count too high") || says("memories") {
+        too_many("memories", limits.memories)
     } else {
         Fault::Trap {
             class: "it broke a rule of the component model",

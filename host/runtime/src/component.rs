@@ -2,8 +2,11 @@
 
 use wasmparser::{Encoding, Parser, Payload};
 
+use crate::adapt;
 use crate::error::LoadError;
 use crate::limits::Limits;
+use crate::loading::LoadLimits;
+use crate::text;
 use crate::types::Exports;
 
 /// The version of the contract that this host serves.
@@ -20,6 +23,9 @@ const WASI: [&str; 6] = [
     "wasi:sockets/",
 ];
 
+/// Characters shown of a name in a component.
+const NAME: usize = 200;
+
 /// What a component's bytes say about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outline {
@@ -27,6 +33,8 @@ pub struct Outline {
     pub exports: Exports,
     /// What it imports, in its own order.
     pub imports: Vec<Import>,
+    /// Whether it is a core module for WASI preview 1, which becomes a component when it is compiled.
+    pub adapted: bool,
 }
 
 /// One thing that a component imports.
@@ -38,15 +46,15 @@ pub struct Import {
     pub granted: bool,
 }
 
-/// The names at the outermost level of a component.
-#[derive(Default)]
-struct Names {
-    imports: Vec<String>,
-    exports: Vec<String>,
-}
-
-/// Read the outline of a component, and refuse the bytes that are none.
-pub(crate) fn outline(bytes: &[u8], limits: &Limits) -> Result<Outline, LoadError> {
+/// Read the outline of a component, and refuse the bytes that are none or have too many parts.
+///
+/// Reads the bytes once from one end to the other and takes nothing in them for granted: it runs in
+/// the host, before anything in a child.
+pub(crate) fn outline(
+    bytes: &[u8],
+    limits: &LoadLimits,
+    most: &Limits,
+) -> Result<Outline, LoadError> {
     if bytes.len() > limits.component_bytes {
         return Err(LoadError::TooLarge {
             limit: limits.component_bytes,
@@ -59,32 +67,174 @@ pub(crate) fn outline(bytes: &[u8], limits: &Limits) -> Result<Outline, LoadErro
     if bytes.len() < 8 {
         return Err(LoadError::Truncated { bytes: bytes.len() });
     }
-    if Parser::is_core_wasm(bytes) {
-        return Err(LoadError::CoreModule);
-    }
-    let names = names(bytes).map_err(|error| {
+    let parts = Parts::read(bytes).map_err(|error| {
         if error.message().contains("unexpected end") {
             LoadError::Truncated { bytes: bytes.len() }
         } else {
             LoadError::Invalid(error.to_string())
         }
     })?;
-    let imports = names.imports.into_iter().map(|name| Import {
-        granted: is_granted(&name),
-        name,
+    if parts.is_module && !parts.has_type {
+        return Err(LoadError::CoreModule);
+    }
+    parts.check(limits, most)?;
+    let granted = |name: &str| is_granted(name) || (parts.is_module && name == adapt::PREVIEW1);
+    let imports = parts.imports.iter().map(|name| Import {
+        granted: granted(name),
+        name: text::printable(name, NAME),
     });
     let outline = Outline {
         imports: imports.collect(),
-        exports: exports(&names.exports),
+        exports: exports(&parts.exports),
+        adapted: parts.is_module,
     };
     if outline.exports == Exports::default() {
-        return Err(names
+        return Err(parts
             .exports
             .iter()
             .find_map(|name| other_version("exports", name))
             .unwrap_or(LoadError::NoExport));
     }
     Ok(outline)
+}
+
+/// What a component, or a core module, is made of.
+#[derive(Default)]
+struct Parts {
+    /// Whether it is a core module as a whole.
+    is_module: bool,
+    /// Whether it embeds the type of a component.
+    has_type: bool,
+    /// Names at the outermost level; of a core module's imports the interface only.
+    imports: Vec<String>,
+    /// The same; of a core module's exports the interface only.
+    exports: Vec<String>,
+    functions: usize,
+    largest_function: usize,
+    modules: usize,
+    deepest: usize,
+    /// What a module begins with, the most of each over all modules.
+    memories: usize,
+    memory_bytes: usize,
+    tables: usize,
+    table_elements: usize,
+}
+
+impl Parts {
+    fn read(bytes: &[u8]) -> wasmparser::Result<Self> {
+        let mut parts = Self {
+            is_module: Parser::is_core_wasm(bytes),
+            ..Self::default()
+        };
+        let mut depth = 0_usize;
+        for payload in Parser::new(0).parse_all(bytes) {
+            match payload? {
+                Payload::Version { encoding, .. } => {
+                    depth += 1;
+                    parts.deepest = parts.deepest.max(depth);
+                    parts.modules += usize::from(encoding == Encoding::Module);
+                }
+                Payload::End(_) => depth = depth.saturating_sub(1),
+                Payload::CodeSectionStart { count, .. } => {
+                    parts.functions = parts.functions.saturating_add(count as usize);
+                }
+                Payload::CodeSectionEntry(body) => {
+                    parts.largest_function = parts.largest_function.max(body.range().len());
+                }
+                Payload::MemorySection(memories) => {
+                    let (mut count, mut bytes) = (0, 0_usize);
+                    for memory in memories {
+                        let memory = memory?;
+                        let page = 1_u64 << memory.page_size_log2.unwrap_or(16).min(16);
+                        bytes = bytes.saturating_add(size(memory.initial.saturating_mul(page)));
+                        count += 1;
+                    }
+                    parts.memories = parts.memories.max(count);
+                    parts.memory_bytes = parts.memory_bytes.max(bytes);
+                }
+                Payload::TableSection(tables) => {
+                    let (mut count, mut elements) = (0, 0_usize);
+                    for table in tables {
+                        elements = elements.saturating_add(size(table?.ty.initial));
+                        count += 1;
+                    }
+                    parts.tables = parts.tables.max(count);
+                    parts.table_elements = parts.table_elements.max(elements);
+                }
+                Payload::CustomSection(section) if parts.is_module => {
+                    parts.has_type |= section.name().starts_with("component-type");
+                }
+                Payload::ImportSection(imports) if parts.is_module => {
+                    for import in imports.into_imports() {
+                        parts.import(import?.module);
+                    }
+                }
+                Payload::ExportSection(exports) if parts.is_module => {
+                    for export in exports {
+                        if let Some((interface, _)) = export?.name.split_once('#') {
+                            parts.exports.push(interface.to_owned());
+                        }
+                    }
+                }
+                Payload::ComponentImportSection(imports) if depth == 1 => {
+                    for import in imports {
+                        parts.import(import?.name.name);
+                    }
+                }
+                Payload::ComponentExportSection(exports) if depth == 1 => {
+                    for export in exports {
+                        parts.exports.push(export?.name.name.to_owned());
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(parts)
+    }
+
+    fn import(&mut self, name: &str) {
+        if self.imports.last().is_none_or(|last| last != name) {
+            self.imports.push(name.to_owned());
+        }
+    }
+
+    fn check(&self, limits: &LoadLimits, most: &Limits) -> Result<(), LoadError> {
+        let count = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
+        let counts = [
+            ("functions", self.functions, limits.functions),
+            (
+                "bytes in one function",
+                self.largest_function,
+                limits.function_bytes,
+            ),
+            ("core modules", self.modules, limits.modules),
+            (
+                "components inside one another",
+                self.deepest,
+                limits.nesting,
+            ),
+            (
+                "memories in one module",
+                self.memories,
+                count(most.memories),
+            ),
+            (
+                "bytes of memory to begin with",
+                self.memory_bytes,
+                most.memory_bytes,
+            ),
+            ("tables in one module", self.tables, count(most.tables)),
+            (
+                "table elements to begin with",
+                self.table_elements,
+                most.table_elements,
+            ),
+        ];
+        match counts.into_iter().find(|(_, count, limit)| count > limit) {
+            None => Ok(()),
+            Some((what, _, limit)) => Err(LoadError::Structure { what, limit }),
+        }
+    }
 }
 
 /// Refuse a component that imports something it is not given.
@@ -99,30 +249,8 @@ pub(crate) fn check_imports(outline: &Outline) -> Result<(), LoadError> {
     }
 }
 
-fn names(bytes: &[u8]) -> wasmparser::Result<Names> {
-    let mut names = Names::default();
-    let mut depth = 0_u32;
-    for payload in Parser::new(0).parse_all(bytes) {
-        match payload? {
-            Payload::Version {
-                encoding: Encoding::Module | Encoding::Component,
-                ..
-            } => depth += 1,
-            Payload::End(_) => depth = depth.saturating_sub(1),
-            Payload::ComponentImportSection(imports) if depth == 1 => {
-                for import in imports {
-                    names.imports.push(import?.name.name.to_owned());
-                }
-            }
-            Payload::ComponentExportSection(exports) if depth == 1 => {
-                for export in exports {
-                    names.exports.push(export?.name.name.to_owned());
-                }
-            }
-            _ => {}
-        }
-    }
-    Ok(names)
+fn size(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
 }
 
 fn exports(names: &[String]) -> Exports {
@@ -157,7 +285,57 @@ fn other_version(verb: &'static str, name: &str) -> Option<LoadError> {
     );
     (known && version != CONTRACT_VERSION).then(|| LoadError::ContractVersion {
         verb,
-        found: name.to_owned(),
+        found: text::printable(name, NAME),
         served: CONTRACT_VERSION,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const WHOLE: &str = r#"
+        (component
+          (import "wasmhook:plugin/log@0.1.0" (instance))
+          (core module (memory 1) (func (export "f")))
+          (component (component))
+          (instance $e)
+          (export "wasmhook:plugin/transform@0.1.0" (instance $e)))"#;
+
+    #[test]
+    fn an_outline_names_what_is_exported_and_imported() {
+        let bytes = wat::parse_str(WHOLE).unwrap();
+        let outline = outline(&bytes, &LoadLimits::default(), &Limits::default()).unwrap();
+        assert!(outline.exports.transform && !outline.exports.resolve && !outline.adapted);
+        let names: Vec<&str> = outline.imports.iter().map(|i| i.name.as_str()).collect();
+        assert_eq!(names, ["wasmhook:plugin/log@0.1.0"]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_have_an_outline_or_a_refusal(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let _ = outline(&bytes, &LoadLimits::default(), &Limits::default());
+            let headed = [&b"\0asm\x0d\0\x01\0"[..], &bytes].concat();
+            let _ = outline(&headed, &LoadLimits::default(), &Limits::default());
+        }
+
+        #[test]
+        fn a_damaged_component_has_an_outline_or_a_refusal(
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+            end in any::<prop::sample::Index>(),
+        ) {
+            let mut bytes = wat::parse_str(WHOLE).unwrap();
+            for (at, byte) in damage {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            let _ = outline(&bytes, &LoadLimits::default(), &Limits::default());
+            bytes.truncate(end.index(bytes.len()));
+            let _ = outline(&bytes, &LoadLimits::default(), &Limits::default());
+        }
+    }
 }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde::de::{self, Deserializer};
 
-use crate::limits::Limits;
+use crate::limits::{Limits, PartialLimits};
+use crate::loading::{Compiler, LoadLimits};
 
 /// Settings of a [`PluginHost`](crate::PluginHost).
 #[derive(Debug, Clone)]
@@ -18,8 +19,15 @@ pub struct PluginHostConfig {
     /// Bytes of compiled code to keep; past that, what was used least recently goes. 1 GiB: some
     /// thousands of Rust components, some dozens of Python ones.
     pub cache_bytes: u64,
-    /// The limits of every plugin; a manifest can lower them.
+    /// The limits of every plugin whose manifest does not ask for others.
     pub limits: Limits,
+    /// How far above them a manifest may go; not at all where nothing is said.
+    pub limit_caps: PartialLimits,
+    /// What loading a plugin may take.
+    pub loading: LoadLimits,
+    /// Where plugins are compiled. In this process if nothing else is said: a host that loads what
+    /// others wrote names a program here.
+    pub compiler: Compiler,
     /// Whether an instance serves one call or several, where a manifest does not say.
     pub reuse: Reuse,
     /// Calls that run at once over all tenants. 64: past the number of cores it only serves guests
@@ -32,9 +40,6 @@ pub struct PluginHostConfig {
     pub max_idle_instances: u32,
     /// Bytes of linear memory over all instances kept for reuse. 1 GiB.
     pub max_idle_bytes: usize,
-    /// Components compiled at once, each on a thread of its own. 1: compiling takes seconds of a
-    /// whole core, which deliveries need more.
-    pub compile_jobs: usize,
     /// Whether what guests log is passed on, at the tracing target `wasmhook::plugin_log`. Off: the
     /// words are the tenant's, and nothing stops a guest from logging a payload.
     pub guest_logs: bool,
@@ -48,14 +53,21 @@ impl PluginHostConfig {
             cache_dir: None,
             cache_bytes: 1 << 30,
             limits: Limits::default(),
+            limit_caps: PartialLimits::default(),
+            loading: LoadLimits::default(),
+            compiler: Compiler::InProcess,
             reuse: Reuse::default(),
             max_concurrent_calls: 64,
             max_concurrent_calls_per_plugin: 16,
             max_idle_instances: 192,
             max_idle_bytes: 1 << 30,
-            compile_jobs: 1,
             guest_logs: false,
         }
+    }
+
+    /// The highest limits that a plugin can have.
+    pub(crate) fn most(&self) -> Limits {
+        self.limits.raised_to(&self.limit_caps)
     }
 }
 

@@ -13,6 +13,7 @@ use crate::bindings::{config, log};
 use crate::config::PluginHostConfig;
 use crate::error::RuntimeError;
 use crate::state::State;
+use crate::wasi;
 
 /// Time between two ticks of the epoch: the longest that a guest keeps a thread to itself.
 const TICK: Duration = Duration::from_millis(2);
@@ -84,7 +85,7 @@ pub(crate) struct IdleRoom {
 }
 
 fn engine_config(settings: &PluginHostConfig) -> Config {
-    let limits = &settings.limits;
+    let limits = settings.most();
     // Each call, each idle instance, and each trial start of a new version holds one.
     let components = settings
         .max_concurrent_calls
@@ -106,9 +107,15 @@ fn engine_config(settings: &PluginHostConfig) -> Config {
         .table_elements(limits.table_elements)
         .table_keep_resident(TABLE_KEPT)
         .async_stack_keep_resident(STACK_KEPT);
+    let mut config = code_config();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    config
+}
+
+/// What compiled code depends on: the same for who compiles and for who runs it, who checks that.
+pub(crate) fn code_config() -> Config {
     let mut config = Config::new();
     config
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
         .epoch_interruption(true)
         .max_wasm_stack(WASM_STACK)
         .async_stack_size(FIBER_STACK)
@@ -122,7 +129,7 @@ fn engine_config(settings: &PluginHostConfig) -> Config {
 /// What a guest may import: the log, its configuration, and WASI 0.2 with nothing granted.
 fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
-    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasi::add_to_linker(&mut linker)?;
     log::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)?;
     config::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)?;
     Ok(linker)

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::text::Bytes;
 use crate::types::Digest;
 
 /// Why the host of plugins could not start.
@@ -53,11 +54,19 @@ pub enum LoadError {
         /// The bytes there are.
         bytes: usize,
     },
-    /// A core module was given where a component belongs.
+    /// A core module was given that does not say which component it would be.
     #[error(
-        "the file is a core module, not a component; build it for wasm32-wasip2 or wrap it with wasm-tools component new"
+        "the file is a core module without a component's type; build it for wasm32-wasip2, or with bindings generated from the contract"
     )]
     CoreModule,
+    /// The component has more parts, or larger ones, than it may have.
+    #[error("the component has more than {limit} {what}")]
+    Structure {
+        /// What there is too much of.
+        what: &'static str,
+        /// The most allowed.
+        limit: usize,
+    },
     /// The bytes are not a valid component.
     #[error("the file is not a valid component: {0}")]
     Invalid(String),
@@ -97,6 +106,32 @@ pub enum LoadError {
     /// The compiler gave up.
     #[error("the component cannot be compiled: {0}")]
     Compile(String),
+    /// The compiler was stopped for the time it took.
+    #[error("compiling took longer than {limit_seconds} s {what}")]
+    CompileTime {
+        /// The limit.
+        limit_seconds: u64,
+        /// Which time: the processor's, or all of it.
+        what: &'static str,
+    },
+    /// The compiler was stopped for the memory it needed.
+    #[error("compiling needed more than {} of memory", Bytes(*limit_bytes))]
+    CompileMemory {
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// What the compiler made does not fit into what an instance may have.
+    #[error("the component does not fit: {0}")]
+    Unfit(String),
+    /// What the compiler made is too large.
+    #[error("the compiled code is larger than {}", Bytes(*limit_bytes))]
+    CodeSize {
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// There is no compiler, or its result cannot be had, for a reason that is not the component's.
+    #[error("the compiler is not available: {0}")]
+    Compiler(String),
     /// The manifest is wrong.
     #[error("{file} is not a valid manifest: {reason}")]
     Manifest {
@@ -120,7 +155,9 @@ impl LoadError {
     pub(crate) fn may_pass(&self) -> bool {
         matches!(
             self,
-            Self::Unreadable(_) | Self::Start(Fault::Exhausted | Fault::WallTime { .. })
+            Self::Unreadable(_)
+                | Self::Compiler(_)
+                | Self::Start(Fault::Exhausted | Fault::WallTime { .. })
         )
     }
 }
@@ -167,6 +204,12 @@ pub enum Fault {
         /// The limit.
         limit_ms: u64,
     },
+    /// The guest waited too long in functions of the host.
+    #[error("waited longer than {limit_ms} ms in calls to the host")]
+    WaitTime {
+        /// The limit.
+        limit_ms: u64,
+    },
     /// The call took too long, whatever it waited for.
     #[error("took longer than {limit_ms} ms")]
     WallTime {
@@ -179,20 +222,42 @@ pub enum Fault {
         /// The limit.
         limit_bytes: usize,
     },
-    /// The guest needed more table elements, tables, memories or instances than it may have.
-    #[error("needed more {what} than allowed")]
+    /// The guest needed more table elements, tables, memories, instances or handles than it may have.
+    #[error("needed more than {limit} {what}")]
     Resources {
         /// What there was not enough of.
         what: &'static str,
+        /// The limit.
+        limit: usize,
     },
     /// The guest's calls were nested too deep.
     #[error("exhausted its call stack")]
     Stack,
-    /// The guest handed over more bytes than it may.
+    /// The guest made a larger body than it may.
     #[error("returned more than {limit_bytes} bytes")]
     OutputTooLarge {
         /// The limit.
         limit_bytes: usize,
+    },
+    /// The guest handed over more bytes at once than it may, in a result or in an argument.
+    #[error("handed over more than {limit_bytes} bytes at once")]
+    Lifted {
+        /// The limit.
+        limit_bytes: usize,
+    },
+    /// The guest called the host too often.
+    #[error("made more than {limit} calls to {import}")]
+    ImportCalls {
+        /// What it called.
+        import: &'static str,
+        /// The limit.
+        limit: u32,
+    },
+    /// The guest asked for too much randomness.
+    #[error("asked for more than {limit_bytes} random bytes")]
+    RandomBytes {
+        /// The limit.
+        limit_bytes: u64,
     },
     /// The guest gave more headers than it may.
     #[error("returned more than {limit} headers")]
@@ -235,11 +300,15 @@ impl Fault {
         match self {
             Self::Guest { .. } => "guest",
             Self::CpuTime { .. } => "cpu-time",
+            Self::WaitTime { .. } => "wait-time",
             Self::WallTime { .. } => "wall-time",
             Self::Memory { .. } => "memory",
             Self::Resources { .. } => "resources",
             Self::Stack => "stack",
             Self::OutputTooLarge { .. } => "output-too-large",
+            Self::Lifted { .. } => "lifted",
+            Self::ImportCalls { .. } => "import-calls",
+            Self::RandomBytes { .. } => "random-bytes",
             Self::TooManyHeaders { .. } => "too-many-headers",
             Self::TooManyChoices { .. } => "too-many-choices",
             Self::Trap { .. } => "trap",

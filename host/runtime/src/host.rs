@@ -8,11 +8,12 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::{Mutex, watch};
 use tokio::task::spawn_blocking;
 
+use crate::check::CheckReport;
 use crate::config::PluginHostConfig;
 use crate::engine::Shared;
 use crate::error::{LoadError, RuntimeError};
 use crate::folder;
-use crate::loader::{CheckReport, Loader};
+use crate::loader::Loader;
 use crate::registry::{Registry, Task, TenantPlugins};
 use crate::status::{PluginStatus, RescanReport};
 

@@ -38,7 +38,16 @@ pub(crate) struct Instance {
     pub(crate) guest: Option<Guest>,
     born: Instant,
     calls: u32,
+    /// What it held after its first call.
+    at_first: Option<Held>,
     room: Option<IdleRoom>,
+}
+
+/// What an instance holds from one call to the next.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    memory: usize,
+    handles: usize,
 }
 
 /// The functions of a started component.
@@ -58,12 +67,13 @@ impl Instance {
     ) -> Self {
         let mut store = Store::new(&shared.engine, state);
         store.limiter(|state| &mut state.budget);
-        store.set_hostcall_fuel(limits.copied_bytes());
+        store.set_hostcall_fuel(limits.lifted_bytes);
         store.set_max_component_handles(limits.handles);
-        store.epoch_deadline_callback(move |_| {
-            if meter.is_over() {
+        store.epoch_deadline_callback(move |store| {
+            if meter.is_over() || store.data().budget.exceeded().is_some() {
                 return Ok(UpdateDeadline::Interrupt);
             }
+            meter.yields();
             // Let others run: a guest that spins would keep the thread otherwise.
             let others = Box::pin(tokio::task::yield_now());
             Ok(UpdateDeadline::YieldCustom(LOOK_EVERY, others))
@@ -73,6 +83,7 @@ impl Instance {
             guest: None,
             born: Instant::now(),
             calls: 0,
+            at_first: None,
             room: None,
         }
     }
@@ -114,6 +125,22 @@ impl Instance {
         Ok(guest)
     }
 
+    /// Whether it has used up half of what it had left after its first call: the guest leaks, and would
+    /// fail a call for what earlier ones left behind.
+    fn is_worn(&mut self, limits: &Limits) -> bool {
+        let state = self.store.data_mut();
+        let held = Held {
+            memory: state.budget.memory(),
+            handles: state.handles(),
+        };
+        let first = *self.at_first.get_or_insert(held);
+        let has_half = |held: usize, first: usize, limit: usize| {
+            held.saturating_sub(first) > limit.saturating_sub(first) / 2
+        };
+        has_half(held.memory, first.memory, limits.memory_bytes)
+            || has_half(held.handles, first.handles, limits.handles)
+    }
+
     fn is_spent(&self, reuse: Reuse) -> bool {
         match reuse {
             Reuse::Fresh => true,
@@ -150,9 +177,9 @@ impl Idle {
     }
 
     /// Keep an instance, if it may serve again and there is room.
-    pub(crate) fn put(&self, mut kept: Metered, shared: &Shared, reuse: Reuse) {
+    pub(crate) fn put(&self, mut kept: Metered, shared: &Shared, limits: &Limits, reuse: Reuse) {
         let instance = &mut kept.instance;
-        if instance.is_spent(reuse) {
+        if instance.is_spent(reuse) || instance.is_worn(limits) {
             return;
         }
         let memory = instance.store.data().budget.memory();

@@ -13,35 +13,50 @@
 
 #![deny(unsafe_code)]
 
+mod adapt;
+mod artifact;
 mod bindings;
+mod budget;
 mod cache;
 mod call;
+mod check;
+mod child;
+mod compile;
 mod component;
 mod config;
 mod engine;
 mod error;
 mod folder;
+mod guest_log;
 mod host;
 mod instance;
 mod limits;
 mod loader;
+mod loading;
 mod manifest;
 mod meter;
 mod plugin;
+mod record;
 mod registry;
 mod state;
 mod status;
 mod text;
+mod turns;
 mod types;
+mod wasi;
 
+pub use check::CheckReport;
+pub use child::run_compiler;
 pub use component::{CONTRACT_VERSION, Import, Outline};
 pub use config::{PluginHostConfig, Reuse};
 pub use error::{Fault, LoadError, PluginError, RuntimeError};
 pub use host::PluginHost;
-pub use limits::{Limits, LowerLimits};
-pub use loader::CheckReport;
+pub use limits::{Limits, PartialLimits};
+
+pub use loading::{Compiler, LoadLimits};
 pub use manifest::{FailurePolicy, Manifest};
 pub use plugin::Plugin;
+pub use record::CallStatistics;
 pub use registry::{TenantPlugins, Unready};
 pub use status::{PluginStatus, RescanReport, ServingState};
 pub use types::{

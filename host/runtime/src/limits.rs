@@ -1,84 +1,111 @@
-//! Every limit on a plugin, with its default and the reason for it.
+//! Every limit on a call of a plugin, with its default and the reason for it.
+//!
+//! What bounds a component before it is called is in [`loading`](crate::LoadLimits).
 
 use std::time::Duration;
 
 use serde::Deserialize;
 
-/// What one plugin may use. The host's own values are the defaults of every plugin and the most
-/// that a manifest can ask for.
-///
-/// Sums to keep in mind when raising them: `memory_bytes` times the number of concurrent calls is
-/// the memory that tenants can make the host touch at once, and each component that may run at once
-/// reserves `memories` times 4 GiB of address space (not of memory).
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "snake_case")]
-pub struct Limits {
+/// Writes each limit down once: as a field of [`Limits`] with its default, and as a key that may be
+/// missing in [`PartialLimits`].
+macro_rules! limits {
+    ($($(#[$doc:meta])* $name:ident: $kind:ty = $default:expr;)*) => {
+        /// What one plugin may use in one call. The host's own values are the defaults of every plugin;
+        /// a manifest may ask for others, up to the caps of the operator.
+        ///
+        /// Going over one ends the call with a [`Fault`](crate::Fault) that names it, but for the two
+        /// that only cut what is logged.
+        ///
+        /// Sums to keep in mind when raising them: `memory_bytes` times the number of concurrent calls
+        /// is the memory that tenants can make the host touch at once, and each component that may run
+        /// at once reserves `memories` times 4 GiB of address space (not of memory).
+        #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct Limits {
+            $($(#[$doc])* pub $name: $kind,)*
+        }
+
+        impl Default for Limits {
+            fn default() -> Self {
+                Self { $($name: $default,)* }
+            }
+        }
+
+        /// Some of the [`Limits`]: what a manifest asks for under `[limits]`, or the operator's caps.
+        #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct PartialLimits {
+            $(#[doc = concat!("See [`Limits::", stringify!($name), "`].")]
+            pub $name: Option<$kind>,)*
+        }
+
+        impl Limits {
+            /// The most that a manifest can ask for: these limits, and each cap that is above its own.
+            pub(crate) fn raised_to(&self, caps: &PartialLimits) -> Self {
+                Self {
+                    $($name: caps.$name.map_or(self.$name, |cap| self.$name.max(cap)),)*
+                }
+            }
+
+            /// These limits with what a manifest asks for, none of it above `most`.
+            pub(crate) fn with(&self, asked: &PartialLimits, most: &Self) -> Self {
+                Self {
+                    $($name: asked.$name.unwrap_or(self.$name).min(most.$name),)*
+                }
+            }
+        }
+    };
+}
+
+limits! {
     /// Bytes over all linear memories of one instance. 64 MiB: a JavaScript or Python guest starts
     /// with 10–30 MiB, a Rust one with 1 MiB.
-    pub memory_bytes: usize,
+    memory_bytes: usize = 64 << 20;
     /// Processor time of the guest in one call, start-up of a fresh instance included, in
     /// milliseconds. Time spent waiting is not counted. 50 ms: a thousand times what a transform of
     /// 1 KiB takes in Rust, thirty times what it takes in Python.
-    pub cpu_time_ms: u64,
-    /// Time on the wall for one call, waiting included, in milliseconds. 2 s: well below any lease,
-    /// and long enough for a guest within its processor time on a busy machine.
-    pub wall_time_ms: u64,
-    /// Bytes that one call may hand to the host in one go: the body with everything around it.
-    /// 1 MiB: four times what receivers usually accept.
-    pub output_bytes: usize,
+    cpu_time_ms: u64 = 50;
+    /// Time that one call may spend waiting in functions of the host, in milliseconds. 1 s: nothing
+    /// that a guest can wait for today is worth more, and it holds a place for calls meanwhile.
+    wait_time_ms: u64 = 1_000;
+    /// Time on the wall for one call, waiting included, in milliseconds. 2 s: well below any lease, and
+    /// long enough for a guest within its processor time on a busy machine. A call waits for its turn
+    /// among others for as long again, before it runs.
+    wall_time_ms: u64 = 2_000;
+    /// Bytes of a request's body. 1 MiB: four times what receivers usually accept.
+    output_bytes: usize = 1 << 20;
+    /// Bytes that a guest may hand to the host in one crossing, in a result or an argument: strings,
+    /// lists and the pointers of lists, counted while the host copies them. 1.25 MiB: a body of
+    /// the above with everything around it.
+    lifted_bytes: usize = (1 << 20) + (256 << 10);
     /// Headers of one request or new endpoint. 64: servers commonly refuse more than a hundred.
-    pub headers: usize,
+    headers: usize = 64;
     /// Endpoints that a resolver may choose for one event. 256: each becomes a delivery.
-    pub choices: usize,
+    choices: usize = 256;
     /// Bytes of log messages kept from one call; the rest is dropped. 16 KiB: a screen or two.
-    pub log_bytes: usize,
+    log_bytes: usize = 16 << 10;
     /// Log lines kept from one call; the rest is dropped. 64: as above.
-    pub log_lines: u32,
+    log_lines: u32 = 64;
+    /// Calls in one call to each interface that the host provides. 10 000: the start of Python's
+    /// runtime makes some hundreds; more is a loop that only costs.
+    import_calls: u32 = 10_000;
+    /// Bytes of randomness in one call. 64 KiB: keys and seeds need a few dozen.
+    random_bytes: u64 = 64 << 10;
     /// Linear memories of one instance. 4: a component is usually made of one module with one memory,
     /// a composed one of a few.
-    pub memories: u32,
+    memories: u32 = 4;
     /// Tables of one instance. 16: a module has one, and adapters add small ones.
-    pub tables: u32,
+    tables: u32 = 16;
     /// Elements over all tables of one instance. 100 000: one per function that is called through a
     /// pointer; Python's runtime has some 20 000.
-    pub table_elements: usize,
+    table_elements: usize = 100_000;
     /// Core instances of one component. 32: languages' tools make three to six, Python's one for each
     /// native library.
-    pub instances: u32,
+    instances: u32 = 32;
     /// Resource handles that a guest may hold at once. 1 000: a guest with nothing granted opens the
     /// three standard streams and a clock.
-    pub handles: usize,
-    /// Bytes of a component's file. 32 MiB: one made from Python has 18 MB.
-    pub component_bytes: usize,
-    /// Bytes of a manifest's file. 64 KiB: it is written by hand.
-    pub manifest_bytes: usize,
+    handles: usize = 1_000;
 }
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            memory_bytes: 64 << 20,
-            cpu_time_ms: 50,
-            wall_time_ms: 2_000,
-            output_bytes: 1 << 20,
-            headers: 64,
-            choices: 256,
-            log_bytes: 16 << 10,
-            log_lines: 64,
-            memories: 4,
-            tables: 16,
-            table_elements: 100_000,
-            instances: 32,
-            handles: 1_000,
-            component_bytes: 32 << 20,
-            manifest_bytes: 64 << 10,
-        }
-    }
-}
-
-/// Bytes above [`Limits::output_bytes`] that one call may hand over: record fields, header names and
-/// the pointers of lists, all of which the host counts while it copies.
-const OUTPUT_OVERHEAD: usize = 64 << 10;
 
 impl Limits {
     /// Processor time of one call.
@@ -86,53 +113,15 @@ impl Limits {
         Duration::from_millis(self.cpu_time_ms)
     }
 
+    /// Time of one call in functions of the host.
+    pub fn wait_time(&self) -> Duration {
+        Duration::from_millis(self.wait_time_ms)
+    }
+
     /// Time on the wall of one call.
     pub fn wall_time(&self) -> Duration {
         Duration::from_millis(self.wall_time_ms)
     }
-
-    /// What the host copies from the guest in one crossing before it stops the guest.
-    pub(crate) fn copied_bytes(&self) -> usize {
-        self.output_bytes.saturating_add(OUTPUT_OVERHEAD)
-    }
-
-    /// These limits with a manifest's wishes applied, none of which can raise one.
-    pub(crate) fn lowered_by(&self, wished: &LowerLimits) -> Self {
-        fn least<T: Ord + Copy>(limit: T, wish: Option<T>) -> T {
-            wish.map_or(limit, |wish| limit.min(wish))
-        }
-        Self {
-            memory_bytes: least(self.memory_bytes, wished.memory_bytes),
-            cpu_time_ms: least(self.cpu_time_ms, wished.cpu_time_ms),
-            wall_time_ms: least(self.wall_time_ms, wished.wall_time_ms),
-            output_bytes: least(self.output_bytes, wished.output_bytes),
-            choices: least(self.choices, wished.choices),
-            log_bytes: least(self.log_bytes, wished.log_bytes),
-            log_lines: least(self.log_lines, wished.log_lines),
-            ..self.clone()
-        }
-    }
-}
-
-/// What a manifest may ask for under `[limits]`: each at most the host's own value, to which a
-/// larger wish is cut.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "snake_case")]
-pub struct LowerLimits {
-    /// See [`Limits::memory_bytes`].
-    pub memory_bytes: Option<usize>,
-    /// See [`Limits::cpu_time_ms`].
-    pub cpu_time_ms: Option<u64>,
-    /// See [`Limits::wall_time_ms`].
-    pub wall_time_ms: Option<u64>,
-    /// See [`Limits::output_bytes`].
-    pub output_bytes: Option<usize>,
-    /// See [`Limits::choices`].
-    pub choices: Option<usize>,
-    /// See [`Limits::log_bytes`].
-    pub log_bytes: Option<usize>,
-    /// See [`Limits::log_lines`].
-    pub log_lines: Option<u32>,
 }
 
 #[cfg(test)]
@@ -140,15 +129,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_manifest_lowers_a_limit_and_cannot_raise_one() {
+    fn a_manifest_lowers_a_limit_and_raises_one_up_to_its_cap_only() {
         let host = Limits::default();
-        let wished = LowerLimits {
+        let most = host.raised_to(&PartialLimits {
+            wall_time_ms: Some(5_000),
+            // A cap below the default does not lower it: the default is what everyone has.
+            log_lines: Some(1),
+            ..PartialLimits::default()
+        });
+        let asked = PartialLimits {
             cpu_time_ms: Some(5),
             memory_bytes: Some(usize::MAX),
-            ..LowerLimits::default()
+            wall_time_ms: Some(60_000),
+            ..PartialLimits::default()
         };
-        let limits = host.lowered_by(&wished);
+        let limits = host.with(&asked, &most);
         assert_eq!(limits.cpu_time_ms, 5);
-        assert_eq!(limits.memory_bytes, host.memory_bytes);
+        assert_eq!(
+            limits.memory_bytes, host.memory_bytes,
+            "it has no cap of its own"
+        );
+        assert_eq!(limits.wall_time_ms, 5_000);
+        assert_eq!(limits.log_lines, host.log_lines);
+        assert_eq!(host.with(&PartialLimits::default(), &most), host);
     }
 }

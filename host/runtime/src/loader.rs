@@ -1,16 +1,15 @@
 //! From a plugin's files to a version that can be called.
 
-use std::collections::HashMap;
-use std::path::Path;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
 
-use tokio::sync::{AcquireError, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use wasmtime::component::Component;
 
 use crate::bindings::{resolve, transform};
 use crate::cache::Cache;
+use crate::compile::compile;
 use crate::component::{self, Outline};
 use crate::engine::Shared;
 use crate::error::{Fault, LoadError, RuntimeError};
@@ -18,10 +17,14 @@ use crate::folder::{self, Key};
 use crate::instance::{Linked, RESOLVE, TRANSFORM};
 use crate::manifest::Manifest;
 use crate::plugin::{Code, Plugin};
+use crate::text;
+use crate::turns::Turns;
 use crate::types::{Digest, Exports};
 
 /// Files read and judged at once: they are held in memory meanwhile.
 const READS: usize = 4;
+/// Characters of a sentence about linking: it may quote names that a component chose.
+const SENTENCE: usize = 500;
 
 /// What a plugin's files hold, by content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,42 +51,51 @@ pub(crate) enum Outcome {
     Refused(LoadError),
 }
 
-/// The same, half-way.
-struct Prepared {
+/// A plugin's files, read and judged.
+struct Judged {
     version: Option<Version>,
     manifest: Option<Manifest>,
     exports: Option<Exports>,
-    code: Step,
+    step: Step,
 }
 
+/// What is to be done with them.
 enum Step {
     Unchanged,
     Ready(Arc<Code>),
-    NeedsCompiling,
+    Compile(Source),
     Refused(LoadError),
+}
+
+/// A component that is to be compiled.
+pub(crate) struct Source {
+    pub(crate) digest: Digest,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) exports: Exports,
 }
 
 /// Reads, judges, compiles and starts plugins, away from the threads that deliver.
 pub(crate) struct Loader {
     pub(crate) shared: Arc<Shared>,
-    cache: Option<Cache>,
+    cache: Cache,
     codes: Mutex<HashMap<Digest, Weak<Code>>>,
     reads: Semaphore,
-    compiles: Semaphore,
+    compiles: Turns,
 }
 
 impl Loader {
     pub(crate) fn new(shared: Arc<Shared>) -> Result<Self, RuntimeError> {
         let config = &shared.config;
-        let cache = match &config.cache_dir {
-            Some(folder) => Some(Cache::open(folder, config.cache_bytes, &shared.engine)?),
-            None => None,
-        };
+        let cache = Cache::open(
+            config.cache_dir.as_deref(),
+            config.cache_bytes,
+            &shared.engine,
+        )?;
         Ok(Self {
             cache,
             codes: Mutex::default(),
             reads: Semaphore::new(READS),
-            compiles: Semaphore::new(config.compile_jobs.max(1)),
+            compiles: Turns::new(config.loading.jobs),
             shared,
         })
     }
@@ -96,41 +108,42 @@ impl Loader {
         known: Option<Version>,
         compiling: impl FnOnce(&Manifest, Option<Exports>),
     ) -> Loaded {
-        let mut prepared = self.prepare(key, known, false).await;
-        if matches!(prepared.code, Step::NeedsCompiling) {
-            if let Some(manifest) = &prepared.manifest {
-                compiling(manifest, prepared.exports);
+        let mut judged = self.judge(key, known).await;
+        if matches!(judged.step, Step::Compile(_)) {
+            if let Some(manifest) = &judged.manifest {
+                compiling(manifest, judged.exports);
             }
             // The bytes are not held while waiting: they are read, and digested, again.
-            let permit: Result<_, AcquireError> = self.compiles.acquire().await;
-            prepared = self.prepare(key, known, true).await;
-            drop(permit);
+            judged.step = Step::Unchanged;
+            let turn = self.compiles.wait(&key.tenant).await;
+            judged = self.judge(key, known).await;
+            if let Step::Compile(source) = judged.step {
+                judged.step = match self.compile(source).await {
+                    Ok(code) => Step::Ready(code),
+                    Err(error) => Step::Refused(error),
+                };
+            }
+            drop(turn);
         }
-        let Prepared {
-            version,
-            manifest,
-            exports,
-            code,
-        } = prepared;
-        let outcome = match code {
+        let outcome = match judged.step {
             Step::Unchanged => Outcome::Unchanged,
             Step::Refused(error) => Outcome::Refused(error),
-            Step::NeedsCompiling => Outcome::Refused(LoadError::Compile("it was not".to_owned())),
             Step::Ready(code) => {
-                self.start(key, code, manifest.clone().unwrap_or_default())
-                    .await
+                let manifest = judged.manifest.clone().unwrap_or_default();
+                self.start(key, code, manifest).await
             }
+            Step::Compile(_) => unreachable!("what is to be compiled was compiled above"),
         };
         Loaded {
-            version,
-            manifest,
-            exports,
+            version: judged.version,
+            manifest: judged.manifest,
+            exports: judged.exports,
             outcome,
         }
     }
 
     /// Prove that the component starts; the instance made for it serves the first call.
-    async fn start(&self, key: &Key, code: Arc<Code>, manifest: Manifest) -> Outcome {
+    pub(crate) async fn start(&self, key: &Key, code: Arc<Code>, manifest: Manifest) -> Outcome {
         let (tenant, name) = (Arc::clone(&key.tenant), Arc::clone(&key.name));
         let plugin = Plugin::new(Arc::clone(&self.shared), tenant, name, code, manifest);
         match plugin.try_start().await {
@@ -142,228 +155,146 @@ impl Loader {
         }
     }
 
-    async fn prepare(
-        self: &Arc<Self>,
-        key: &Key,
-        known: Option<Version>,
-        compile: bool,
-    ) -> Prepared {
-        // Whoever compiles holds a permit of its own kind, so that reading does not wait for it.
-        let _permit = if compile {
-            None
-        } else {
-            self.reads.acquire().await.ok()
-        };
+    async fn judge(self: &Arc<Self>, key: &Key, known: Option<Version>) -> Judged {
+        let _permit = self.reads.acquire().await.ok();
         let (loader, key) = (Arc::clone(self), key.clone());
-        spawn_blocking(move || loader.prepare_blocking(&key, known, compile))
+        spawn_blocking(move || loader.judge_blocking(&key, known))
             .await
-            .unwrap_or_else(|error| {
-                Prepared::refused(LoadError::Compile(format!("the compiler failed ({error})")))
-            })
+            .unwrap_or_else(|error| Judged::refused(LoadError::Unreadable(error.to_string())))
     }
 
-    fn prepare_blocking(&self, key: &Key, known: Option<Version>, compile: bool) -> Prepared {
-        let config = &self.shared.config;
-        let limits = &config.limits;
+    fn judge_blocking(&self, key: &Key, known: Option<Version>) -> Judged {
+        let limits = &self.shared.config.loading;
         let content = match folder::read(
-            &config.tenants_dir,
+            &self.shared.config.tenants_dir,
             key,
             limits.component_bytes,
             limits.manifest_bytes,
         ) {
             Ok(content) => content,
-            Err(error) => return Prepared::refused(error),
+            Err(error) => return Judged::refused(error),
         };
         let version = Version {
             component: Digest::of(&content.component),
             manifest: content.manifest.as_deref().map(Digest::of),
         };
-        let mut prepared = Prepared {
+        let mut judged = Judged {
             version: Some(version),
             manifest: None,
             exports: None,
-            code: Step::Unchanged,
+            step: Step::Unchanged,
         };
         if known == Some(version) {
-            return prepared;
+            return judged;
         }
         let file = format!("{}.toml", key.name);
         let manifest = content.manifest.as_deref().map_or_else(
             || Ok(Manifest::default()),
             |manifest| Manifest::parse(&file, manifest),
         );
-        let outline = component::outline(&content.component, limits);
-        prepared.exports = outline.as_ref().ok().map(|outline| outline.exports);
-        let code = manifest.and_then(|manifest| {
-            prepared.manifest = Some(manifest);
-            let outline = outline?;
-            component::check_imports(&outline)?;
-            self.code(version.component, &content.component, &outline, compile)
+        let outline = component::outline(&content.component, limits, &self.shared.config.most());
+        judged.exports = outline.as_ref().ok().map(|outline| outline.exports);
+        let step = manifest.and_then(|manifest| {
+            judged.manifest = Some(manifest);
+            self.find(version.component, content.component, &outline?)
         });
-        prepared.code = match code {
-            Ok(Some(code)) => Step::Ready(code),
-            Ok(None) => Step::NeedsCompiling,
-            Err(error) => Step::Refused(error),
-        };
-        prepared
+        judged.step = step.unwrap_or_else(Step::Refused);
+        judged
     }
 
-    /// Compiled and linked code: from another tenant, from the cache, or from the compiler.
-    fn code(
+    /// Code from another tenant or from the cache, or what is to be compiled.
+    fn find(&self, digest: Digest, bytes: Vec<u8>, outline: &Outline) -> Result<Step, LoadError> {
+        component::check_imports(outline)?;
+        let exports = outline.exports;
+        if let Some(code) = self.codes().get(&digest).and_then(Weak::upgrade) {
+            return Ok(Step::Ready(code));
+        }
+        Ok(match self.cache.load(&self.shared.engine, digest) {
+            Some(component) => Step::Ready(self.adopt(digest, exports, &component)?),
+            None => Step::Compile(Source {
+                digest,
+                bytes,
+                exports,
+            }),
+        })
+    }
+
+    /// Compile a component, keep what comes out, and take it up from where it is kept.
+    pub(crate) async fn compile(self: &Arc<Self>, source: Source) -> Result<Arc<Code>, LoadError> {
+        let lost =
+            |error: std::io::Error| LoadError::Compiler(format!("its result is lost: {error}"));
+        let draft = self.cache.draft().map_err(lost)?;
+        let file = draft.file().map_err(lost)?;
+        let (config, engine) = (&self.shared.config, &self.shared.engine);
+        let Source {
+            digest,
+            bytes,
+            exports,
+        } = source;
+        compile(&config.compiler, engine, &config.loading, bytes, file).await?;
+        let loader = Arc::clone(self);
+        let taken_up = spawn_blocking(move || {
+            loader.cache.keep(&draft, digest).map_err(lost)?;
+            let component = loader
+                .cache
+                .take_up(&loader.shared.engine, digest)
+                .map_err(|error| LoadError::Unfit(text::clause(&error, SENTENCE)))?;
+            let code = loader.adopt(digest, exports, &component);
+            loader.cache.make_room(&loader.serving());
+            code
+        });
+        taken_up
+            .await
+            .unwrap_or_else(|error| Err(LoadError::Compiler(error.to_string())))
+    }
+
+    /// Link compiled code, and let other tenants with the same bytes have it.
+    fn adopt(
         &self,
         digest: Digest,
-        bytes: &[u8],
-        outline: &Outline,
-        compile: bool,
-    ) -> Result<Option<Arc<Code>>, LoadError> {
-        if let Some(code) = self.codes().get(&digest).and_then(Weak::upgrade) {
-            return Ok(Some(code));
-        }
-        let cached = self
-            .cache
-            .as_ref()
-            .and_then(|c| c.load(&self.shared.engine, digest));
-        let component = match cached {
-            Some(component) => component,
-            None if !compile => return Ok(None),
-            None => {
-                let component = compile_component(&self.shared, bytes)?;
-                if let Some(cache) = &self.cache {
-                    cache.store(digest, &component);
-                }
-                component
-            }
-        };
-        let linked = link(&self.shared, &component, outline.exports)?;
+        exports: Exports,
+        component: &Component,
+    ) -> Result<Arc<Code>, LoadError> {
+        let linked = link(&self.shared, component, exports)?;
         let code = Arc::new(Code {
             digest,
-            exports: outline.exports,
+            exports,
             linked,
         });
         let mut codes = self.codes();
         codes.retain(|_, code| code.strong_count() > 0);
         codes.insert(digest, Arc::downgrade(&code));
-        Ok(Some(code))
+        Ok(code)
+    }
+
+    /// What is in use.
+    fn serving(&self) -> HashSet<Digest> {
+        let codes = self.codes();
+        let in_use = codes.iter().filter(|(_, code)| code.strong_count() > 0);
+        in_use.map(|(digest, _)| *digest).collect()
     }
 
     fn codes(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Weak<Code>>> {
         self.codes.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Judge a file anywhere, with the manifest beside it, as it would be judged in a tenant's folder.
-    pub(crate) async fn check(self: &Arc<Self>, path: &Path) -> Result<CheckReport, LoadError> {
-        let (loader, path) = (Arc::clone(self), path.to_owned());
-        let checked = spawn_blocking(move || loader.check_blocking(&path))
-            .await
-            .unwrap_or_else(|error| {
-                Err(LoadError::Compile(format!("the compiler failed ({error})")))
-            });
-        let (mut report, code, manifest) = checked?;
-        if let Some(code) = code {
-            let key = Key {
-                tenant: Arc::from("check"),
-                name: Arc::from("check"),
-            };
-            if let Outcome::Refused(error) = self.start(&key, code, manifest).await {
-                report.refusal = Some(error);
-            }
-        }
-        Ok(report)
-    }
-
-    fn check_blocking(
-        &self,
-        path: &Path,
-    ) -> Result<(CheckReport, Option<Arc<Code>>, Manifest), LoadError> {
-        let limits = &self.shared.config.limits;
-        let unreadable = |error: std::io::Error| LoadError::Unreadable(error.to_string());
-        let file = std::fs::File::open(path).map_err(unreadable)?;
-        let bytes = folder::read_bounded(&file, limits.component_bytes)?;
-        let beside = path.with_extension("toml");
-        let manifest = if beside.is_file() {
-            let name = beside
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            Manifest::parse(&name, &std::fs::read(&beside).map_err(unreadable)?)?
-        } else {
-            Manifest::default()
-        };
-        let outline = component::outline(&bytes, limits)?;
-        let mut report = CheckReport {
-            digest: Digest::of(&bytes),
-            bytes: bytes.len(),
-            contract: component::CONTRACT_VERSION,
-            compile_time: None,
-            refusal: None,
-            outline,
-        };
-        let began = Instant::now();
-        let code = component::check_imports(&report.outline).and_then(|()| {
-            let component = compile_component(&self.shared, &bytes)?;
-            report.compile_time = Some(began.elapsed());
-            let exports = report.outline.exports;
-            let linked = link(&self.shared, &component, exports)?;
-            Ok(Arc::new(Code {
-                digest: report.digest,
-                exports,
-                linked,
-            }))
-        });
-        match code {
-            Ok(code) => Ok((report, Some(code), manifest)),
-            Err(error) => {
-                report.refusal = Some(error);
-                Ok((report, None, manifest))
-            }
-        }
-    }
 }
 
-impl Prepared {
+impl Judged {
     fn refused(error: LoadError) -> Self {
         Self {
             version: None,
             manifest: None,
             exports: None,
-            code: Step::Refused(error),
+            step: Step::Refused(error),
         }
     }
-}
-
-/// What is to be said about a component before it is given to a tenant.
-#[derive(Debug, Clone)]
-pub struct CheckReport {
-    /// SHA-256 of the file.
-    pub digest: Digest,
-    /// Its size.
-    pub bytes: usize,
-    /// The version of the contract that this host serves, and the component was built for.
-    pub contract: &'static str,
-    /// What it exports and imports.
-    pub outline: Outline,
-    /// How long compiling took, if it came to that.
-    pub compile_time: Option<Duration>,
-    /// Why the host would refuse it, if it would.
-    pub refusal: Option<LoadError>,
-}
-
-fn compile_component(shared: &Shared, bytes: &[u8]) -> Result<Component, LoadError> {
-    Component::from_binary(&shared.engine, bytes).map_err(|error| {
-        let text = format!("{error:#}");
-        match error.downcast_ref::<wasmparser::BinaryReaderError>() {
-            Some(_) => LoadError::Invalid(text),
-            None => LoadError::Compile(text),
-        }
-    })
 }
 
 fn link(shared: &Shared, component: &Component, exports: Exports) -> Result<Linked, LoadError> {
     let pre = shared
         .linker
         .instantiate_pre(component)
-        .map_err(|error| LoadError::Link(format!("{error:#}")))?;
+        .map_err(|error| LoadError::Link(text::clause(&format!("{error:#}"), SENTENCE)))?;
     let transform = exports
         .transform
         .then(|| transform::GuestIndices::new(&pre))

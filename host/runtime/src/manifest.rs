@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::config::Reuse;
 use crate::error::LoadError;
-use crate::limits::LowerLimits;
+use crate::limits::PartialLimits;
 
 /// `NN-name.toml`. Every part is optional, and so is the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -16,8 +16,8 @@ pub struct Manifest {
     pub events: Option<Vec<String>>,
     /// What the guest reads through `config`.
     pub config: BTreeMap<String, String>,
-    /// Limits lower than the host's.
-    pub limits: LowerLimits,
+    /// Limits other than the host's, up to the operator's caps.
+    pub limits: PartialLimits,
     /// What becomes of a delivery when the plugin fails.
     pub failure: FailurePolicy,
     /// Whether an instance serves several calls; the host's setting if absent.

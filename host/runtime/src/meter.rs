@@ -1,14 +1,17 @@
-//! Counts the processor time of a guest, apart from the time it waits.
+//! Counts the processor time of a guest, and apart from it the time it waits in the host.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
+use tokio::time::{Instant, sleep};
 
-/// Processor time spent in one call. A guest runs only while the future of its call is polled, on the
-/// polling thread, so the sum of that thread's processor time over the polls is the guest's.
+/// What one call spends. A guest runs only while the future of its call is polled, on the polling
+/// thread, so the sum of that thread's processor time over the polls is the guest's. What passes
+/// between two polls it waits in a function of the host, unless it was only made to let others run.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
     /// Nanoseconds of the polls that ended.
@@ -19,7 +22,13 @@ pub(crate) struct Meter {
     budget: AtomicU64,
     /// Set once the guest was stopped for having spent them.
     stopped: AtomicBool,
+    /// Set when the guest is about to be interrupted for others to run.
+    yields: AtomicBool,
 }
+
+/// The guest waited in the host for longer than it may.
+#[derive(Debug)]
+pub(crate) struct WaitedTooLong;
 
 impl Meter {
     /// Begin a call that may spend `budget`.
@@ -28,18 +37,47 @@ impl Meter {
         self.spent.store(0, Ordering::Relaxed);
         self.budget.store(nanos, Ordering::Relaxed);
         self.stopped.store(false, Ordering::Relaxed);
+        self.yields.store(false, Ordering::Relaxed);
     }
 
-    /// Run `work`, counting.
-    pub(crate) async fn measure<F: Future>(&self, work: F) -> F::Output {
+    /// Run `work`, counting, and give it up once it has waited for `patience` in all.
+    pub(crate) async fn measure<F: Future>(
+        &self,
+        patience: Duration,
+        work: F,
+    ) -> Result<F::Output, WaitedTooLong> {
         let mut work = pin!(work);
+        // Wakes who waits too long; a timer that is set anew is never over at once.
+        let mut alarm = pin!(sleep(patience));
+        let mut patience = patience;
+        let mut waits_since: Option<Instant> = None;
         poll_fn(|context| {
+            if let Some(since) = waits_since.take() {
+                patience = patience.saturating_sub(since.elapsed());
+                if patience.is_zero() {
+                    return Poll::Ready(Err(WaitedTooLong));
+                }
+            }
             self.began.store(thread_nanos(), Ordering::Relaxed);
             let poll = work.as_mut().poll(context);
             self.spent.fetch_add(self.since_began(), Ordering::Relaxed);
-            poll
+            if let Poll::Ready(output) = poll {
+                return Poll::Ready(Ok(output));
+            }
+            if self.yields.swap(false, Ordering::Relaxed) {
+                return Poll::Pending;
+            }
+            let now = Instant::now();
+            waits_since = Some(now);
+            alarm.as_mut().reset(now + patience);
+            alarm.as_mut().poll(context).map(|()| Err(WaitedTooLong))
         })
         .await
+    }
+
+    /// Note that the guest is interrupted for others to run: what follows is not its waiting.
+    pub(crate) fn yields(&self) {
+        self.yields.store(true, Ordering::Relaxed);
     }
 
     /// Whether the guest that runs at this moment, on this thread, has to stop.

@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use tokio::sync::Semaphore;
 
 use crate::config::Reuse;
 use crate::engine::Shared;
+use crate::guest_log::GuestLog;
 use crate::instance::{Idle, Instance, Linked, Metered};
 use crate::limits::Limits;
 use crate::manifest::{FailurePolicy, Manifest};
 use crate::meter::Meter;
-use crate::state::{GuestLog, State};
+use crate::record::Record;
+use crate::state::State;
 use crate::types::{Digest, Exports};
 
 /// A component, compiled and linked. Tenants with the same bytes share one, as it holds code only.
@@ -35,8 +36,7 @@ pub struct Plugin {
     pub(crate) reuse: Reuse,
     pub(crate) idle: Idle,
     pub(crate) concurrency: Semaphore,
-    pub(crate) calls: AtomicU64,
-    pub(crate) errors: AtomicU64,
+    pub(crate) record: Record,
 }
 
 impl Plugin {
@@ -49,13 +49,12 @@ impl Plugin {
     ) -> Self {
         let settings = &shared.config;
         Self {
-            limits: settings.limits.lowered_by(&manifest.limits),
+            limits: settings.limits.with(&manifest.limits, &settings.most()),
             reuse: manifest.reuse.unwrap_or(settings.reuse),
             concurrency: Semaphore::new(settings.max_concurrent_calls_per_plugin as usize),
             config: Arc::new(manifest.config.clone()),
             idle: Idle::default(),
-            calls: AtomicU64::new(0),
-            errors: AtomicU64::new(0),
+            record: Record::default(),
             shared,
             tenant,
             name,
@@ -89,7 +88,7 @@ impl Plugin {
         self.manifest.sees(event_type)
     }
 
-    /// The limits it runs under: the host's, lowered by its manifest.
+    /// The limits it runs under: the host's, changed by its manifest as far as the host allows.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -97,13 +96,11 @@ impl Plugin {
     /// A store for a call that cannot reuse one.
     pub(crate) fn fresh(&self) -> Metered {
         let meter = Arc::new(Meter::default());
-        let log = GuestLog {
-            enabled: self.shared.config.guest_logs,
-            tenant: Arc::clone(&self.tenant),
-            plugin: Arc::clone(&self.name),
-            bytes_left: 0,
-            lines_left: 0,
-        };
+        let log = GuestLog::new(
+            self.shared.config.guest_logs,
+            Arc::clone(&self.tenant),
+            Arc::clone(&self.name),
+        );
         let state = State::new(&self.limits, Arc::clone(&self.config), log);
         let instance = Instance::prepare(&self.shared, state, &self.limits, Arc::clone(&meter));
         Metered { instance, meter }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -241,7 +240,7 @@ impl Registry {
                         let refusal = LoadError::SecondResolver {
                             first: first.to_owned(),
                         };
-                        status.last_error.get_or_insert(refusal.to_string());
+                        status.refused.get_or_insert(refusal.to_string());
                         if exports
                             == Some(Exports {
                                 resolve: true,
@@ -344,9 +343,10 @@ impl Entry {
             compiling: self.compiling,
             digest: plugin.map(|plugin| plugin.digest()),
             since: self.since,
-            last_error: self.refused.as_ref().map(ToString::to_string),
-            calls: plugin.map_or(0, |plugin| plugin.calls.load(Ordering::Relaxed)),
-            errors: plugin.map_or(0, |plugin| plugin.errors.load(Ordering::Relaxed)),
+            refused: self.refused.as_ref().map(ToString::to_string),
+            calls: plugin
+                .map(|plugin| plugin.record.statistics())
+                .unwrap_or_default(),
             exports,
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::record::CallStatistics;
 use crate::types::{Digest, Exports};
 
 /// One plugin file and what serves for it.
@@ -22,11 +23,9 @@ pub struct PluginStatus {
     pub since: SystemTime,
     /// Why what lies in the folder now does not serve, in a sentence. With a version serving, that is
     /// the last good one.
-    pub last_error: Option<String>,
-    /// Calls of the version that serves.
-    pub calls: u64,
-    /// Those of them that gave no answer.
-    pub errors: u64,
+    pub refused: Option<String>,
+    /// What became of the calls of the version that serves.
+    pub calls: CallStatistics,
     /// What it exports, where that could be found out.
     pub exports: Option<Exports>,
 }

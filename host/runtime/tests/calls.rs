@@ -33,7 +33,8 @@ async fn redact_blanks_fields_and_keeps_everything_else_as_it_was() {
     );
     assert_eq!((request.content_type, request.headers), (None, Vec::new()));
     let status = world.status("acme", "10-redact");
-    assert_eq!((status.calls, status.errors), (1, 0));
+    assert_eq!((status.calls.calls, status.calls.errors), (1, 0));
+    assert!(status.calls.p50.is_some() && status.calls.cpu > Duration::ZERO);
 }
 
 #[tokio::test]
@@ -232,7 +233,9 @@ async fn a_guests_own_failure_is_told_apart_and_made_printable() {
             ..
         }
     ));
-    assert_eq!(world.status("other", "10-hostile").errors, 1);
+    let calls = world.status("other", "10-hostile").calls;
+    assert_eq!(calls.errors, 1);
+    assert_eq!(calls.last_error.unwrap().1, "failed: never");
 }
 
 #[tokio::test]

@@ -37,7 +37,7 @@ fn importing(interface: &str) -> Vec<u8> {
 }
 
 async fn refusal(bytes: impl AsRef<[u8]>) -> String {
-    let world = World::with(|config| config.limits.component_bytes = 1 << 20);
+    let world = World::with(|config| config.loading.component_bytes = 1 << 20);
     world.put("acme", "10-plugin.wasm", bytes);
     world.load().await;
     let status = world.status("acme", "10-plugin");
@@ -48,7 +48,7 @@ async fn refusal(bytes: impl AsRef<[u8]>) -> String {
         1,
         "what cannot serve is not passed by in silence"
     );
-    assert_eq!(Some(&unready[0].reason), status.last_error.as_ref());
+    assert_eq!(Some(&unready[0].reason), status.refused.as_ref());
     unready[0].reason.clone()
 }
 
@@ -69,7 +69,7 @@ async fn each_refusal_has_its_own_sentence() {
     );
     assert_eq!(
         refusal(wat::parse_str("(module)").unwrap()).await,
-        "the file is a core module, not a component; build it for wasm32-wasip2 or wrap it with wasm-tools component new"
+        "the file is a core module without a component's type; build it for wasm32-wasip2, or with bindings generated from the contract"
     );
     assert_eq!(
         refusal(vec![0; (1 << 20) + 1]).await,
@@ -152,11 +152,11 @@ async fn a_bad_file_leaves_the_last_good_version_and_is_judged_once() {
             (status.state, status.digest),
             (ServingState::Serving, Some(good.digest()))
         );
-        assert_eq!(status.last_error.as_deref(), Some(reason));
+        assert_eq!(status.refused.as_deref(), Some(reason));
     }
     world.put("acme", "10-hostile.wasm", guest("redact"));
     world.load().await;
-    assert_eq!(world.status("acme", "10-hostile").last_error, None);
+    assert_eq!(world.status("acme", "10-hostile").refused, None);
     assert!(!Arc::ptr_eq(&good, &world.transform("acme")));
 }
 
@@ -170,7 +170,7 @@ async fn a_bad_manifest_leaves_the_last_good_version_and_names_file_and_key() {
     world.put("acme", "10-hostile.toml", "evnts = [\"*\"]\n");
     world.load().await;
     assert!(Arc::ptr_eq(&good, &world.transform("acme")));
-    let error = world.last_error("acme", "10-hostile");
+    let error = world.refusal("acme", "10-hostile");
     assert!(
         error.starts_with(
             "10-hostile.toml is not a valid manifest: line 1, key `evnts`: unknown field `evnts`"
@@ -238,7 +238,7 @@ async fn transforms_run_in_name_order_and_only_one_plugin_resolves() {
         ServingState::Refused
     );
     assert_eq!(
-        world.last_error("acme", "50-route"),
+        world.refusal("acme", "50-route"),
         "40-route chooses this tenant's endpoints already, and one plugin does; remove one of the two"
     );
 }
@@ -268,7 +268,7 @@ async fn links_out_of_the_folder_and_bad_tenant_names_are_refused() {
         "{report:?}"
     );
     assert_eq!(
-        world.last_error("acme", "10-link"),
+        world.refusal("acme", "10-link"),
         "the file is a link that leads out of the plugin folder"
     );
     assert!(world.tenant("linked").is_empty());
@@ -323,6 +323,8 @@ async fn compiled_code_is_kept_checked_and_made_again_when_damaged() {
             .is_ok()
     );
 
+    // Another file: the one before is mapped.
+    fs::remove_file(&kept[0]).unwrap();
     fs::write(&kept[0], &whole[..whole.len() / 2]).unwrap();
     let host = start_with_cache();
     assert_eq!(host.rescan().await.compiling, 1);

@@ -26,7 +26,7 @@ pub(crate) async fn run(config: &Config, json: bool) -> anyhow::Result<()> {
     plugins.settled().await;
     let status = plugins.status();
     problems.extend(status.iter().filter_map(|plugin| {
-        let reason = plugin.last_error.as_ref()?;
+        let reason = plugin.refused.as_ref()?;
         Some(format!(
             "plugin {} of tenant {}: {reason}",
             plugin.name, plugin.tenant

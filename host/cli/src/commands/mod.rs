@@ -29,6 +29,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
             );
             Ok(())
         }
+        Command::CompileComponent { .. } => anyhow::bail!("the host alone compiles this way"),
         Command::Demo(demo) => demo::run(demo, json).await,
         Command::Listen(listen) => listen::run(&listen, json).await,
         Command::Serve => {

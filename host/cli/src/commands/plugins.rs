@@ -17,10 +17,29 @@ pub(crate) struct Listed {
     pub(crate) digest: Option<String>,
     pub(crate) since: jiff::Timestamp,
     pub(crate) exports: Vec<String>,
+    /// Calls of the version that serves, since it does, on the host that was asked.
     pub(crate) calls: u64,
     pub(crate) errors: u64,
+    /// Processor time of these calls, in milliseconds.
+    pub(crate) cpu_ms: u64,
+    /// Time on the wall of one of them, in microseconds.
+    pub(crate) p50_us: Option<u64>,
+    pub(crate) p99_us: Option<u64>,
+    /// The last one that failed.
+    pub(crate) last_error: Option<LastError>,
     /// Why what lies in the folder does not serve.
     pub(crate) refused: Option<String>,
+}
+
+/// A call that failed.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct LastError {
+    pub(crate) at: jiff::Timestamp,
+    pub(crate) error: String,
+}
+
+fn whole<T: TryInto<u64>>(number: T) -> u64 {
+    number.try_into().unwrap_or(u64::MAX)
 }
 
 /// The plugins as a host sees them.
@@ -39,6 +58,7 @@ pub(crate) fn status(plugins: &wasmhook_runtime::PluginHost) -> Vec<Listed> {
                 (exports.resolve, "resolve"),
                 (exports.transform, "transform"),
             ];
+            let calls = plugin.calls;
             Listed {
                 tenant: plugin.tenant.to_string(),
                 name: plugin.name.to_string(),
@@ -50,9 +70,16 @@ pub(crate) fn status(plugins: &wasmhook_runtime::PluginHost) -> Vec<Listed> {
                     .filter(|(is, _)| *is)
                     .map(|(_, name)| name.to_owned())
                     .collect(),
-                calls: plugin.calls,
-                errors: plugin.errors,
-                refused: plugin.last_error,
+                calls: calls.calls,
+                errors: calls.errors,
+                cpu_ms: whole(calls.cpu.as_millis()),
+                p50_us: calls.p50.map(|time| whole(time.as_micros())),
+                p99_us: calls.p99.map(|time| whole(time.as_micros())),
+                last_error: calls.last_error.map(|(at, error)| LastError {
+                    at: jiff::Timestamp::try_from(at).unwrap_or_default(),
+                    error,
+                }),
+                refused: plugin.refused,
             }
         })
         .collect()
@@ -92,6 +119,13 @@ pub(crate) async fn list(config: &Config, tenant: Option<&str>, json: bool) -> a
                 output::time(plugin.since),
                 plugin.calls.to_string(),
                 plugin.errors.to_string(),
+                format!("{} ms", plugin.cpu_ms),
+                micros(plugin.p50_us),
+                micros(plugin.p99_us),
+                plugin
+                    .last_error
+                    .map(|last| format!("{} {}", output::time(last.at), last.error))
+                    .unwrap_or_default(),
                 plugin.refused.unwrap_or_default(),
             ]
         })
@@ -105,6 +139,10 @@ pub(crate) async fn list(config: &Config, tenant: Option<&str>, json: bool) -> a
         "since",
         "calls",
         "errors",
+        "cpu",
+        "p50",
+        "p99",
+        "last error",
         "refused because",
     ];
     output::table(header, rows, "no plugins");
@@ -114,6 +152,10 @@ pub(crate) async fn list(config: &Config, tenant: Option<&str>, json: bool) -> a
         );
     }
     Ok(())
+}
+
+fn micros(time: Option<u64>) -> String {
+    time.map(|time| format!("{time} µs")).unwrap_or_default()
 }
 
 /// Checks one component file.
@@ -145,6 +187,7 @@ pub(crate) async fn check(config: &Config, file: &Path, json: bool) -> anyhow::R
 struct CheckOutput {
     digest: String,
     bytes: usize,
+    adapted: bool,
     contract_version: String,
     exports: Vec<String>,
     imports: Vec<CheckedImport>,
@@ -168,6 +211,7 @@ impl CheckOutput {
         Self {
             digest: report.digest.to_string(),
             bytes: report.bytes,
+            adapted: report.outline.adapted,
             contract_version: report.contract.to_owned(),
             exports: names
                 .into_iter()
@@ -183,9 +227,7 @@ impl CheckOutput {
                     granted: import.granted,
                 })
                 .collect(),
-            compile_ms: report
-                .compile_time
-                .map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+            compile_ms: report.compile_time.map(|time| whole(time.as_millis())),
             refused: report.refusal.as_ref().map(ToString::to_string),
         }
     }
@@ -193,6 +235,11 @@ impl CheckOutput {
     fn print(&self) {
         output::line(format!("digest    {}", self.digest));
         output::line(format!("size      {} bytes", self.bytes));
+        if self.adapted {
+            output::line(
+                "kind      core module for WASI preview 1, made a component when it is loaded",
+            );
+        }
         output::line(format!(
             "contract  wasmhook:plugin@{}",
             self.contract_version

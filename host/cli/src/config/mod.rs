@@ -137,8 +137,22 @@ impl Default for Tenants {
 pub(crate) struct Plugins {
     /// Where compiled components are kept. Whoever can write there can run code as the host.
     pub(crate) cache: PathBuf,
-    /// Bounds of every call; a plugin's manifest may lower them.
+    /// Bytes of compiled components kept; past that, what was used least recently goes.
+    pub(crate) cache_bytes: u64,
+    /// Bounds of every call whose plugin's manifest does not ask for others.
     pub(crate) limits: wasmhook_runtime::Limits,
+    /// How far above `limits` a manifest may go, key by key; not at all where nothing is said.
+    pub(crate) limit_caps: wasmhook_runtime::PartialLimits,
+    /// Bounds of loading and compiling one plugin.
+    pub(crate) loading: wasmhook_runtime::LoadLimits,
+    /// Calls that run at once over all tenants. Each reserves a stack and address space.
+    pub(crate) concurrency: u32,
+    /// Calls that run at once for one plugin, so that a slow one leaves room for the others.
+    pub(crate) max_per_plugin: u32,
+    /// Instances kept between calls over all tenants.
+    pub(crate) idle_instances: u32,
+    /// Bytes of memory of these instances in all.
+    pub(crate) idle_bytes: usize,
     /// Whether an instance serves one call or several: `"fresh"` or `{ calls, seconds }`.
     pub(crate) reuse: wasmhook_runtime::Reuse,
     /// Whether what guests log is written to the host's log. Off: a guest may log a payload.
@@ -147,11 +161,19 @@ pub(crate) struct Plugins {
 
 impl Default for Plugins {
     fn default() -> Self {
+        let runtime = wasmhook_runtime::PluginHostConfig::new("");
         Self {
             cache: "data/cache".into(),
-            limits: wasmhook_runtime::Limits::default(),
-            reuse: wasmhook_runtime::Reuse::default(),
-            logs: false,
+            cache_bytes: runtime.cache_bytes,
+            limits: runtime.limits,
+            limit_caps: runtime.limit_caps,
+            loading: runtime.loading,
+            concurrency: runtime.max_concurrent_calls,
+            max_per_plugin: runtime.max_concurrent_calls_per_plugin,
+            idle_instances: runtime.max_idle_instances,
+            idle_bytes: runtime.max_idle_bytes,
+            reuse: runtime.reuse,
+            logs: runtime.guest_logs,
         }
     }
 }

@@ -3,6 +3,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, reason = "only tests call it")]
 
+pub mod wasm;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +13,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use wasmhook_runtime::{
-    CallResult, EndpointView, EventView, Limits, Plugin, PluginHost, PluginHostConfig,
+    CallResult, Compiler, EndpointView, EventView, Limits, Plugin, PluginHost, PluginHostConfig,
     PluginStatus, Request, Resolution, Reuse, TenantPlugins, Verdict,
 };
 
@@ -98,9 +100,9 @@ impl World {
             .expect("no such plugin")
     }
 
-    pub fn last_error(&self, tenant: &str, name: &str) -> String {
+    pub fn refusal(&self, tenant: &str, name: &str) -> String {
         self.status(tenant, name)
-            .last_error
+            .refused
             .expect("nothing was refused")
     }
 }
@@ -111,13 +113,23 @@ fn small(folder: &Path) -> PluginHostConfig {
     PluginHostConfig {
         limits: Limits {
             cpu_time_ms: 20_000,
+            wait_time_ms: 60_000,
             wall_time_ms: 60_000,
             ..Limits::default()
         },
         max_concurrent_calls: 8,
         max_concurrent_calls_per_plugin: 4,
         max_idle_instances: 8,
+        compiler: compiler(),
         ..PluginHostConfig::new(folder.join("tenants"))
+    }
+}
+
+/// The compiler in a process of its own, as a host has it.
+pub fn compiler() -> Compiler {
+    Compiler::Child {
+        program: env!("CARGO_BIN_EXE_wasmhook-compile").into(),
+        arguments: Vec::new(),
     }
 }
 

@@ -6,6 +6,10 @@ wit_bindgen::generate!({ path: "../../../wit", world: "plugin" });
 
 use std::cell::Cell;
 use std::hint::black_box;
+use std::time::Duration;
+
+use wasip2::clocks::monotonic_clock;
+use wasip2::random::random::get_random_bytes;
 
 use exports::wasmhook::plugin::resolve::{self, Choice, Mode, NewEndpoint, Resolution};
 use exports::wasmhook::plugin::transform::{self, Verdict};
@@ -24,13 +28,25 @@ impl transform::Guest for Hostile {
         let payload = String::from_utf8_lossy(&event.payload).into_owned();
         match config::get("behaviour").as_deref().unwrap_or("count") {
             "count" => deliver(calls.to_string().into_bytes()),
-            "echo" => deliver(event.payload),
+            "echo" | "trick-url" => deliver(event.payload),
             "spin" => loop {
                 black_box(calls);
             },
             "sleep" => {
-                std::thread::sleep(std::time::Duration::from_secs(3600));
+                std::thread::sleep(Duration::from_secs(3600));
                 deliver(event.payload)
+            }
+            // Never waits long, and never ends waiting.
+            "doze" => loop {
+                std::thread::sleep(Duration::from_millis(5));
+            },
+            // Bulk memory instructions, within which nothing looks at the clock.
+            "copy-memory" => {
+                let half = 24 << 20;
+                let mut hoard = vec![1_u8; 2 * half];
+                loop {
+                    black_box(&mut hoard).copy_within(..half, half);
+                }
             }
             "hog" => {
                 let mut hoard: Vec<Vec<u8>> = Vec::new();
@@ -38,6 +54,27 @@ impl transform::Guest for Hostile {
                     hoard.push(black_box(vec![1; 1 << 20]));
                 }
             }
+            // Keeps a little of each call.
+            "leak" => {
+                std::mem::forget(black_box(vec![1_u8; 4 << 20]));
+                deliver(calls.to_string().into_bytes())
+            }
+            "leak-handles" => loop {
+                std::mem::forget(monotonic_clock::subscribe_duration(1));
+            },
+            "leak-some-handles" => {
+                for _ in 0..100 {
+                    std::mem::forget(monotonic_clock::subscribe_duration(1));
+                }
+                deliver(calls.to_string().into_bytes())
+            }
+            "flood-clock" => loop {
+                black_box(monotonic_clock::now());
+            },
+            "flood-random" => loop {
+                black_box(get_random_bytes(1024));
+            },
+            "huge-random" => deliver(get_random_bytes(1 << 40)),
             "panic" => panic!("could not handle {payload}"),
             "exit" => std::process::exit(3),
             "recurse" => deliver(vec![recurse(1)]),
@@ -47,6 +84,10 @@ impl transform::Guest for Hostile {
                 content_type: None,
                 headers: (0..65).map(|n| (format!("x-{n}"), n.to_string())).collect(),
             })),
+            "huge-header" => header("x-note", &"x".repeat(2 << 20), event.payload),
+            "split-header" => header("x-note", "a\r\nX-Injected: b", event.payload),
+            "host-header" => header("Host", "internal.test", event.payload),
+            "signature-header" => header("Webhook-Signature", "v1,AAAA", event.payload),
             "flood-log" => {
                 for _ in 0..100_000 {
                     log::log(log::Level::Error, "a line\nand \u{1b}[31manother");
@@ -55,6 +96,12 @@ impl transform::Guest for Hostile {
             }
             "big-log" => {
                 log::log(log::Level::Error, &"x".repeat(8 << 20));
+                deliver(event.payload)
+            }
+            "flood-print" => {
+                for _ in 0..100_000 {
+                    println!("{payload}");
+                }
                 deliver(event.payload)
             }
             "print" => {
@@ -102,6 +149,15 @@ impl resolve::Guest for Hostile {
                     ordering_key: Some("customer-1".to_owned()),
                 })],
             }),
+            "trick-url" => Ok(Resolution {
+                mode: Mode::Replace,
+                choices: vec![Choice::New(NewEndpoint {
+                    url: config::get("url").unwrap_or_default(),
+                    secret: "main".to_owned(),
+                    headers: Vec::new(),
+                    ordering_key: None,
+                })],
+            }),
             "nowhere" => Ok(Resolution {
                 mode: Mode::Replace,
                 choices: Vec::new(),
@@ -135,6 +191,14 @@ fn look_around() -> String {
 fn recurse(depth: u64) -> u8 {
     let here = [depth; 64];
     recurse(black_box(here)[0] + 1).wrapping_add(here[1] as u8)
+}
+
+fn header(name: &str, value: &str, body: Vec<u8>) -> Result<Verdict, Failure> {
+    Ok(Verdict::Deliver(Request {
+        body,
+        content_type: None,
+        headers: vec![(name.to_owned(), value.to_owned())],
+    }))
 }
 
 fn deliver(body: Vec<u8>) -> Result<Verdict, Failure> {
