@@ -618,3 +618,64 @@ fn redis_going_away_is_said_once_and_survived() {
         host.log()
     );
 }
+
+#[test]
+fn a_full_queue_leaves_the_stream_alone_and_asks_pushes_to_come_back() {
+    let redis = RedisServer::start().unwrap();
+    let port = support::free_port();
+    let site = Site::redis(&redis.url());
+    // Nobody listens there yet.
+    site.endpoint("acme", "main", &format!("http://127.0.0.1:{port}"), "*");
+    let config = std::fs::read_to_string(site.path("wasmhook.toml")).unwrap();
+    // Long enough to wait for the receiver.
+    let waits = ["\"2s\""; 20].join(", ");
+    let config = config.replace("\"200ms\", \"400ms\"", &waits);
+    site.write(
+        "wasmhook.toml",
+        &format!("{config}\n[intake]\nmax_waiting = 20\n"),
+    );
+    let _host = site.serve();
+    let post = |id: &str| {
+        let body = event("acme", "invoice.paid", id, &json!({}));
+        http(site.port, "POST", "/v1/events", &[JSON], &body).unwrap()
+    };
+    for n in 0..20 {
+        assert_eq!(post(&format!("first_{n}")).0, 202);
+    }
+    let answer = wait_for("pushes to be put off", || {
+        let (status, answer) = post("too_much");
+        (status == 429).then_some(answer)
+    });
+    assert!(
+        answer.contains("deliveries wait, of 20 that may"),
+        "{answer}"
+    );
+    let payload = json!({"n": 1}).to_string();
+    let pushed = [
+        "XADD",
+        "wasmhook:events",
+        "*",
+        "tenant",
+        "acme",
+        "type",
+        "invoice.paid",
+        "id",
+        "later",
+        "payload",
+        &payload,
+    ];
+    redis_cli(redis.port(), &pushed);
+    let (_, metrics) = http(site.port, "GET", "/metrics", &[], "").unwrap();
+    assert!(metrics.contains("wasmhook_queue_full 1"), "{metrics}");
+
+    // What waits goes out once there is a receiver, and then what was left in the stream.
+    let receiver = Listener::on(port, 204);
+    wait_for("what was left in the stream to arrive", || {
+        let arrived = receiver.arrived();
+        arrived
+            .iter()
+            .any(|request| request["body"] == payload.as_str())
+            .then_some(())
+    });
+    assert_eq!(post("afterwards").0, 202);
+}

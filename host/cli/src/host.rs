@@ -16,8 +16,8 @@ use wasmhook_delivery::{AddressPolicy, Client, ClientConfig};
 use wasmhook_engine::metric;
 use wasmhook_engine::resolve::Resolver;
 use wasmhook_engine::{
-    Attempter, AttempterConfig, Housekeeping, Intake, IntakeConfig, StreamReader, Worker,
-    WorkerConfig,
+    Attempter, AttempterConfig, Housekeeping, Intake, IntakeConfig, Pressure, PressureConfig,
+    PressureGauge, StreamReader, Worker, WorkerConfig,
 };
 use wasmhook_runtime::{Compiler, PluginHost, PluginHostConfig, ServingState};
 use wasmhook_server::Api;
@@ -42,6 +42,8 @@ pub(crate) struct Host {
     pub(crate) tenants: Arc<Tenants>,
     worker: Worker,
     housekeeping: Housekeeping,
+    gauge: PressureGauge,
+    pressure: Pressure,
     watch: FolderWatch,
     listener: TcpListener,
     api: Api,
@@ -191,6 +193,11 @@ impl Host {
             count: config.retention.count,
         };
         let housekeeping = Housekeeping::new(Arc::clone(&stores.store), retention);
+        let limits = PressureConfig {
+            max_waiting: config.intake.max_waiting,
+            max_memory_percent: config.intake.max_memory_percent,
+        };
+        let (gauge, pressure) = PressureGauge::new(Arc::clone(&stores.store), limits);
         let folders = [
             config.path(&config.tenants.folder),
             config.path(&config.tenants.secrets),
@@ -203,6 +210,7 @@ impl Host {
         let described = Arc::clone(&plugins);
         let api = Api {
             intake: Arc::clone(&intake),
+            pressure: pressure.clone(),
             store: Arc::clone(&stores.store),
             token: config.http.token.clone(),
             max_body: config.http.max_body_bytes,
@@ -228,6 +236,8 @@ impl Host {
             tenants,
             worker,
             housekeeping,
+            gauge,
+            pressure,
             watch,
             listener,
             api,
@@ -243,10 +253,12 @@ impl Host {
     pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let loops = TaskTracker::new();
         if let Some(stream) = &self.stores.stream {
-            let reader = StreamReader::new(Arc::clone(stream), Arc::clone(&self.intake));
+            let (stream, intake) = (Arc::clone(stream), Arc::clone(&self.intake));
+            let reader = StreamReader::new(stream, intake, self.pressure);
             loops.spawn(reader.run(stop.child_token()));
         }
         loops.spawn(self.housekeeping.run(stop.child_token()));
+        loops.spawn(self.gauge.run(stop.child_token()));
         loops.spawn(follow(
             self.watch,
             self.tenants,

@@ -21,6 +21,8 @@ pub const RESOLVER_FAILURES: &str = "wasmhook_resolver_failures_total";
 /// Deliveries in each state, as a gauge.
 pub const DELIVERIES: &str = "wasmhook_deliveries";
 
+/// 1 while the queue is full and no events are taken in, otherwise 0, as a gauge.
+pub const QUEUE_FULL: &str = "wasmhook_queue_full";
 /// Plugins that serve, and plugins whose file was refused, as a gauge.
 pub const PLUGINS: &str = "wasmhook_plugins";
 

@@ -8,6 +8,7 @@ use wasmhook_store::{EventStream, StreamEntry};
 
 use crate::backoff::Backoff;
 use crate::intake::{Intake, Source};
+use crate::pressure::Pressure;
 
 /// Entries read at once.
 const BATCH: usize = 128;
@@ -20,12 +21,17 @@ const TRIES: usize = 100;
 pub struct StreamReader {
     stream: Arc<dyn EventStream>,
     intake: Arc<Intake>,
+    pressure: Pressure,
 }
 
 impl StreamReader {
-    /// Reads from `stream`.
-    pub fn new(stream: Arc<dyn EventStream>, intake: Arc<Intake>) -> Self {
-        Self { stream, intake }
+    /// Reads from `stream` while the queue is not full; what is pushed meanwhile waits there.
+    pub fn new(stream: Arc<dyn EventStream>, intake: Arc<Intake>, pressure: Pressure) -> Self {
+        Self {
+            stream,
+            intake,
+            pressure,
+        }
     }
 
     /// Runs until `stop`. An entry is acknowledged once its event is dispatched or kept as
@@ -33,29 +39,37 @@ impl StreamReader {
     pub async fn run(self, stop: CancellationToken) {
         let mut backoff = Backoff::new("read the event stream");
         // Entries that are taken in. They are acknowledged while the next ones are read.
-        let mut taken = Vec::new();
+        let mut taken: Vec<String> = Vec::new();
         while !stop.is_cancelled() {
-            let acknowledged = self.stream.acknowledge(&taken);
+            let turn = async {
+                self.pressure.relieved().await;
+                tokio::join!(
+                    self.stream.acknowledge(&taken),
+                    self.stream.read(BATCH, WAIT)
+                )
+            };
             let (acknowledged, read) = tokio::select! {
-                both = async { tokio::join!(acknowledged, self.stream.read(BATCH, WAIT)) } => both,
+                both = turn => both,
                 () = stop.cancelled() => break,
             };
             if acknowledged.is_ok() {
                 taken.clear();
             }
-            let entries = match acknowledged.and(read) {
-                Ok(entries) => entries,
-                Err(error) => {
-                    tokio::select! {
-                        () = backoff.failed(&error) => {}
-                        () = stop.cancelled() => break,
+            let failed = match read {
+                Ok(entries) => {
+                    if !entries.is_empty() && self.take(&entries, &stop).await {
+                        taken.extend(entries.into_iter().map(|entry| entry.id));
                     }
-                    continue;
+                    acknowledged.err()
                 }
+                Err(error) => Some(error),
             };
-            backoff.succeeded();
-            if !entries.is_empty() && self.take(&entries, &stop).await {
-                taken.extend(entries.into_iter().map(|entry| entry.id));
+            match failed {
+                None => backoff.succeeded(),
+                Some(error) => tokio::select! {
+                    () = backoff.failed(&error) => {}
+                    () = stop.cancelled() => break,
+                },
             }
         }
         if let Err(error) = self.stream.acknowledge(&taken).await {

@@ -9,6 +9,7 @@
 //! | 207 | some were refused; `results` says which, in order; the others are durable |
 //! | 422 | all were refused |
 //! | 400 | the body as a whole cannot be read |
+//! | 429 | the queue is full; push again after the seconds in `Retry-After` |
 //! | 503 | the store does not answer; push again, which makes no second delivery |
 
 use std::sync::Arc;
@@ -72,7 +73,23 @@ pub(crate) fn failure(
 /// The drafts of a body, and whether it was a batch.
 type Drafts = (Vec<Result<EventDraft, Error>>, bool);
 
+/// When to come back while the queue is full, in seconds: it takes some to shrink.
+const RELIEF: HeaderValue = HeaderValue::from_static("5");
+/// When to come back while the store does not answer, in seconds.
+const RECOVERY: HeaderValue = HeaderValue::from_static("1");
+
+/// Nothing was taken in; the producer may push the same again later.
+fn later(status: StatusCode, code: &str, words: &str, after: HeaderValue) -> Response {
+    let mut response = failure(status, code, words).into_response();
+    response.headers_mut().insert(RETRY_AFTER, after);
+    response
+}
+
 pub(crate) async fn post(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
+    if let Some(full) = api.pressure.full() {
+        let words = format!("the queue is full: {full}; push the events again later");
+        return later(StatusCode::TOO_MANY_REQUESTS, "queue_full", &words, RELIEF);
+    }
     let (drafts, batch) = match read(&headers, &body) {
         Ok(drafts) => drafts,
         Err((code, message)) => {
@@ -84,12 +101,8 @@ pub(crate) async fn post(State(api): State<Arc<Api>>, headers: HeaderMap, body: 
         Err(error) => {
             tracing::warn!(%error, "events could not be accepted");
             let words = "the store does not answer; push the events again";
-            let mut response = failure(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", words)
-                .into_response();
-            response
-                .headers_mut()
-                .insert(RETRY_AFTER, HeaderValue::from_static("1"));
-            return response;
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            return later(status, "store_unavailable", words, RECOVERY);
         }
     };
     let refused = verdicts

@@ -24,13 +24,15 @@ use axum::routing::{get, post};
 use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use wasmhook_engine::Intake;
+use wasmhook_engine::{Intake, Pressure};
 use wasmhook_store::Store;
 
 /// What the API serves from.
 pub struct Api {
     /// Takes events in.
     pub intake: Arc<Intake>,
+    /// Says when events should not be taken in.
+    pub pressure: Pressure,
     /// Asked for signs of life.
     pub store: Arc<dyn Store>,
     /// The bearer token; `None` lets everyone in who can connect.

@@ -1171,6 +1171,7 @@ pub async fn the_backlog_is_counted(store: Subject) {
     written(&store, dead(leased.pop().unwrap())).await;
     written(&store, failed(leased.pop().unwrap(), LONG)).await;
     let backlog = store.backlog().await.unwrap();
+    assert_eq!(store.fullness().await.unwrap().waiting, 7);
     assert_eq!(backlog.waiting, 4);
     assert_eq!(backlog.leased, 3);
     assert_eq!(backlog.succeeded, 2);

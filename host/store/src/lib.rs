@@ -13,7 +13,7 @@ pub mod stream;
 
 pub use error::StoreError;
 pub use queue::{
-    Backlog, Batch, Cursor, EventDeliveries, Filter, LeaseRequest, LeaseToken, Leased, Outcome,
-    Page, Record, Recorded, RejectedEvent, Retention, Store,
+    Backlog, Batch, Cursor, EventDeliveries, Filter, Fullness, LeaseRequest, LeaseToken, Leased,
+    Outcome, Page, Record, Recorded, RejectedEvent, Retention, Store,
 };
 pub use stream::{EventStream, StreamEntry};

@@ -166,6 +166,16 @@ pub struct Backlog {
     pub dead_letter: u64,
 }
 
+/// How full a store is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fullness {
+    /// Pending, failed and leased deliveries.
+    pub waiting: u64,
+    /// How much of the memory that the store may use it uses, in percent; the most of any server.
+    /// `None` where there is no such limit.
+    pub memory_percent: Option<u8>,
+}
+
 /// The queue and the records. Every method is one atomic step per event or per delivery and may be
 /// repeated after a lost answer without harm. Time is the store's own.
 #[async_trait]
@@ -223,6 +233,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// How much waits and is kept.
     async fn backlog(&self) -> Result<Backlog, StoreError>;
+
+    /// How full the store is; cheap enough to be asked every second.
+    async fn fullness(&self) -> Result<Fullness, StoreError>;
 
     /// Sentences about settings of the store that could lose data, for the log at start.
     async fn warnings(&self) -> Result<Vec<String>, StoreError>;

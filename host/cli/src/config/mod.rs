@@ -207,12 +207,20 @@ impl Default for Http {
 pub(crate) struct Intake {
     /// The largest payload, in bytes.
     pub(crate) max_payload_bytes: usize,
+    /// Deliveries that may wait before events are left in the stream and pushes answered with 429; 0
+    /// for no limit. Five million of a kilobyte take some ten gigabytes.
+    pub(crate) max_waiting: u64,
+    /// The share of Redis's `maxmemory`, in percent, above which the same happens; 0 for no limit. At
+    /// 100 Redis refuses to record what was delivered.
+    pub(crate) max_memory_percent: u8,
 }
 
 impl Default for Intake {
     fn default() -> Self {
         Self {
             max_payload_bytes: wasmhook_core::dispatch::DEFAULT_MAX_PAYLOAD,
+            max_waiting: 5_000_000,
+            max_memory_percent: 85,
         }
     }
 }

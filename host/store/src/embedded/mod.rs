@@ -38,8 +38,8 @@ use self::thread::Worker;
 use self::writer::Writer;
 use crate::error::StoreError;
 use crate::queue::{
-    Backlog, Batch, EventDeliveries, Filter, LeaseRequest, Leased, Outcome, Page, Record, Recorded,
-    RejectedEvent, Retention, Store,
+    Backlog, Batch, EventDeliveries, Filter, Fullness, LeaseRequest, Leased, Outcome, Page, Record,
+    Recorded, RejectedEvent, Retention, Store,
 };
 
 /// How often an idle host looks for what another process wrote. It is three lookups in an index.
@@ -258,6 +258,14 @@ impl Store for EmbeddedStore {
 
     async fn backlog(&self) -> Result<Backlog, StoreError> {
         self.reader.call("backlog", read::backlog).await
+    }
+
+    async fn fullness(&self) -> Result<Fullness, StoreError> {
+        let backlog = self.backlog().await?;
+        Ok(Fullness {
+            waiting: backlog.waiting + backlog.leased,
+            memory_percent: None,
+        })
     }
 
     /// None: a commit here is on the disk before it is answered.

@@ -40,8 +40,8 @@ pub use stream::RedisStream;
 
 use crate::error::StoreError;
 use crate::queue::{
-    Backlog, Batch, EventDeliveries, Filter, LeaseRequest, Leased, Outcome, Page, Record, Recorded,
-    RejectedEvent, Retention, Store,
+    Backlog, Batch, EventDeliveries, Filter, Fullness, LeaseRequest, Leased, Outcome, Page, Record,
+    Recorded, RejectedEvent, Retention, Store,
 };
 use connection::Link;
 use fresh::Fresh;
@@ -179,6 +179,24 @@ impl RedisStore {
         calls
     }
 
+    /// How much of its `maxmemory` the server of a shard uses, if it has one.
+    async fn memory_percent(&self, shard: usize) -> Result<Option<u8>, StoreError> {
+        let mut command = redis::cmd("INFO");
+        command.arg("memory");
+        let answer = self.link.raw_at(self.keys.shard(shard), &command).await;
+        let answer = match answer {
+            // A user that may not ask is not worse off than on a server without a limit.
+            Err(error) if Link::is_forbidden(&error) => return Ok(None),
+            answer => answer.map_err(|error| self.link.failure("INFO", &error))?,
+        };
+        let text = match answer {
+            Value::BulkString(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            Value::VerbatimString { text, .. } => text,
+            _ => return Err(self.link.unexpected("INFO")),
+        };
+        Ok(percent_used(&text))
+    }
+
     async fn shard_tenants(&self, shard: usize) -> Result<Vec<String>, StoreError> {
         let mut command = redis::cmd("SMEMBERS");
         command.arg(self.keys.tenants(shard));
@@ -216,6 +234,17 @@ async fn check_shards(link: &Link, keys: &Keys, config: &RedisConfig) -> Result<
         config.prefix,
         config.shards
     )))
+}
+
+/// Reads the answer to `INFO memory`.
+fn percent_used(info: &str) -> Option<u8> {
+    let figure = |name: &str| -> Option<u64> {
+        let mut lines = info.lines().filter_map(|line| line.split_once(':'));
+        lines.find(|(key, _)| *key == name)?.1.trim().parse().ok()
+    };
+    let (used, limit) = (figure("used_memory")?, figure("maxmemory")?);
+    let percent = used.saturating_mul(100).checked_div(limit)?;
+    Some(u8::try_from(percent).unwrap_or(u8::MAX))
 }
 
 fn micros(duration: Duration) -> u64 {
@@ -370,6 +399,22 @@ impl Store for RedisStore {
             sum.dead_letter += count()?;
         }
         Ok(sum)
+    }
+
+    async fn fullness(&self) -> Result<Fullness, StoreError> {
+        let backlog = self.backlog().await?;
+        let mut memory_percent = None;
+        for shard in 0..self.keys.shards() {
+            let percent = self.memory_percent(shard).await?;
+            memory_percent = memory_percent.max(percent);
+            if !self.link.is_cluster() {
+                break;
+            }
+        }
+        Ok(Fullness {
+            waiting: backlog.waiting + backlog.leased,
+            memory_percent,
+        })
     }
 
     async fn warnings(&self) -> Result<Vec<String>, StoreError> {
