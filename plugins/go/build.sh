@@ -11,6 +11,6 @@ componentize() {
 }
 
 componentize go "$here/../../wit" plugin "$here"
-GOOS=wasip1 GOARCH=wasm GOEXPERIMENT=jsonv2 "${GO:-go}" build -C "$here" -trimpath \
+GOOS=wasip1 GOARCH=wasm GOEXPERIMENT=jsonv2 "${GO:-go}" build -C "$here" -buildvcs=false -trimpath \
     -buildmode=c-shared -ldflags="-s -w -checklinkname=0" -o core.wasm
 componentize component "$here/../../wit" plugin "$here/core.wasm" "$out"
