@@ -271,6 +271,27 @@ async fn read(stream: &RedisStream, seen: &mut Vec<String>, more: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_node_is_looked_at_for_settings_that_lose_data() {
+    let mut cluster = RedisCluster::start(3, false, Durability::EverySecond).unwrap();
+    let mut config = on_cluster(&cluster);
+    let store = RedisStore::connect(config.clone()).await.unwrap();
+    assert!(store.warnings().await.unwrap().is_empty());
+    let port = cluster.node(1).port().to_string();
+    let _: String = cluster
+        .node(1)
+        .ask(&["CONFIG", "SET", "appendonly", "no"])
+        .unwrap();
+    let warnings = store.warnings().await.unwrap();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains(&port), "{warnings:?}");
+    config.wait_replicas = 1;
+    let store = RedisStore::connect(config).await.unwrap();
+    let warnings = store.warnings().await.unwrap();
+    let lacks = |warning: &&String| warning.contains("has 0 replicas");
+    assert_eq!(warnings.iter().filter(lacks).count(), 3, "{warnings:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_living_seed_is_enough() {
     let cluster = cluster();
     let mut config = on_cluster(&cluster);
