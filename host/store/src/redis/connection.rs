@@ -233,7 +233,7 @@ impl Link {
             {
                 return;
             }
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
