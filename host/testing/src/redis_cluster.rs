@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::redis_server::free_port;
-use crate::{Durability, RedisServer, wait_until};
+use crate::{Certificates, Durability, RedisServer, wait_until};
 
 /// How many slots a cluster has.
 const SLOTS: usize = 16_384;
@@ -14,6 +14,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Redis servers on loopback that form a cluster. They are killed when this is dropped.
 pub struct RedisCluster {
     nodes: Vec<RedisServer>,
+    /// The ports for TLS, if there are.
+    secure: Vec<u16>,
+    certificates: Option<Certificates>,
 }
 
 impl RedisCluster {
@@ -23,7 +26,28 @@ impl RedisCluster {
     /// # Errors
     /// When a server does not start, or the servers do not agree in time.
     pub fn start(masters: usize, replicas: bool, durability: Durability) -> io::Result<Self> {
-        let mut cluster = Self { nodes: Vec::new() };
+        Self::start_as(masters, replicas, durability, None)
+    }
+
+    /// Starts masters that talk TLS to each other and to clients, by these certificates.
+    ///
+    /// # Errors
+    /// When a server does not start, or the servers do not agree in time.
+    pub fn start_tls(masters: usize, certificates: Certificates) -> io::Result<Self> {
+        Self::start_as(masters, false, Durability::None, Some(certificates))
+    }
+
+    fn start_as(
+        masters: usize,
+        replicas: bool,
+        durability: Durability,
+        certificates: Option<Certificates>,
+    ) -> io::Result<Self> {
+        let mut cluster = Self {
+            nodes: Vec::new(),
+            secure: Vec::new(),
+            certificates,
+        };
         let all = if replicas { masters * 2 } else { masters };
         for _ in 0..all {
             cluster.add(durability)?;
@@ -59,7 +83,16 @@ impl RedisCluster {
     /// When the server does not start.
     pub fn add(&mut self, durability: Durability) -> io::Result<()> {
         let bus = free_port()?.to_string();
-        let words = [
+        let mut files = Vec::new();
+        if let Some(certificates) = &self.certificates {
+            let port = free_port()?;
+            self.secure.push(port);
+            files = certificates.server_words(false);
+            files.extend(["--tls-cluster", "yes", "--tls-port"].map(str::to_owned));
+            files.push(port.to_string());
+        }
+        let mut words: Vec<&str> = files.iter().map(String::as_str).collect();
+        words.extend_from_slice(&[
             "--cluster-enabled",
             "yes",
             "--cluster-port",
@@ -71,7 +104,7 @@ impl RedisCluster {
             "0",
             "--repl-diskless-sync-delay",
             "0",
-        ];
+        ]);
         self.nodes
             .push(RedisServer::start_with(durability, &words)?);
         let last = self.nodes.len() - 1;
@@ -110,9 +143,18 @@ impl RedisCluster {
         })
     }
 
-    /// The addresses of all nodes.
+    /// The addresses of all nodes, with TLS if they have it.
     pub fn urls(&self) -> Vec<String> {
+        if self.certificates.is_some() {
+            let url = |port| format!("rediss://127.0.0.1:{port}");
+            return self.secure.iter().map(url).collect();
+        }
         self.nodes.iter().map(RedisServer::url).collect()
+    }
+
+    /// What the nodes show, if they talk TLS.
+    pub fn certificates(&self) -> Option<&Certificates> {
+        self.certificates.as_ref()
     }
 
     /// A node, by its number.

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::{ConnectionLike as _, PubSub};
-use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
+use redis::cluster_routing::{
+    MultipleNodeRoutingInfo, Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr,
+};
 use redis::{Cmd, Pipeline, RedisError, Value};
 use tokio::time::Instant;
 
 pub(super) mod address;
 mod cluster;
+mod confirm;
 mod failure;
 mod greeting;
 mod sentinel;
@@ -19,6 +22,8 @@ mod target;
 use super::config::{RedisConfig, Topology};
 use crate::error::StoreError;
 use address::{Addresses, Servers};
+pub(super) use confirm::Confirmed;
+use confirm::Wait;
 use failure::failure;
 use greeting::{Expected, greet};
 use sentinel::Followed;
@@ -36,13 +41,6 @@ struct Timing {
     /// One answer.
     response: Duration,
     wait: Option<Wait>,
-}
-
-/// What a write waits for before it is acknowledged.
-#[derive(Clone)]
-struct Wait {
-    replicas: u32,
-    timeout: Duration,
 }
 
 /// Where calls go.
@@ -169,11 +167,6 @@ impl Link {
         self.cluster.is_some()
     }
 
-    /// Whether writes wait for replicas.
-    pub(super) fn confirms(&self) -> bool {
-        self.timing.wait.is_some()
-    }
-
     fn target(&self) -> Arc<Target> {
         match &self.way {
             Way::Fixed(target) => Arc::clone(target),
@@ -228,11 +221,19 @@ impl Link {
         Err(last)
     }
 
-    /// Returns once calls go to another server than before, which may be never.
-    pub(super) async fn switched(&self) {
-        match &self.way {
-            Way::Fixed(_) => std::future::pending().await,
-            Way::Followed(followed) => followed.switched().await,
+    /// Returns once calls go to another server than when this was called, which may be never.
+    pub(super) fn switched(&self) -> impl Future<Output = ()> + use<> {
+        let switch = match &self.way {
+            Way::Fixed(_) => None,
+            Way::Followed(followed) => Some(followed.switch()),
+        };
+        async move {
+            if let Some(mut switch) = switch
+                && switch.changed().await.is_ok()
+            {
+                return;
+            }
+            std::future::pending::<()>().await;
         }
     }
 
@@ -260,6 +261,28 @@ impl Link {
         }
     }
 
+    /// What each server answers to a question, with what it is called.
+    pub(super) async fn every(
+        &self,
+        question: &Cmd,
+    ) -> Result<Vec<(String, Result<Value, RedisError>)>, RedisError> {
+        let Connection::Cluster(mut connection) = self.target().general() else {
+            return Ok(vec![(self.name.to_string(), self.raw(question).await)]);
+        };
+        let all = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllNodes, None));
+        let answers = connection.route_command(question.clone(), all).await?;
+        let Value::Map(answers) = answers.extract_error()? else {
+            return Ok(Vec::new());
+        };
+        Ok(answers
+            .into_iter()
+            .map(|(address, answer)| {
+                let address: String = redis::from_redis_value(address).unwrap_or_default();
+                (format!("Redis at {address}"), answer.extract_error())
+            })
+            .collect())
+    }
+
     /// One command, as the server answers it.
     pub(super) async fn query<T: redis::FromRedisValue>(
         &self,
@@ -281,54 +304,6 @@ impl Link {
         let answer = pipeline.query_async(&mut self.target().general()).await;
         self.notice(&answer);
         answer.map_err(|error| self.failure(operation, &error))
-    }
-
-    /// One call that writes, and what replicas confirmed of it. `mark` is a key beside those that
-    /// are written: a call that finds everything written by an earlier one, whose answer was lost,
-    /// would wait for nothing otherwise.
-    pub(super) async fn confirmed(
-        &self,
-        command: &Cmd,
-        mark: &str,
-    ) -> Result<(Value, Confirmed), RedisError> {
-        let Some(wait) = &self.timing.wait else {
-            return Ok((self.raw(command).await?, Confirmed::Unasked));
-        };
-        let mut pipeline = Pipeline::with_capacity(3);
-        pipeline.add_command(command.clone());
-        pipeline.cmd("SET").arg(mark).arg(1);
-        add_wait(&mut pipeline, wait);
-        let answers = send(self.target().confirmed(), &pipeline).await;
-        self.notice(&answers);
-        let mut answers = answers?.into_iter();
-        let answer = answers.next().unwrap_or(Value::Nil).extract_error()?;
-        answers.next().unwrap_or(Value::Nil).extract_error()?;
-        let confirmed = Confirmed::read(answers.next())?;
-        Ok((answer, confirmed))
-    }
-
-    /// Several commands on one key in one step, confirmed by replicas if that is asked for.
-    pub(super) async fn write(
-        &self,
-        operation: &'static str,
-        pipeline: &Pipeline,
-    ) -> Result<(), StoreError> {
-        let Some(wait) = &self.timing.wait else {
-            return self.pipeline(operation, pipeline).await;
-        };
-        let mut whole = target::transaction(pipeline);
-        add_wait(&mut whole, wait);
-        let answers = send(self.target().confirmed(), &whole).await;
-        self.notice(&answers);
-        let confirmed = answers.and_then(|mut answers| {
-            let last = answers.pop();
-            let results = target::executed(answers)?;
-            for result in results {
-                result.extract_error()?;
-            }
-            Confirmed::read(last)
-        });
-        self.check(confirmed.map_err(|error| self.failure(operation, &error))?)
     }
 
     /// Which of these commands, on keys of the slot of `key`, the server refuses to take. None is
@@ -369,21 +344,6 @@ impl Link {
         }
     }
 
-    /// Refuses what too few replicas confirmed.
-    pub(super) fn check(&self, confirmed: Confirmed) -> Result<(), StoreError> {
-        match (confirmed, &self.timing.wait) {
-            (Confirmed::By(reached), Some(wait)) if reached < i64::from(wait.replicas) => {
-                Err(StoreError::NotReplicated {
-                    store: self.name.to_string(),
-                    reached,
-                    wanted: wait.replicas,
-                    within: wait.timeout,
-                })
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// What an error means to who asked.
     pub(super) fn failure(&self, operation: &'static str, error: &RedisError) -> StoreError {
         failure(&self.name, operation, error)
@@ -400,28 +360,6 @@ impl Link {
             store: self.name.to_string(),
             operation,
             reason: "the answer has an unexpected form".to_owned(),
-        }
-    }
-}
-
-/// How many replicas have a write.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Confirmed {
-    /// Nobody asked.
-    Unasked,
-    /// So many.
-    By(i64),
-}
-
-impl Confirmed {
-    fn read(answer: Option<Value>) -> Result<Self, RedisError> {
-        match answer.unwrap_or(Value::Nil).extract_error()? {
-            Value::Int(reached) => Ok(Self::By(reached)),
-            _ => Err((
-                redis::ErrorKind::UnexpectedReturnType,
-                "WAIT did not answer a number",
-            )
-                .into()),
         }
     }
 }
@@ -445,11 +383,6 @@ async fn send(connection: Connection, pipeline: &Pipeline) -> Result<Vec<Value>,
             connection.req_packed_commands(pipeline, 0, count).await
         }
     }
-}
-
-fn add_wait(pipeline: &mut Pipeline, wait: &Wait) {
-    let millis = u64::try_from(wait.timeout.as_millis()).unwrap_or(u64::MAX);
-    pipeline.cmd("WAIT").arg(wait.replicas).arg(millis.max(1));
 }
 
 /// What the servers are called in messages.

@@ -33,6 +33,7 @@ mod reply;
 mod requirements;
 mod stream;
 mod wake;
+mod warnings;
 
 pub use codec::{MAX_ATTEMPTS, MAX_EXCERPT};
 pub use config::{InvalidSetting, MAX_SHARDS, RedisConfig, Sentinels, Tls, Topology};
@@ -418,33 +419,7 @@ impl Store for RedisStore {
     }
 
     async fn warnings(&self) -> Result<Vec<String>, StoreError> {
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("CONFIG").arg("GET").arg("appendonly");
-        pipeline.cmd("CONFIG").arg("GET").arg("maxmemory-policy");
-        let server = self.link.name();
-        let answer: Result<(Vec<String>, Vec<String>), _> =
-            self.link.pipeline("CONFIG GET", &pipeline).await;
-        let (appendonly, policy) = match answer {
-            Ok(answer) => answer,
-            Err(error @ StoreError::Unavailable { .. }) => return Err(error),
-            Err(_) => {
-                return Ok(vec![format!(
-                    "{server} does not tell its settings; without appendonly, deliveries since its last snapshot are lost if it stops, and with a maxmemory-policy other than noeviction it may drop deliveries when memory is short"
-                )]);
-            }
-        };
-        let mut warnings = Vec::new();
-        if appendonly.get(1).is_some_and(|value| value != "yes") {
-            warnings.push(format!(
-                "{server} has appendonly off: deliveries and events since its last snapshot are lost if it stops"
-            ));
-        }
-        if let Some(policy) = policy.get(1).filter(|value| *value != "noeviction") {
-            warnings.push(format!(
-                "{server} has the maxmemory-policy {policy}: it may drop deliveries and events when memory is short; set noeviction"
-            ));
-        }
-        Ok(warnings)
+        warnings::of(&self.link).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

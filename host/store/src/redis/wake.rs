@@ -76,6 +76,8 @@ impl Listener {
 
 /// Listens while the connection lasts; says whether there was one.
 async fn listen(link: &Link, channel: &str, news: &News) -> bool {
+    let switched = link.switched();
+    tokio::pin!(switched);
     let subscribing = async {
         let mut subscription = link.subscriber().await?;
         subscription
@@ -90,8 +92,6 @@ async fn listen(link: &Link, channel: &str, news: &News) -> bool {
     };
     let (mut sink, mut messages) = subscription.split();
     news.unsure();
-    let switched = link.switched();
-    tokio::pin!(switched);
     loop {
         let message = tokio::select! {
             message = tokio::time::timeout(CHECK_EVERY, messages.next()) => message,

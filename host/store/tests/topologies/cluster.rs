@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use wasmhook_core::{DeliveryState, EventDraft};
 use wasmhook_store::conformance::{event, to};
-use wasmhook_store::redis::{RedisConfig, RedisStore, RedisStream};
+use wasmhook_store::redis::{RedisConfig, RedisStore, RedisStream, Topology};
 use wasmhook_store::{EventStream, Store, StoreError};
-use wasmhook_testing::{Durability, RedisCluster};
+use wasmhook_testing::{Certificates, Durability, RedisCluster};
 
 use crate::load::Load;
 use crate::support::{PATIENCE, Shared, on_cluster, passes, request, until};
@@ -271,12 +271,58 @@ async fn read(stream: &RedisStream, seen: &mut Vec<String>, more: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_talk_tls_are_found_by_one_another() {
+    let mut cluster = RedisCluster::start_tls(3, Certificates::make().unwrap()).unwrap();
+    let mut config = on_cluster(&cluster);
+    config.tls.ca = cluster.certificates().map(Certificates::ca);
+    config.topology = Topology::Cluster(vec![cluster.urls().remove(0).into()]);
+    let store = RedisStore::connect(config.clone()).await.unwrap();
+    let batch: Vec<_> = (0..4)
+        .map(|shard| to(&event(&tenant_of(shard), "evt_1"), &["main"]))
+        .collect();
+    store.enqueue(&batch).await.unwrap();
+    assert_eq!(store.lease(&request(10)).await.unwrap().leased.len(), 4);
+    let stream = RedisStream::connect(config).await.unwrap();
+    stream.push(&[draft(1)]).await.unwrap();
+    read(&stream, &mut Vec::new(), 1).await;
+    // Whoever came without TLS was the test itself.
+    let mut plain = 0;
+    for n in 0..cluster.nodes() {
+        let clients: String = cluster.node(n).ask(&["CLIENT", "LIST"]).unwrap();
+        let port = cluster.node(n).port();
+        let here = format!("laddr=127.0.0.1:{port} ");
+        plain += clients.lines().filter(|line| line.contains(&here)).count();
+    }
+    assert_eq!(plain, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_node_is_looked_at_for_settings_that_lose_data() {
+    let mut cluster = RedisCluster::start(3, false, Durability::EverySecond).unwrap();
+    let mut config = on_cluster(&cluster);
+    let store = RedisStore::connect(config.clone()).await.unwrap();
+    assert!(store.warnings().await.unwrap().is_empty());
+    let port = cluster.node(1).port().to_string();
+    let _: String = cluster
+        .node(1)
+        .ask(&["CONFIG", "SET", "appendonly", "no"])
+        .unwrap();
+    let warnings = store.warnings().await.unwrap();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains(&port), "{warnings:?}");
+    config.wait_replicas = 1;
+    let store = RedisStore::connect(config).await.unwrap();
+    let warnings = store.warnings().await.unwrap();
+    let lacks = |warning: &&String| warning.contains("has 0 replicas");
+    assert_eq!(warnings.iter().filter(lacks).count(), 3, "{warnings:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_living_seed_is_enough() {
     let cluster = cluster();
     let mut config = on_cluster(&cluster);
     let urls = ["redis://127.0.0.1:1".to_owned(), cluster.urls().remove(2)];
-    config.topology =
-        wasmhook_store::redis::Topology::Cluster(urls.into_iter().map(Into::into).collect());
+    config.topology = Topology::Cluster(urls.into_iter().map(Into::into).collect());
     let store = RedisStore::connect(config).await.unwrap();
     let batch: Vec<_> = (0..4)
         .map(|shard| to(&event(&tenant_of(shard), "evt_1"), &["main"]))

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use wasmhook_core::EventDraft;
 use wasmhook_store::conformance::{event, to};
-use wasmhook_store::redis::{RedisStore, RedisStream};
-use wasmhook_store::{EventStream, Store};
+use wasmhook_store::redis::{RedisStore, RedisStream, Topology};
+use wasmhook_store::{EventStream, Store, StoreError};
 use wasmhook_testing::{Durability, RedisSentinels};
 
 use crate::load::Load;
@@ -99,6 +99,46 @@ async fn stream_and_wake_ups_follow_the_master() {
     let ((), entries, ()) = tokio::join!(host, reader, producer);
     assert_eq!(entries[0].draft.id, "evt_2");
     assert!(start.elapsed() < PATIENCE, "slept through");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sentinels_and_servers_have_logins_of_their_own() {
+    let mut servers = servers();
+    for n in 0..3 {
+        let user = ["ACL", "SETUSER", "sentry", "on", ">s3ntinel", "+@all"];
+        let () = servers.sentinel(n).ask(&user).unwrap();
+        let user = [
+            "ACL", "SETUSER", "queue", "on", ">s3rver", "~*", "&*", "+@all",
+        ];
+        let () = servers.server(n).ask(&user).unwrap();
+    }
+    let config = |sentinel: &str, server: &str| {
+        let mut config = by_sentinels(&servers);
+        let Topology::Sentinel(sentinels) = &mut config.topology else {
+            unreachable!("by_sentinels makes that");
+        };
+        sentinels.username = Some("sentry".to_owned());
+        sentinels.password = Some(sentinel.into());
+        config.username = Some("queue".to_owned());
+        config.password = Some(server.into());
+        config
+    };
+    let store = RedisStore::connect(config("s3ntinel", "s3rver")).await;
+    store.unwrap().ping().await.unwrap();
+    let start = Instant::now();
+    for (sentinel, server) in [("wrong", "s3rver"), ("s3ntinel", "wrong")] {
+        let error = RedisStore::connect(config(sentinel, server)).await;
+        let error = error.err().expect("it connected");
+        assert!(matches!(error, StoreError::Refused { .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.contains("password was not accepted"), "{text}");
+        assert_eq!(
+            text.contains("the Sentinel at"),
+            sentinel == "wrong",
+            "{text}"
+        );
+    }
+    assert!(start.elapsed() < Duration::from_secs(15), "it tried on");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -53,13 +53,11 @@ impl Followed {
         self.doubt.notify_one();
     }
 
-    /// Returns once there is another master than when this was called.
-    pub(super) async fn switched(&self) {
+    /// Tells of the next change of the master.
+    pub(super) fn switch(&self) -> watch::Receiver<Arc<Target>> {
         let mut target = self.target.clone();
         target.mark_unchanged();
-        if target.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        target
     }
 }
 
