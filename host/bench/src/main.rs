@@ -1,7 +1,7 @@
 //! Benchmark of wasmhook: the real binary, its own Redis and receiver, and the floor in the same run.
 //!
-//! `cargo xtask bench [PART…]` with parts `floor`, `redis`, `embedded`, `latency`, `plugin`,
-//! `reload`; all without a name. Results are merged into `target/bench/latest.json`, one flat object.
+//! `cargo xtask bench [PART…]` with parts `floor`, `redis`, `fanout`, `hosts`, `embedded`, `latency`,
+//! `plugin`, `reload`; all without a name. Results are merged into `target/bench/latest.json`, one flat object.
 //! These machines are noisy: what counts are the ratios to the floor, measured in the same run.
 #![allow(
     clippy::print_stdout,
@@ -22,7 +22,9 @@ use std::process::ExitCode;
 use crate::results::Results;
 
 /// The parts, in the order in which they run.
-const PARTS: [&str; 6] = ["floor", "redis", "embedded", "latency", "plugin", "reload"];
+const PARTS: [&str; 8] = [
+    "floor", "redis", "fanout", "hosts", "embedded", "latency", "plugin", "reload",
+];
 
 fn main() -> ExitCode {
     // For our own HTTP client. Fails only if it was set before, which nothing does.
@@ -62,11 +64,20 @@ async fn measure(parts: Vec<String>) -> anyhow::Result<()> {
     let wanted = |part: &str| parts.is_empty() || parts.iter().any(|asked| asked == part);
     let mut results = Results::load();
     // Ratios need the floor of this very run.
-    if ["floor", "redis", "embedded"].into_iter().any(wanted) {
+    if ["floor", "redis", "fanout", "embedded"]
+        .into_iter()
+        .any(wanted)
+    {
         floor::measure(&mut results).await?;
     }
     if wanted("redis") {
         scenario::redis(&mut results).await?;
+    }
+    if wanted("fanout") {
+        scenario::fanout(&mut results).await?;
+    }
+    if wanted("hosts") {
+        scenario::two_hosts(&mut results).await?;
     }
     if wanted("embedded") {
         scenario::embedded(&mut results).await?;

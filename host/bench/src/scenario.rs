@@ -129,6 +129,66 @@ pub(crate) async fn redis(results: &mut Results) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Through Redis, each event to ten endpoints.
+pub(crate) async fn fanout(results: &mut Results) -> anyhow::Result<()> {
+    const ENDPOINTS: u64 = 10;
+    let receiver = Receiver::start().await?;
+    let redis = RedisServer::start_with(Durability::EverySecond, &[])
+        .context("cannot start a Redis server")?;
+    let mut connection = connect(&redis).await?;
+    let url = redis.url();
+    let host = Host::start_with(&receiver.url, Some(&url), None, 10).await?;
+    xadd(&mut connection, 0, BATCH).await?;
+    receiver.wait_for(BATCH * ENDPOINTS, PATIENCE).await?;
+    receiver.reset().await?;
+    for batch in 0..EVENTS / ENDPOINTS / BATCH {
+        xadd(&mut connection, (batch + 1) * BATCH, BATCH).await?;
+    }
+    let stats = receiver.wait_for(EVENTS, PATIENCE).await?;
+    results.rate("redis_fanout10", per_second(&stats));
+    host.process.stop().await?;
+    receiver.process.stop().await
+}
+
+/// Through one Redis by one host and by two: what a delivery costs in all.
+pub(crate) async fn two_hosts(results: &mut Results) -> anyhow::Result<()> {
+    let mut costs = Vec::new();
+    for count in [1, 2] {
+        let receiver = Receiver::start().await?;
+        let redis = RedisServer::start_with(Durability::EverySecond, &[])
+            .context("cannot start a Redis server")?;
+        let mut connection = connect(&redis).await?;
+        let mut hosts = Vec::new();
+        for _ in 0..count {
+            hosts.push(Host::start(&receiver.url, Some(&redis.url()), None).await?);
+        }
+        xadd(&mut connection, 0, BATCH).await?;
+        receiver.wait_for(BATCH, PATIENCE).await?;
+        receiver.reset().await?;
+        let used = |hosts: &[Host]| -> anyhow::Result<f64> {
+            let mut sum = cpu::seconds(redis.pid().context("Redis ended early")?)?;
+            for host in hosts {
+                sum += cpu::seconds(host.process.pid()?)?;
+            }
+            Ok(sum)
+        };
+        let before = used(&hosts)?;
+        for batch in 0..EVENTS / BATCH {
+            xadd(&mut connection, (batch + 1) * BATCH, BATCH).await?;
+        }
+        receiver.wait_for(EVENTS, PATIENCE).await?;
+        costs.push((used(&hosts)? - before) * 1e6 / float(EVENTS));
+        for host in hosts {
+            host.process.stop().await?;
+        }
+        receiver.process.stop().await?;
+    }
+    if let [one, two] = costs.as_slice() {
+        results.set("two_hosts_cpu_ratio", two / one);
+    }
+    Ok(())
+}
+
 /// On the embedded store, pushed over HTTP.
 pub(crate) async fn embedded(results: &mut Results) -> anyhow::Result<()> {
     for (name, plugin) in [

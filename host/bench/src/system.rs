@@ -137,6 +137,16 @@ impl Host {
         redis: Option<&str>,
         plugin: Option<&str>,
     ) -> anyhow::Result<Self> {
+        Self::start_with(receiver, redis, plugin, 1).await
+    }
+
+    /// The same with several endpoints that all want every event.
+    pub(crate) async fn start_with(
+        receiver: &str,
+        redis: Option<&str>,
+        plugin: Option<&str>,
+        endpoints: usize,
+    ) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("wasmhook-bench-")
             .tempdir()?;
@@ -146,12 +156,14 @@ impl Host {
         let secret = folder.path().join("secrets/bench/main");
         std::fs::write(&secret, crate::floor::SECRET)?;
         std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600))?;
-        std::fs::write(
-            tenant.join("tenant.toml"),
-            format!(
-                "[[endpoints]]\nid = \"main\"\nurl = \"{receiver}/hook\"\nsecrets = [\"main\"]\nevents = [\"*\"]\n"
-            ),
-        )?;
+        let registered: String = (0..endpoints)
+            .map(|n| {
+                format!(
+                    "[[endpoints]]\nid = \"main{n}\"\nurl = \"{receiver}/hook\"\nsecrets = [\"main\"]\nevents = [\"*\"]\n"
+                )
+            })
+            .collect();
+        std::fs::write(tenant.join("tenant.toml"), registered)?;
         if let Some(plugin) = plugin {
             std::fs::copy(component(plugin), tenant.join("plugins/10-shape.wasm"))
                 .with_context(|| format!("the component {plugin} is not built"))?;
@@ -163,7 +175,12 @@ impl Host {
         let port = free_port()?;
         let store = redis.map_or_else(
             || "[store]\nkind = \"embedded\"\n".to_owned(),
-            |url| format!("[store]\nkind = \"redis\"\n[redis]\nurl = \"{url}\"\n"),
+            // Each host has its own name in the stream's group; its port is one.
+            |url| {
+                format!(
+                    "[store]\nkind = \"redis\"\n[redis]\nurl = \"{url}\"\nconsumer = \"host-{port}\"\n"
+                )
+            },
         );
         std::fs::write(
             folder.path().join("wasmhook.toml"),
