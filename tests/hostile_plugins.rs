@@ -30,8 +30,7 @@ fn hostile(site: &Site, tenant: &str, config: &str) {
 }
 
 fn push(site: &Site, tenant: &str, id: &str) {
-    let event =
-        json!({"tenant": tenant, "type": "invoice.paid", "id": id, "payload": {"card": "4242 4242"}});
+    let event = json!({"tenant": tenant, "type": "invoice.paid", "id": id, "payload": {"card": "4242 4242"}});
     let (status, answer) =
         http(site.port, "POST", "/v1/events", &[JSON], &event.to_string()).unwrap();
     assert_eq!(status, 202, "{answer}");
@@ -102,10 +101,7 @@ fn requests_that_smuggle_and_guests_that_flood_are_plugin_errors_and_neighbours_
         );
         assert_eq!(attempt["plugins"][0]["name"], "10-hostile");
     }
-    assert!(
-        !host.log().contains("4242 4242"),
-        "a payload is in the log"
-    );
+    assert!(!host.log().contains("4242 4242"), "a payload is in the log");
     let arrived = receiver.arrived();
     assert!(
         arrived

@@ -1,9 +1,9 @@
 //! Leasing due deliveries.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -58,6 +58,7 @@ impl RedisStore {
         batch: &mut Batch,
     ) -> Result<(), StoreError> {
         let mut left = request.max.saturating_sub(batch.leased.len());
+        let began = Instant::now();
         // An even share of each shard first, then again of those that have more.
         while left > 0 && !active.is_empty() {
             let asked = active.len().min(left);
@@ -103,6 +104,16 @@ impl RedisStore {
                 return Ok(());
             }
             active = full;
+        }
+        if began.elapsed() >= request.duration {
+            // A shard that was asked again may have given anew what it gave first.
+            let mut seen = HashSet::new();
+            batch.leased.reverse();
+            batch.leased.retain(|leased| {
+                let delivery = &leased.delivery;
+                seen.insert((delivery.tenant_id.clone(), delivery.id.clone()))
+            });
+            batch.leased.reverse();
         }
         Ok(())
     }

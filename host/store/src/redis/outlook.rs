@@ -97,7 +97,8 @@ impl Outlook {
         let news = self.news.notified();
         tokio::pin!(news);
         news.as_mut().enable();
-        let known = |at: &AtomicU64| at.load(Ordering::SeqCst) == NOW;
+        // Who was asking and did not come back may have left something.
+        let known = |at: &AtomicU64| at.load(Ordering::SeqCst) <= ASKING;
         if !self.shards.iter().any(known) {
             let _ = tokio::time::timeout(timeout, news).await;
         }

@@ -23,6 +23,8 @@
 --   o:<tenant>               open ids that failed before, by creation stamp
 --   x:<tenant>               dead-letter ids by creation stamp
 --   f:<tenant>               finished ids in order of finishing: <ms> \0 <attempt> \0 <delivery>
+--   m                        hash: tenant -> how many are finished; a line of f: may be of one that was
+--                            replayed since
 --   k                        hash: how many are open (o), succeeded (s) and dead letters (x)
 --   u                        the last stamp given out
 --   T                        set of tenants that have deliveries
@@ -552,7 +554,10 @@ local function record(keys, argv)
     end
   end
   plain('MSET', written)
-  for tenant, lines in pairs(finished) do many('RPUSH', p .. 'f:' .. tenant, lines) end
+  for tenant, lines in pairs(finished) do
+    many('RPUSH', p .. 'f:' .. tenant, lines)
+    redis.call('HINCRBY', p .. 'm', tenant, #lines)
+  end
   for tenant, ids in pairs(closed) do many('ZREM', p .. 'o:' .. tenant, ids) end
   for tenant, args in pairs(opened) do many('ZADD', p .. 'o:' .. tenant, args, 2) end
   for tenant, args in pairs(dead) do many('ZADD', p .. 'x:' .. tenant, args, 2) end
@@ -745,6 +750,7 @@ local function replay(keys, argv)
   redis.call('SET', key, argv[7])
   redis.call('HINCRBY', p .. 'k', kind, -1)
   redis.call('HINCRBY', p .. 'k', 'o', 1)
+  redis.call('HINCRBY', p .. 'm', tenant, -1)
   local quiet = is_quiet(p)
   queue(p, { [argv[5]] = { '-' .. id } }, stamps(p, time(), 1), 'RPUSH')
   wake(p, argv[1], argv[2], quiet)
@@ -798,49 +804,53 @@ local function retain(keys, argv)
     local tenant = argv[t]
     local line = p .. 'f:' .. tenant
     local before = removed
-    local kept = redis.call('LLEN', line)
-    while looked < budget and kept > 0 do
+    local kept = tonumber(redis.call('HGET', p .. 'm', tenant) or '0')
+    while looked < budget do
       local lines = redis.call('LRANGE', line, 0, math.min(100, budget - looked) - 1)
-      local due, keys_due = {}, {}
+      local ids, attempts, times, wanted = {}, {}, {}, {}
       for i = 1, #lines do
-        local at, attempt, id = split(lines[i])
-        if tonumber(at) > oldest and kept <= most then break end
-        kept = kept - 1
-        due[i] = { id, attempt }
-        keys_due[i] = p .. 'd:' .. tenant .. Z .. id
+        times[i], attempts[i], ids[i] = split(lines[i])
+        wanted[i] = p .. 'd:' .. tenant .. Z .. ids[i]
       end
-      if #due == 0 then break end
-      looked = looked + #due
-      redis.call('LTRIM', line, #due, -1)
-      local records = mget(keys_due)
-      local gone, buried, totals = {}, {}, { s = 0, x = 0 }
-      for i = 1, #due do
-        if records[i] then
-          local kind, event, _, latest = envelope(records[i])
-          -- What was replayed since is open, or stands further back in the line.
-          if totals[kind] and latest == due[i][2] then
-            totals[kind] = totals[kind] + 1
-            gone[#gone + 1] = keys_due[i]
-            if kind == 'x' then buried[#buried + 1] = due[i][1] end
-            local shared = p .. 'c:' .. tenant .. Z .. event
-            if redis.call('EXISTS', shared) == 0 then
-              gone[#gone + 1] = p .. 'e:' .. tenant .. Z .. event
-            elseif redis.call('DECR', shared) < 0 then
-              gone[#gone + 1] = shared
-              gone[#gone + 1] = p .. 'e:' .. tenant .. Z .. event
-            end
+      local records = mget(wanted)
+      local done, gone, buried, totals = 0, {}, {}, { s = 0, x = 0 }
+      for i = 1, #lines do
+        local kind, event, _, latest = nil, nil, nil, nil
+        if records[i] then kind, event, _, latest = envelope(records[i]) end
+        -- What was replayed since is open, or stands further back in the line.
+        if totals[kind] and latest == attempts[i] then
+          if tonumber(times[i]) > oldest and kept <= most then break end
+          kept = kept - 1
+          totals[kind] = totals[kind] + 1
+          gone[#gone + 1] = wanted[i]
+          if kind == 'x' then buried[#buried + 1] = ids[i] end
+          local shared = p .. 'c:' .. tenant .. Z .. event
+          if redis.call('EXISTS', shared) == 0 then
+            gone[#gone + 1] = p .. 'e:' .. tenant .. Z .. event
+          elseif redis.call('DECR', shared) < 0 then
+            gone[#gone + 1] = shared
+            gone[#gone + 1] = p .. 'e:' .. tenant .. Z .. event
           end
         end
+        done = i
       end
+      if done == 0 then break end
+      looked = looked + done
+      redis.call('LTRIM', line, done, -1)
       plain('DEL', gone)
       many('ZREM', p .. 'x:' .. tenant, buried)
       for kind, count in pairs(totals) do
         if count > 0 then redis.call('HINCRBY', p .. 'k', kind, -count) end
         removed = removed + count
       end
-      if #due < #lines then break end
+      if done < #lines then break end
     end
-    if removed > before or kept == 0 then
+    if kept <= 0 then
+      redis.call('HDEL', p .. 'm', tenant)
+    elseif removed > before then
+      redis.call('HINCRBY', p .. 'm', tenant, before - removed)
+    end
+    if removed > before or kept <= 0 then
       -- At least as many as were removed, however few deliveries an entry holds.
       clear(p, tenant, math.min(removed - before, 250) + 50)
     end
