@@ -80,7 +80,7 @@ impl Plugin {
 
     /// Start an instance and ask it nothing.
     pub(crate) async fn try_start(&self) -> Result<(), Fault> {
-        self.run(Question::Start).await.0.map(drop)
+        self.run(Question::Start, |_, _| Ok(())).await.0
     }
 
     async fn ask<T>(
@@ -89,8 +89,7 @@ impl Plugin {
         read: impl FnOnce(Answer, &Limits) -> Result<T, Fault>,
     ) -> CallResult<T> {
         let began = Instant::now();
-        let (answer, cpu) = self.run(question).await;
-        let value = answer.and_then(|answer| read(answer, &self.limits));
+        let (value, cpu) = self.run(question, read).await;
         self.record.note(began.elapsed(), cpu, value.as_ref().err());
         match value {
             Ok(value) => Ok(Call {
@@ -111,7 +110,11 @@ impl Plugin {
     }
 
     /// Run a question on an instance, within every limit.
-    async fn run(&self, question: Question<'_>) -> (Result<Answer, Fault>, Duration) {
+    async fn run<T>(
+        &self,
+        question: Question<'_>,
+        read: impl FnOnce(Answer, &Limits) -> Result<T, Fault>,
+    ) -> (Result<T, Fault>, Duration) {
         let limits = &self.limits;
         let wall = limits.wall_time();
         let permits = async {
@@ -126,44 +129,48 @@ impl Plugin {
         let Metered { instance, meter } =
             self.idle.take(self.reuse).unwrap_or_else(|| self.fresh());
         meter.restart(limits.cpu_time());
-        let call = meter.measure(limits.wait_time(), self.run_on(instance, question, &meter));
-        let ended = match timeout(wall, call).await {
+        let call = self.run_on(instance, question, read, &meter);
+        let call = meter.measure(limits.wait_time(), call);
+        let (clean, value) = match timeout(wall, call).await {
             Ok(Ok(ended)) => ended,
-            Ok(Err(WaitedTooLong)) => Err(Fault::WaitTime {
-                limit_ms: limits.wait_time_ms,
-            }),
-            Err(_) => Err(Fault::WallTime {
-                limit_ms: limits.wall_time_ms,
-            }),
+            Ok(Err(WaitedTooLong)) => {
+                let limit_ms = limits.wait_time_ms;
+                (None, Err(Fault::WaitTime { limit_ms }))
+            }
+            Err(_) => {
+                let limit_ms = limits.wall_time_ms;
+                (None, Err(Fault::WallTime { limit_ms }))
+            }
         };
-        let spent = meter.spent();
-        let answer = ended.map(|(answer, instance)| {
-            // Not earlier: another thread may take it at once, and start the meter again.
+        let cpu = meter.spent();
+        if let Some(instance) = clean {
+            // Another call may have it, and its meter, from here on.
             let kept = Metered { instance, meter };
             self.idle.put(kept, &self.shared, limits, self.reuse);
-            answer
-        });
-        (answer, spent)
+        }
+        (value, cpu)
     }
 
-    /// Owns the instance: what is not given back at the end is gone.
-    async fn run_on(
+    /// Owns the instance, and gives it back if the call was clean: that a guest says it failed is; to
+    /// have trapped or gone over a limit is not. One whose call is dropped half-way is gone.
+    async fn run_on<T>(
         &self,
         mut instance: Instance,
         question: Question<'_>,
+        read: impl FnOnce(Answer, &Limits) -> Result<T, Fault>,
         meter: &Meter,
-    ) -> Result<(Answer, Instance), Fault> {
+    ) -> (Option<Instance>, Result<T, Fault>) {
         instance.begin_call(&self.limits);
         let answer = self.put(&mut instance, question).await;
         let state = instance.store.data_mut();
         state.log.end_call();
-        if let Some(exceeded) = state.budget.exceeded() {
-            return Err(fault_of_use(exceeded, &self.limits));
-        }
-        match answer {
-            Ok(answer) => Ok((answer, instance)),
-            Err(error) => Err(fault(&error, meter, &state.budget, &self.limits)),
-        }
+        let value = match (state.budget.exceeded(), answer) {
+            (Some(exceeded), _) => Err(fault_of_use(exceeded, &self.limits)),
+            (None, Ok(answer)) => read(answer, &self.limits),
+            (None, Err(error)) => Err(fault(&error, meter, &state.budget, &self.limits)),
+        };
+        let clean = matches!(value, Ok(_) | Err(Fault::Guest { .. }));
+        (clean.then_some(instance), value)
     }
 
     /// Put the question to the guest.

@@ -21,8 +21,9 @@ use crate::loading::LoadLimits;
 /// Address space of the program itself, over the memory that a compilation may take: its own code and
 /// libraries, in an unoptimised build too.
 const PROGRAM: u64 = 512 << 20;
-/// How much less it wants of a busy processor than the deliveries do: a tenth of a fair share.
-const NICENESS: i32 = 10;
+/// How much less it wants of a busy processor than the deliveries do: a third of a fair share. With a
+/// tenth, at 10, a Python guest took minutes on a machine with ten processes that wanted to run.
+const NICENESS: i32 = 5;
 
 /// What the child is told.
 #[derive(Debug, Serialize, Deserialize)]

@@ -92,10 +92,10 @@ impl Default for Reuse {
     /// A thousand calls or a minute.
     ///
     /// Measured with `examples/call_cost.rs`, release, on two busy cores, a 1 KiB JSON event: the
-    /// `redact` plugin (Rust, `serde_json`) takes 74–84 µs a call fresh and 29–57 µs reused at the
-    /// median, 170–320 µs and 100–130 µs at the 99th percentile; a guest that does next to nothing
-    /// takes 88 µs and 10 µs. Guests with a larger runtime gain more. After a thousand calls the
-    /// start's share is below a tenth of a microsecond, and a leak in a guest is bounded.
+    /// `redact` plugin (Rust, `serde_json`) takes 35 µs a call fresh and 24 µs reused at the median,
+    /// 80–160 µs and 60–70 µs at the 99th percentile. Guests with a larger runtime gain far more:
+    /// measured earlier, one in JavaScript took 680 µs and 44 µs, one in Python 1570 µs and 54 µs. After a thousand calls the
+    /// start's share is below a tenth of a microsecond in Rust and two in Python.
     fn default() -> Self {
         Self::UpTo {
             calls: 1_000,

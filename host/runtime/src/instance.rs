@@ -63,8 +63,10 @@ impl Instance {
         shared: &Shared,
         state: State,
         limits: &Limits,
+        tenant: &Arc<str>,
         meter: Arc<Meter>,
     ) -> Self {
+        let (lane, tenant) = (Arc::clone(&shared.lane), Arc::clone(tenant));
         let mut store = Store::new(&shared.engine, state);
         store.limiter(|state| &mut state.budget);
         store.set_hostcall_fuel(limits.lifted_bytes);
@@ -73,10 +75,9 @@ impl Instance {
             if meter.is_over() || store.data().budget.exceeded().is_some() {
                 return Ok(UpdateDeadline::Interrupt);
             }
-            meter.yields();
-            // Let others run: a guest that spins would keep the thread otherwise.
-            let others = Box::pin(tokio::task::yield_now());
-            Ok(UpdateDeadline::YieldCustom(LOOK_EVERY, others))
+            // A guest that spins would keep the thread otherwise.
+            let rest = meter.rest(&lane, &tenant);
+            Ok(UpdateDeadline::YieldCustom(LOOK_EVERY, rest))
         });
         Self {
             store,

@@ -109,30 +109,30 @@ impl Loader {
         compiling: impl FnOnce(&Manifest, Option<Exports>),
     ) -> Loaded {
         let mut judged = self.judge(key, known).await;
+        let mut turn = None;
         if matches!(judged.step, Step::Compile(_)) {
             if let Some(manifest) = &judged.manifest {
                 compiling(manifest, judged.exports);
             }
             // The bytes are not held while waiting: they are read, and digested, again.
-            judged.step = Step::Unchanged;
-            let turn = self.compiles.wait(&key.tenant).await;
+            drop(judged);
+            turn = self.compiles.wait(&key.tenant).await;
             judged = self.judge(key, known).await;
-            if let Step::Compile(source) = judged.step {
-                judged.step = match self.compile(source).await {
-                    Ok(code) => Step::Ready(code),
-                    Err(error) => Step::Refused(error),
-                };
-            }
-            drop(turn);
         }
-        let outcome = match judged.step {
-            Step::Unchanged => Outcome::Unchanged,
-            Step::Refused(error) => Outcome::Refused(error),
-            Step::Ready(code) => {
+        let code = match judged.step {
+            Step::Unchanged => None,
+            Step::Refused(error) => Some(Err(error)),
+            Step::Ready(code) => Some(Ok(code)),
+            Step::Compile(source) => Some(self.compile(source).await),
+        };
+        drop(turn);
+        let outcome = match code {
+            None => Outcome::Unchanged,
+            Some(Err(error)) => Outcome::Refused(error),
+            Some(Ok(code)) => {
                 let manifest = judged.manifest.clone().unwrap_or_default();
                 self.start(key, code, manifest).await
             }
-            Step::Compile(_) => unreachable!("what is to be compiled was compiled above"),
         };
         Loaded {
             version: judged.version,

@@ -23,16 +23,17 @@ pub struct LoadLimits {
     pub modules: usize,
     /// How deep components may be nested in one another. 8: composing adds one or two.
     pub nesting: usize,
-    /// Memory of the compiler, in bytes. 1 GiB.
+    /// Memory of the compiler, in bytes. 1 GiB: Python's runtime takes a third of it.
     pub compile_memory_bytes: u64,
     /// Processor time of the compiler, in seconds. 60: Python's runtime takes 7 on an idle machine.
     pub compile_cpu_seconds: u64,
-    /// Time on the wall for the compiler, in seconds. 300: it has the lowest priority of all, so a busy
-    /// machine may keep it waiting.
+    /// Time on the wall for the compiler, in seconds. 600: it has a lower priority than deliveries, so a
+    /// busy machine may keep it waiting.
     pub compile_wall_seconds: u64,
-    /// Bytes of compiled code. 256 MiB: what Python's runtime becomes is a quarter of it.
+    /// Bytes of compiled code. 256 MiB: Python's runtime becomes 35 MB.
     pub code_bytes: u64,
-    /// Components compiled at once. 1: it takes seconds of a whole core and `compile_memory_bytes`.
+    /// Components compiled at once, each with `compile_memory_bytes` of its own. 2: a tenant has one at
+    /// a time, so one whose component takes as long as it may leaves the other place to the rest.
     pub jobs: usize,
 }
 
@@ -47,9 +48,9 @@ impl Default for LoadLimits {
             nesting: 8,
             compile_memory_bytes: 1 << 30,
             compile_cpu_seconds: 60,
-            compile_wall_seconds: 300,
+            compile_wall_seconds: 600,
             code_bytes: 256 << 20,
-            jobs: 1,
+            jobs: 2,
         }
     }
 }
@@ -67,7 +68,7 @@ pub enum Compiler {
     /// can use up: for tests, and for components that are known.
     InProcess,
     /// In a process of its own for each component, with bounds on time and memory that the operating
-    /// system enforces, the lowest priority, and none of this process's environment and files.
+    /// system enforces, a lower priority, and none of this process's environment and files.
     Child {
         /// The program: one that hands its last argument to
         /// [`run_compiler`](crate::run_compiler), such as this crate's `wasmhook-compile`.

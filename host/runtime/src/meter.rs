@@ -1,17 +1,25 @@
 //! Counts the processor time of a guest, and apart from it the time it waits in the host.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
+
+use crate::turns::{Turn, Turns};
+
+/// Processor time after which a guest counts as one that runs for long: a hundred times what a
+/// transform in Rust takes, twice what one in Python does.
+const LONG: Duration = Duration::from_millis(4);
 
 /// What one call spends. A guest runs only while the future of its call is polled, on the polling
 /// thread, so the sum of that thread's processor time over the polls is the guest's. What passes
-/// between two polls it waits in a function of the host, unless it was only made to let others run.
+/// between two polls it waits in a function of the host, unless it was made to let others run.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
     /// Nanoseconds of the polls that ended.
@@ -22,8 +30,10 @@ pub(crate) struct Meter {
     budget: AtomicU64,
     /// Set once the guest was stopped for having spent them.
     stopped: AtomicBool,
-    /// Set when the guest is about to be interrupted for others to run.
-    yields: AtomicBool,
+    /// Set while the guest is interrupted for others to run.
+    rests: AtomicBool,
+    /// The turn of a guest that runs for long.
+    turn: Mutex<Option<Turn>>,
 }
 
 /// The guest waited in the host for longer than it may.
@@ -37,7 +47,7 @@ impl Meter {
         self.spent.store(0, Ordering::Relaxed);
         self.budget.store(nanos, Ordering::Relaxed);
         self.stopped.store(false, Ordering::Relaxed);
-        self.yields.store(false, Ordering::Relaxed);
+        self.rests.store(false, Ordering::Relaxed);
     }
 
     /// Run `work`, counting, and give it up once it has waited for `patience` in all.
@@ -61,11 +71,13 @@ impl Meter {
             self.began.store(thread_nanos(), Ordering::Relaxed);
             let poll = work.as_mut().poll(context);
             self.spent.fetch_add(self.since_began(), Ordering::Relaxed);
+            if self.rests.load(Ordering::Relaxed) {
+                return Poll::Pending;
+            }
+            // Whether it ended or waits in the host: others may run.
+            drop(self.take_turn());
             if let Poll::Ready(output) = poll {
                 return Poll::Ready(Ok(output));
-            }
-            if self.yields.swap(false, Ordering::Relaxed) {
-                return Poll::Pending;
             }
             let now = Instant::now();
             waits_since = Some(now);
@@ -75,9 +87,33 @@ impl Meter {
         .await
     }
 
-    /// Note that the guest is interrupted for others to run: what follows is not its waiting.
-    pub(crate) fn yields(&self) {
-        self.yields.store(true, Ordering::Relaxed);
+    /// What an interrupted guest waits for before it runs on: that others had the thread, and, once it
+    /// has run for long, its tenant's turn among those that do. None of this is its own waiting.
+    pub(crate) fn rest(
+        self: &Arc<Self>,
+        lane: &Arc<Turns>,
+        tenant: &Arc<str>,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        self.rests.store(true, Ordering::Relaxed);
+        let ended = self.take_turn();
+        let long = self.spent() + Duration::from_nanos(self.since_began()) >= LONG;
+        let (meter, lane, tenant) = (Arc::clone(self), Arc::clone(lane), Arc::clone(tenant));
+        Box::pin(async move {
+            drop(ended);
+            yield_now().await;
+            if long {
+                let turn = lane.wait(&tenant).await;
+                *meter.turn.lock().unwrap_or_else(PoisonError::into_inner) = turn;
+            }
+            meter.rests.store(false, Ordering::Relaxed);
+        })
+    }
+
+    fn take_turn(&self) -> Option<Turn> {
+        self.turn
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     /// Whether the guest that runs at this moment, on this thread, has to stop.

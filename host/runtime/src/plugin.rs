@@ -102,7 +102,8 @@ impl Plugin {
             Arc::clone(&self.name),
         );
         let state = State::new(&self.limits, Arc::clone(&self.config), log);
-        let instance = Instance::prepare(&self.shared, state, &self.limits, Arc::clone(&meter));
+        let (limits, counts) = (&self.limits, Arc::clone(&meter));
+        let instance = Instance::prepare(&self.shared, state, limits, &self.tenant, counts);
         Metered { instance, meter }
     }
 }

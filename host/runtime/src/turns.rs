@@ -1,4 +1,6 @@
-//! Who may compile next: one tenant after the other, whatever the number of plugins each has waiting.
+//! Turns at something scarce: one tenant after the other, whatever the number that each has waiting.
+//!
+//! Compilers take turns by the component, and guests that run for long by the tick of the clock.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,6 +12,7 @@ pub(crate) struct Turns {
     state: Arc<Mutex<State>>,
 }
 
+#[derive(Debug)]
 struct State {
     free: usize,
     /// Tenants with someone waiting and no turn, next first.
@@ -17,13 +20,14 @@ struct State {
     tenants: HashMap<Arc<str>, Tenant>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Tenant {
     holds: bool,
     waiting: VecDeque<oneshot::Sender<Turn>>,
 }
 
-/// The right to compile for a tenant, until it is dropped.
+/// A tenant's turn, until it is dropped.
+#[derive(Debug)]
 pub(crate) struct Turn {
     state: Arc<Mutex<State>>,
     tenant: Arc<str>,

@@ -194,6 +194,19 @@ async fn an_instance_is_not_used_again_after_a_trap_or_a_dropped_call() {
         "the trapped instance is gone"
     );
 
+    world.put_hostile("acme", "many-headers-on-third", "");
+    world.load().await;
+    let plugin = world.transform("acme");
+    assert_eq!(body(&plugin, "{}").await, "1");
+    assert_eq!(body(&plugin, "{}").await, "2");
+    let error = transform(&plugin, "{}").await.unwrap_err();
+    assert_eq!(error.fault.class(), "too-many-headers");
+    assert_eq!(
+        body(&plugin, "{}").await,
+        "1",
+        "so is one that went over a limit with its answer"
+    );
+
     world.put_hostile("slow", "sleep", "limits = { wall_time_ms = 300 }");
     world.load().await;
     let plugin = world.transform("slow");

@@ -5,6 +5,7 @@
 mod support;
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use support::wasm::{claiming, component, importing, module, skipping};
 use support::{World, guest, transform};
@@ -96,6 +97,31 @@ async fn a_compiler_that_hangs_is_ended_and_one_that_is_missing_is_asked_again()
         world.host.rescan().await.compiling,
         1,
         "the file is not to blame"
+    );
+}
+
+#[tokio::test]
+async fn a_tenant_whose_components_take_long_does_not_keep_others_from_compiling() {
+    let world = World::with(|config| config.loading.compile_cpu_seconds = 2);
+    let slow = component(&heavy(3_000));
+    for name in ["10-a.wasm", "20-b.wasm", "30-c.wasm"] {
+        world.put("slow", name, &slow);
+    }
+    world.host.rescan().await;
+    world.put("quick", "10-redact.wasm", guest("redact"));
+    world.host.rescan().await;
+    let served = async {
+        while world.tenant("quick").transforms.is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(support::PATIENCE, served)
+        .await
+        .unwrap();
+    assert_eq!(
+        world.status("slow", "30-c").state,
+        ServingState::Compiling,
+        "the third of the slow ones is not yet done"
     );
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use support::wasm::{component, skipping};
 use support::{World, body, guest, resolve, transform};
-use wasmhook_runtime::{Limits, Plugin};
+use wasmhook_runtime::{Fault, Limits, Plugin};
 
 /// Limits that each guest meets soon, however busy the machine.
 fn limits() -> Limits {
@@ -142,6 +142,32 @@ async fn each_misbehaviour_meets_its_limit_while_a_neighbour_goes_on() {
             neighbour.calls() > before,
             "{behaviour} kept the neighbour from being served"
         );
+    }
+    neighbour.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_of_spinning_guests_takes_turns_and_each_gets_its_time() {
+    let (world, neighbour) = world().await;
+    let tenants = ["a", "b", "c"];
+    for tenant in tenants {
+        world.put_hostile(tenant, "spin", "limits = { cpu_time_ms = 100 }");
+    }
+    world.load().await;
+    let mut calls = Vec::new();
+    for tenant in tenants {
+        for _ in 0..4 {
+            let plugin = world.transform(tenant);
+            calls.push(tokio::spawn(async move {
+                transform(&plugin, "{}").await.unwrap_err()
+            }));
+        }
+    }
+    for call in calls {
+        let before = neighbour.calls();
+        let error = call.await.unwrap();
+        assert_eq!(error.fault, Fault::CpuTime { limit_ms: 100 });
+        neighbour.goes_on(before).await;
     }
     neighbour.stop().await;
 }

@@ -4,13 +4,16 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
 use std::sync::Arc;
 
 use support::{World, body, guest, transform};
 use wasmhook_runtime::{
-    Exports, FailurePolicy, LoadError, PluginHost, PluginHostConfig, RuntimeError, ServingState,
+    Digest, Exports, FailurePolicy, LoadError, PluginHost, PluginHostConfig, RuntimeError,
+    ServingState,
 };
 
 /// A component with the wanted export, or import, and nothing behind it.
@@ -365,6 +368,56 @@ async fn the_cache_is_bounded_and_must_be_closed_to_others() {
         reason,
         "the folder is open to other users; make its mode 0700"
     );
+}
+
+#[tokio::test]
+async fn what_does_not_serve_leaves_the_cache_before_what_does() {
+    /// The digests of the components in a cache folder, with their sizes.
+    fn kept(cache: &Path) -> BTreeMap<String, u64> {
+        let entries = fs::read_dir(cache).unwrap().map(Result::unwrap);
+        entries
+            .map(|entry| {
+                let name = entry.file_name().into_string().unwrap();
+                (name[..64].to_owned(), entry.metadata().unwrap().len())
+            })
+            .collect()
+    }
+    let (serving, gone, new) = (guest("redact"), guest("route"), guest("tag-and-route"));
+    let names = [&serving, &gone, &new].map(|bytes| Digest::of(bytes).to_string());
+    // How large each becomes, from a cache with room for all.
+    let world =
+        World::with(|config| config.cache_dir = Some(config.tenants_dir.with_file_name("cache")));
+    for (name, bytes) in [
+        ("10-a.wasm", &serving),
+        ("20-b.wasm", &gone),
+        ("30-c.wasm", &new),
+    ] {
+        world.put("acme", name, bytes);
+    }
+    world.load().await;
+    let sizes = kept(&world.folder.path().join("cache"));
+    assert_eq!(sizes.len(), 3);
+
+    let world = World::with(|config| {
+        config.cache_dir = Some(config.tenants_dir.with_file_name("cache"));
+        config.cache_bytes = sizes.values().sum::<u64>() - 1;
+    });
+    let cache = world.folder.path().join("cache");
+    world.put("acme", "10-serving.wasm", &serving);
+    world.load().await;
+    world.put("acme", "20-gone.wasm", &gone);
+    world.load().await;
+    world.remove("acme", "20-gone.wasm");
+    world.load().await;
+    world.put("acme", "30-new.wasm", &new);
+    world.load().await;
+    let left: Vec<String> = kept(&cache).into_keys().collect();
+    assert!(
+        left.contains(&names[0]),
+        "it was used least recently, and serves"
+    );
+    assert!(!left.contains(&names[1]), "it serves no one");
+    assert!(left.contains(&names[2]));
 }
 
 #[tokio::test]

@@ -79,7 +79,8 @@ impl transform::Guest for Hostile {
             "exit" => std::process::exit(3),
             "recurse" => deliver(vec![recurse(1)]),
             "big-body" => deliver(vec![b'x'; 2 << 20]),
-            "many-headers" => Ok(Verdict::Deliver(Request {
+            "many-headers-on-third" if calls != 3 => deliver(calls.to_string().into_bytes()),
+            "many-headers" | "many-headers-on-third" => Ok(Verdict::Deliver(Request {
                 body: event.payload,
                 content_type: None,
                 headers: (0..65).map(|n| (format!("x-{n}"), n.to_string())).collect(),
