@@ -129,6 +129,7 @@ impl RedisStore {
         call.arg(&self.channel).arg(&self.me).arg(quota);
         call.arg(micros(request.duration).max(1000));
         call.arg(request.max_per_endpoint.max(1));
+        call.arg(u8::from(self.outlook.may_tell()));
         let mut reply = self.run("lease", &call).await?;
         let unexpected = || self.link.unexpected("lease");
         let wait = reply.int().ok_or_else(unexpected)?;

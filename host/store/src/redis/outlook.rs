@@ -26,6 +26,8 @@ pub(super) struct Outlook {
     shards: Vec<AtomicU64>,
     start: Instant,
     news: Notify,
+    /// When others were last told that there is more work than this host asked for.
+    told: AtomicU64,
 }
 
 impl Outlook {
@@ -34,6 +36,7 @@ impl Outlook {
             shards: (0..shards).map(|_| AtomicU64::new(NOW)).collect(),
             start: Instant::now(),
             news: Notify::new(),
+            told: AtomicU64::new(0),
         }
     }
 
@@ -72,6 +75,19 @@ impl Outlook {
     /// shards that were not asked.
     pub(super) fn again(next: Option<Duration>) -> Duration {
         next.map_or(AGAIN, |next| next.min(AGAIN))
+    }
+
+    /// Whether others may be told now that there is more work than this host asks for: ten times a
+    /// second is soon enough for them, and costs nothing.
+    pub(super) fn may_tell(&self) -> bool {
+        let now = self.micros(Instant::now());
+        let told = self.told.load(Ordering::Relaxed);
+        let often = u64::try_from(AGAIN.as_micros()).unwrap_or(u64::MAX);
+        let due = told == 0 || now.saturating_sub(told) >= often;
+        due && self
+            .told
+            .compare_exchange(told, now, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
     }
 
     /// A shard is about to be asked.

@@ -360,10 +360,11 @@ local function reclaim(p, now, stamp, channel, me)
     end
   end
   many('ZREM', key, expired)
-  landed(p, counts, function() return stamp end)
   local quiet = is_quiet(p)
+  landed(p, counts, function() return stamp end)
   queue(p, queues, stamp, 'LPUSH')
-  if #expired > 1 then wake(p, channel, me, quiet) end
+  -- There may be more than who asks can take: also what the endpoint's cap kept back.
+  wake(p, channel, me, quiet)
   head = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
   return head[2] and tonumber(head[2])
 end
@@ -433,7 +434,8 @@ local function serve(p, tenant, want, cap, stamp, fence, reply, members)
   return taken, left
 end
 
--- ARGV: channel, me, most, duration in us, most per endpoint. Reply: us until there is more to do (-1:
+-- ARGV: channel, me, most, duration in us, most per endpoint, whether to tell others (1 or 0) that more is
+-- left than was asked for. Reply: us until there is more to do (-1:
 -- nothing waits), fence, then groups of tenant, endpoint, number of entries, entries.
 local function lease(keys, argv)
   local p = keys[1]
@@ -469,6 +471,8 @@ local function lease(keys, argv)
     if #gone > 0 then redis.call('ZREM', p .. 't', unpack(gone)) end
     if #turns > 0 then redis.call('ZADD', p .. 't', 'XX', unpack(turns)) end
   end
+  -- Hosts that are idle hear only of the start of work, and this one may have its hands full.
+  if argv[6] == '1' and taken >= want then wake(p, channel, me, true) end
   if taken > 0 then
     many('ZADD', p .. 'l', members, 2)
     local mine = stamp + duration

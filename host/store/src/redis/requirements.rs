@@ -12,7 +12,7 @@ use crate::error::StoreError;
 
 /// Commands on keys of a shard that `queue.lua` and the store use, as many words as each needs.
 /// Words beyond the key are placeholders.
-const SHARD: [(&str, usize); 34] = [
+const SHARD: [(&str, usize); 33] = [
     ("GET", 0),
     ("SET", 1),
     ("MGET", 0),
@@ -29,7 +29,6 @@ const SHARD: [(&str, usize); 34] = [
     ("LPOP", 0),
     ("LPUSH", 1),
     ("RPUSH", 1),
-    ("LLEN", 0),
     ("LRANGE", 2),
     ("LTRIM", 2),
     ("ZADD", 2),
