@@ -1,9 +1,10 @@
-//! Set-up, demo, test and benchmark commands of the wasmhook repository.
+//! Set-up, demo, test, benchmark and chaos commands of the wasmhook repository.
 //!
-//! `cargo xtask demo`, `cargo xtask test`, `cargo xtask bench [NAME]`. Each installs or builds what
-//! it needs, or stops with one sentence that says what to install.
+//! `cargo xtask demo`, `cargo xtask test`, `cargo xtask bench [NAME]`, `cargo xtask chaos [--short]`.
+//! Each installs or builds what it needs, or stops with one sentence that says what to install.
 #![allow(clippy::print_stderr, reason = "progress is what this program says")]
 
+mod chaos;
 mod setup;
 
 use std::path::{Path, PathBuf};
@@ -11,11 +12,13 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, bail};
 
-const USAGE: &str = "expected one of: cargo xtask demo | test | bench [NAME…] | guests
+const USAGE: &str =
+    "expected one of: cargo xtask demo | test | bench [NAME…] | chaos [--short] | guests
 
   demo    build everything and show the whole job on the embedded store
   test    build everything and run every test
   bench   build everything optimised and measure; results in target/bench/latest.json
+  chaos   break everything around real hosts and account for every event; --help says more
   guests  build the guest components only";
 
 fn main() -> ExitCode {
@@ -26,6 +29,7 @@ fn main() -> ExitCode {
         "demo" => demo(&rest),
         "test" => test(&rest),
         "bench" => bench(&rest),
+        "chaos" => chaos::chaos(&rest),
         "guests" => setup::guests(),
         _ => {
             eprintln!("{USAGE}");
