@@ -116,9 +116,13 @@ impl Site {
             let expected = step.calm + step.fault.duration();
             progress.step(self.store, number, steps.len(), expected);
             tokio::time::sleep(step.calm).await;
-            let happening = self.happen(&step.fault).await;
-            let happening = happening
-                .with_context(|| format!("{} of the {} site", step.fault.name(), self.store))?;
+            let happening = self.happen(&step.fault).await.map_err(|error| {
+                let (name, logs) = (step.fault.name(), self.keep());
+                error.context(format!(
+                    "{name}, on the {} site, whose logs are kept in {logs}",
+                    self.store
+                ))
+            })?;
             eprintln!(
                 "{:>4} of {:<4} {:<9} {:<29} {:>5.1} s, back after {:.1} s",
                 number + 1,
@@ -142,6 +146,11 @@ impl Site {
         let from = self.ledger.now();
         self.suffer(fault).await?;
         let to = self.ledger.now();
+        for host in &mut self.hosts {
+            if let Some(status) = host.ended()? {
+                bail!("host {} ended by itself with {status}", host.name);
+            }
+        }
         let happening = Happening {
             store: self.store,
             fault: fault.clone(),
@@ -152,11 +161,6 @@ impl Site {
             recovery: self.recover(to).await?,
             duplicates: 0,
         };
-        for host in &mut self.hosts {
-            if let Some(status) = host.ended()? {
-                bail!("host {} ended by itself with {status}", host.name);
-            }
-        }
         Ok(happening)
     }
 
