@@ -20,6 +20,9 @@ pub(crate) fn start(log: &Log) -> anyhow::Result<()> {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // It would be told on standard error, and where that is a file on a full disk, telling it
+        // there is a panic that ends the task which only wanted to say something.
+        .log_internal_errors(false)
         // Colours are for terminals; in a file they are noise.
         .with_ansi(std::io::stderr().is_terminal());
     let started = match log.format {

@@ -1,9 +1,10 @@
-//! Set-up, demo, test and benchmark commands of the wasmhook repository.
+//! Set-up, demo, test, benchmark and chaos commands of the wasmhook repository.
 //!
-//! `cargo xtask demo`, `cargo xtask test`, `cargo xtask bench [NAME]`, `cargo xtask guests`. Each installs or builds what
-//! it needs, or stops with one sentence that says what to install.
+//! `cargo xtask demo`, `test`, `bench [NAME…]`, `chaos [--short]`, `guests [--all]`. Each installs or
+//! builds what it needs, or stops with one sentence that says what to install.
 #![allow(clippy::print_stderr, reason = "progress is what this program says")]
 
+mod chaos;
 mod examples;
 mod guests;
 mod setup;
@@ -15,12 +16,13 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, bail};
 
-const USAGE: &str = "expected one of: cargo xtask demo | test | bench [NAME…] | guests [--all]
+const USAGE: &str = "expected one of: cargo xtask demo | test | bench [NAME…] | chaos [--short] | guests [--all]
 
   demo    build everything and show the whole job on the embedded store
   test    build everything and run every test; what needs a language that this machine lacks is left
           out, unless `--all-guests` follows or CI=true is set
   bench   build everything optimised and measure; results in target/bench/latest.json
+  chaos   break everything around real hosts and account for every event; --help says more
   guests  build the guest components in Rust; with `--all`, in every language";
 
 fn main() -> ExitCode {
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         "demo" => demo(&rest),
         "test" => test(&rest),
         "bench" => bench(&rest),
+        "chaos" => chaos::chaos(&rest),
         "guests" => guests(&rest),
         _ => {
             eprintln!("{USAGE}");

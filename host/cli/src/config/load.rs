@@ -79,8 +79,14 @@ impl Config {
                 "expected a loopback address such as 127.0.0.1:8080, for there is no http.token",
             ));
         }
-        if self.delivery.timeout.0.is_zero() {
-            return Err(key("delivery.timeout", "expected more than zero"));
+        for (name, span) in [
+            ("delivery.timeout", self.delivery.timeout),
+            ("plugins.budget", self.plugins.budget),
+            ("worker.recording_room", self.worker.recording_room),
+        ] {
+            if span.0.is_zero() {
+                return Err(key(name, "expected more than zero"));
+            }
         }
         for (name, number) in [
             ("worker.concurrency", self.worker.concurrency),

@@ -153,6 +153,8 @@ pub(crate) struct Plugins {
     pub(crate) idle_instances: u32,
     /// Bytes of memory of these instances in all.
     pub(crate) idle_bytes: usize,
+    /// Time for all plugins of one attempt. 15 s: several calls at their default wall time.
+    pub(crate) budget: Span,
     /// Whether an instance serves one call or several: `"fresh"` or `{ calls, seconds }`.
     pub(crate) reuse: wasmhook_runtime::Reuse,
     /// Whether what guests log is written to the host's log. Off: a guest may log a payload.
@@ -172,6 +174,7 @@ impl Default for Plugins {
             max_per_plugin: runtime.max_concurrent_calls_per_plugin,
             idle_instances: runtime.max_idle_instances,
             idle_bytes: runtime.max_idle_bytes,
+            budget: seconds(15),
             reuse: runtime.reuse,
             logs: runtime.guest_logs,
         }
@@ -270,6 +273,10 @@ pub(crate) struct Worker {
     pub(crate) max_per_endpoint: usize,
     /// Deliveries leased in one call.
     pub(crate) batch: usize,
+    /// Time to record an outcome while the store is slow or away for a moment. A lease lasts
+    /// `delivery.timeout`, `plugins.budget` and this together; so it is always longer than an attempt,
+    /// and what a killed host held is taken over after it.
+    pub(crate) recording_room: Span,
     /// How long to let deliveries finish at a stop.
     pub(crate) grace: Span,
 }
@@ -280,6 +287,7 @@ impl Default for Worker {
             concurrency: 512,
             max_per_endpoint: 128,
             batch: 128,
+            recording_room: seconds(20),
             grace: seconds(20),
         }
     }
@@ -386,20 +394,15 @@ impl Config {
 
     /// How long one attempt may take: the exchange, and the plugins before it.
     pub(crate) fn attempt_deadline(&self) -> Duration {
-        self.delivery.timeout.0 + PLUGIN_BUDGET
+        self.delivery.timeout.0 + self.plugins.budget.0
     }
 
     /// How long a lease lasts: always longer than an attempt, so that a delivery is not sent twice
     /// because its receiver is slow, with room for recording it.
     pub(crate) fn lease(&self) -> Duration {
-        self.attempt_deadline() + RECORDING_ROOM
+        self.attempt_deadline() + self.worker.recording_room.0
     }
 }
-
-/// Time for all plugins of one attempt: several calls at their default wall time.
-const PLUGIN_BUDGET: Duration = Duration::from_secs(15);
-/// Time to record an outcome while the store is slow or away for a moment.
-const RECORDING_ROOM: Duration = Duration::from_secs(20);
 
 /// A text that may look like a number in the environment, such as a token of digits.
 fn secret_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SecretString, D::Error> {

@@ -20,7 +20,7 @@ use wasmhook_store::{
 
 use crate::observation::Observation;
 use crate::reference::{Key, Place, Reference, Verdict, promise};
-use crate::steps::{CLIENTS, ENDPOINTS, EVENTS, End, LONG, Pick, Push, SHORT, Step, TENANTS};
+use crate::steps::{CLIENTS, EVENTS, End, LONG, Pick, Push, SHORT, Step, TENANTS};
 use crate::subject::Subject;
 use crate::window::Window;
 
@@ -75,7 +75,7 @@ impl Client {
             held: Vec::new(),
             spent: Vec::new(),
             lost: Vec::new(),
-            idle: false,
+            idle: true,
         }
     }
 
@@ -335,14 +335,14 @@ impl World {
         }
     }
 
-    /// When the call made something available, everybody who is idle hears of it. What becomes
-    /// available by time is not announced: workers know from their leases when to come again.
+    /// When the call made something available, everybody hears of it, if all are idle: while one is
+    /// not, it is the one to come. What becomes available by time is not announced: workers know from
+    /// their leases when to come again.
     async fn announced(&self, call: Window) -> Verdict {
-        if !self.reference.offers(call) {
+        if !self.reference.offers(call) || self.clients.iter().any(|client| !client.idle) {
             return Ok(());
         }
-        let idle = self.clients.iter().filter(|client| client.idle);
-        let waits = idle.map(|client| {
+        let waits = self.clients.iter().map(|client| {
             let waiting = client.store.wait_for_work(PATIENCE * 10);
             tokio::time::timeout(PATIENCE, waiting)
         });
@@ -564,13 +564,5 @@ fn ended(leased: Leased, end: End, now: Timestamp) -> Outcome {
         delivery: leased.delivery.concluded(&attempt, conclusion, now),
         leased,
         attempt,
-    }
-}
-
-/// All endpoints have names that a store can keep.
-#[test]
-fn the_names_are_names() {
-    for name in ENDPOINTS {
-        assert!(EndpointId::new(name).is_ok(), "{name}");
     }
 }

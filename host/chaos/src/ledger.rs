@@ -1,0 +1,134 @@
+//! What producers were told and what receivers got: the two ends that must agree.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::workload::{Id, Pushed, Store};
+
+/// How often a receiver got a delivery.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Arrivals {
+    /// How often it accepted it.
+    pub(crate) accepted: u16,
+    /// How often it refused it.
+    pub(crate) refused: u16,
+}
+
+/// A delivery that was accepted again.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Again {
+    pub(crate) store: Store,
+    pub(crate) id: Id,
+    /// When it was accepted the time before. What kept that from being recorded happened then.
+    pub(crate) before: Duration,
+}
+
+#[derive(Default)]
+struct Arrived {
+    all: HashMap<Id, (Arrivals, Duration)>,
+    again: Vec<Again>,
+}
+
+/// Shared by producers and receivers.
+pub(crate) struct Ledger {
+    start: Instant,
+    acknowledged: Vec<AtomicBool>,
+    acknowledgements: [AtomicU32; 2],
+    accepted: [AtomicU32; 2],
+    arrived: Mutex<Arrived>,
+}
+
+impl Ledger {
+    pub(crate) fn new(events: u32) -> Self {
+        Self {
+            start: Instant::now(),
+            acknowledged: (0..events).map(|_| AtomicBool::new(false)).collect(),
+            acknowledgements: [AtomicU32::new(0), AtomicU32::new(0)],
+            accepted: [AtomicU32::new(0), AtomicU32::new(0)],
+            arrived: Mutex::default(),
+        }
+    }
+
+    /// How long ago it all began.
+    pub(crate) fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// A producer was told that the event is durable.
+    pub(crate) fn acknowledge(&self, event: Pushed) {
+        if !self.acknowledged[event.0 as usize].swap(true, Ordering::SeqCst) {
+            self.acknowledgements[event.store() as usize].fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// All events, and whether each was acknowledged.
+    pub(crate) fn events(&self) -> impl Iterator<Item = (Pushed, bool)> {
+        (0..).map(Pushed).zip(
+            self.acknowledged
+                .iter()
+                .map(|flag| flag.load(Ordering::SeqCst)),
+        )
+    }
+
+    /// How many events for the site were acknowledged.
+    pub(crate) fn acknowledged(&self, store: Store) -> u32 {
+        self.acknowledgements[store as usize].load(Ordering::SeqCst)
+    }
+
+    /// Whether nothing is left to push.
+    pub(crate) fn is_all_acknowledged(&self) -> bool {
+        let count = |store| self.acknowledged(store) as usize;
+        count(Store::Redis) + count(Store::Embedded) == self.acknowledged.len()
+    }
+
+    /// How many deliveries the site's receiver accepted, each as often as it did.
+    pub(crate) fn accepted(&self, store: Store) -> u32 {
+        self.accepted[store as usize].load(Ordering::SeqCst)
+    }
+
+    /// Whether the delivery arrived before.
+    pub(crate) fn has_arrived(&self, id: Id) -> bool {
+        self.lock().all.contains_key(&id)
+    }
+
+    /// A delivery arrived.
+    pub(crate) fn arrive(&self, store: Store, id: Id, accepted: bool) {
+        let now = self.now();
+        let mut arrived = self.lock();
+        let arrived = &mut *arrived;
+        let (arrivals, last) = arrived.all.entry(id).or_default();
+        if accepted {
+            if arrivals.accepted > 0 {
+                arrived.again.push(Again {
+                    store,
+                    id,
+                    before: *last,
+                });
+            }
+            arrivals.accepted = arrivals.accepted.saturating_add(1);
+            *last = now;
+            self.accepted[store as usize].fetch_add(1, Ordering::SeqCst);
+        } else {
+            arrivals.refused = arrivals.refused.saturating_add(1);
+        }
+    }
+
+    /// How often a delivery arrived.
+    pub(crate) fn arrivals(&self, id: Id) -> Arrivals {
+        self.lock()
+            .all
+            .get(&id)
+            .map_or_else(Arrivals::default, |(arrivals, _)| *arrivals)
+    }
+
+    /// The deliveries that were accepted more than once, once for each time too many.
+    pub(crate) fn again(&self) -> Vec<Again> {
+        self.lock().again.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Arrived> {
+        self.arrived.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

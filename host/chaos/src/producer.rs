@@ -1,0 +1,281 @@
+//! Producers: each pushes an event until it is told that the event is durable, as a careful one does.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use redis::AsyncConnectionConfig;
+use redis::aio::MultiplexedConnection;
+use tokio::task::JoinSet;
+
+use crate::ledger::Ledger;
+use crate::site::{STREAM, Site};
+use crate::workload::{Pushed, Store};
+
+/// Events pushed at once.
+const BATCH: usize = 16;
+/// How long to wait for an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The pause before what failed is pushed again.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How far both sites are in their plans. As many events are pushed as correspond to it, so that
+/// there is traffic to the end.
+#[derive(Clone)]
+pub(crate) struct Progress {
+    events: u32,
+    sites: Arc<Mutex<[Where; 2]>>,
+}
+
+/// How far one site is.
+#[derive(Clone, Copy)]
+struct Where {
+    step: usize,
+    of: usize,
+    since: Instant,
+    expected: Duration,
+}
+
+impl Where {
+    fn share(&self) -> f64 {
+        if self.step >= self.of {
+            return 1.0;
+        }
+        let within = self.since.elapsed().as_secs_f64() / self.expected.as_secs_f64().max(0.001);
+        #[expect(clippy::cast_precision_loss, reason = "plans have some hundred steps")]
+        let share = (self.step as f64 + within.min(1.0)) / self.of as f64;
+        share
+    }
+}
+
+impl Progress {
+    pub(crate) fn new(events: u32) -> Self {
+        let start = Where {
+            step: 0,
+            of: 1,
+            since: Instant::now(),
+            expected: Duration::from_secs(3600),
+        };
+        Self {
+            events,
+            sites: Arc::new(Mutex::new([start, start])),
+        }
+    }
+
+    /// A site begins a step.
+    pub(crate) fn step(&self, store: Store, step: usize, of: usize, expected: Duration) {
+        self.set(
+            store,
+            Where {
+                step,
+                of,
+                since: Instant::now(),
+                expected,
+            },
+        );
+    }
+
+    /// A site is through.
+    pub(crate) fn finish(&self, store: Store) {
+        self.step(store, 1, 1, Duration::ZERO);
+    }
+
+    fn set(&self, store: Store, at: Where) {
+        self.sites.lock().unwrap_or_else(PoisonError::into_inner)[store as usize] = at;
+    }
+
+    /// How many events may have been pushed by now.
+    fn allowed(&self) -> u32 {
+        let sites = *self.sites.lock().unwrap_or_else(PoisonError::into_inner);
+        let share = sites.iter().map(Where::share).fold(1.0, f64::min);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of a number of events"
+        )]
+        let allowed = (f64::from(self.events) * share) as u32;
+        allowed
+    }
+}
+
+/// Hands out the events of one site in order.
+struct Cursor {
+    store: Store,
+    next: Mutex<u32>,
+    progress: Progress,
+}
+
+impl Cursor {
+    /// The next events; `None` when all are handed out.
+    fn claim(&self) -> Option<Vec<Pushed>> {
+        let allowed = self.progress.allowed();
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        if *next >= self.progress.events {
+            return None;
+        }
+        let claimed: Vec<_> = (*next..allowed)
+            .map(Pushed)
+            .filter(|event| event.store() == self.store)
+            .take(BATCH)
+            .collect();
+        match claimed.last() {
+            Some(last) if claimed.len() == BATCH => *next = last.0 + 1,
+            _ => *next = allowed.max(*next),
+        }
+        Some(claimed)
+    }
+}
+
+/// All producers.
+pub(crate) struct Producers {
+    tasks: JoinSet<()>,
+}
+
+impl Producers {
+    /// For the Redis site two that know Redis only and one to each host first; for the embedded one
+    /// two over HTTP.
+    pub(crate) fn start(
+        sites: &[&Site],
+        ledger: &Arc<Ledger>,
+        progress: &Progress,
+    ) -> anyhow::Result<Self> {
+        let mut tasks = JoinSet::new();
+        for site in sites {
+            let cursor = Arc::new(Cursor {
+                store: site.store,
+                next: Mutex::new(0),
+                progress: progress.clone(),
+            });
+            let urls: Vec<_> = site
+                .hosts
+                .iter()
+                .map(|host| format!("{}/v1/events", host.url))
+                .collect();
+            for first in 0..2 {
+                let way = Way::Http {
+                    client: reqwest::Client::builder()
+                        .no_proxy()
+                        .timeout(PATIENCE)
+                        .build()?,
+                    urls: urls.clone(),
+                    turn: first,
+                };
+                tasks.spawn(push(way, Arc::clone(&cursor), Arc::clone(ledger)));
+                if let Some(port) = site.redis_port() {
+                    let way = Way::Stream {
+                        client: redis::Client::open(format!("redis://127.0.0.1:{port}"))?,
+                        connection: None,
+                    };
+                    tasks.spawn(push(way, Arc::clone(&cursor), Arc::clone(ledger)));
+                }
+            }
+        }
+        Ok(Self { tasks })
+    }
+
+    /// Waits until every event is acknowledged, or no longer.
+    pub(crate) async fn finish(mut self, patience: Duration) {
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        // Who is still at it is stopped; the ledger knows what was not acknowledged.
+        let _ = tokio::time::timeout(patience, all).await;
+    }
+}
+
+/// How a producer pushes.
+enum Way {
+    /// `XADD`.
+    Stream {
+        client: redis::Client,
+        connection: Option<MultiplexedConnection>,
+    },
+    /// `POST /v1/events`, to the next host when one fails.
+    Http {
+        client: reqwest::Client,
+        urls: Vec<String>,
+        turn: usize,
+    },
+}
+
+async fn push(mut way: Way, cursor: Arc<Cursor>, ledger: Arc<Ledger>) {
+    while let Some(events) = cursor.claim() {
+        if events.is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            continue;
+        }
+        while !way.push(&events).await {
+            tokio::time::sleep(PAUSE).await;
+        }
+        for event in events {
+            ledger.acknowledge(event);
+        }
+    }
+}
+
+impl Way {
+    /// Whether the events were acknowledged. If not, they may be there all the same.
+    async fn push(&mut self, events: &[Pushed]) -> bool {
+        match self {
+            Self::Stream { client, connection } => {
+                let pushed = add(client, connection, events).await;
+                if pushed.is_err() {
+                    *connection = None;
+                }
+                pushed.is_ok()
+            }
+            Self::Http { client, urls, turn } => {
+                let url = &urls[*turn % urls.len()];
+                let pushed = post(client, url, events).await;
+                if !pushed {
+                    *turn += 1;
+                }
+                pushed
+            }
+        }
+    }
+}
+
+async fn add(
+    client: &redis::Client,
+    connection: &mut Option<MultiplexedConnection>,
+    events: &[Pushed],
+) -> redis::RedisResult<()> {
+    let connection = if let Some(connection) = connection {
+        connection
+    } else {
+        let settings = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(PATIENCE))
+            .set_response_timeout(Some(PATIENCE));
+        let made = client
+            .get_multiplexed_async_connection_with_config(&settings)
+            .await?;
+        connection.insert(made)
+    };
+    let mut pipeline = redis::pipe();
+    for event in events {
+        pipeline.cmd("XADD").arg(STREAM).arg("*");
+        pipeline.arg("tenant").arg(event.tenant());
+        pipeline.arg("type").arg(event.event_type());
+        pipeline.arg("id").arg(event.id());
+        pipeline.arg("payload").arg(event.payload()).ignore();
+    }
+    pipeline.exec_async(connection).await
+}
+
+async fn post(client: &reqwest::Client, url: &str, events: &[Pushed]) -> bool {
+    let lines: String = events
+        .iter()
+        .map(|event| {
+            let (tenant, kind, id) = (event.tenant(), event.event_type(), event.id());
+            let payload = event.payload();
+            format!("{{\"tenant\":\"{tenant}\",\"type\":\"{kind}\",\"id\":\"{id}\",\"payload\":{payload}}}\n")
+        })
+        .collect::<Vec<_>>()
+        .concat();
+    let request = client
+        .post(url)
+        .header("content-type", "application/x-ndjson")
+        .body(lines);
+    request
+        .send()
+        .await
+        .is_ok_and(|answer| answer.status() == reqwest::StatusCode::ACCEPTED)
+}

@@ -1,0 +1,353 @@
+//! The verdict: every acknowledged event is accounted for, and nothing else happened.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use wasmhook_core::{DeliveryState, Outcome};
+use wasmhook_store::{Backlog, Filter};
+
+use crate::happening::Happening;
+use crate::host::CONCURRENCY;
+use crate::ledger::Ledger;
+use crate::site::Site;
+use crate::workload::{self, HOSTS, Id, Store, is_unwanted};
+
+/// How long what waits may not become less.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// So many finished deliveries per tenant are kept, as hosts are configured here.
+pub(crate) const KEPT: usize = 100_000;
+
+/// What was found.
+pub(crate) struct Verdict {
+    pub(crate) sites: Vec<Account>,
+    /// Each is a broken promise.
+    pub(crate) problems: Problems,
+}
+
+impl Verdict {
+    pub(crate) fn passed(&self) -> bool {
+        self.problems.0.is_empty()
+    }
+}
+
+/// Broken promises: how often each, and a first example.
+#[derive(Default)]
+pub(crate) struct Problems(pub(crate) Vec<(String, usize, String)>);
+
+impl Problems {
+    fn add(&mut self, store: Store, what: &str, example: impl Into<String>) {
+        let what = format!("{store}: {what}");
+        match self.0.iter_mut().find(|(known, ..)| *known == what) {
+            Some((_, count, _)) => *count += 1,
+            None => self.0.push((what, 1, example.into())),
+        }
+    }
+}
+
+/// The figures of one site.
+pub(crate) struct Account {
+    pub(crate) store: Store,
+    pub(crate) events: usize,
+    pub(crate) deliveries: usize,
+    pub(crate) succeeded: usize,
+    pub(crate) dead_letters: usize,
+    /// Accepted by the receiver, and removed since because more than the retention's count were
+    /// finished.
+    pub(crate) removed: usize,
+    /// Accepted again because a connection to the receiver broke: the attempt is recorded as failed.
+    pub(crate) broken_connections: usize,
+    /// Accepted again because a lease was broken.
+    pub(crate) broken_leases: usize,
+}
+
+/// A delivery as its store keeps it.
+struct Kept {
+    state: DeliveryState,
+    /// Attempts that ended without an answer.
+    unanswered: usize,
+}
+
+/// Waits until all is quiet and compares.
+pub(crate) async fn judge(
+    sites: &mut [Site],
+    ledger: &Ledger,
+    happenings: &mut [Happening],
+) -> anyhow::Result<Verdict> {
+    let mut problems = Problems::default();
+    let mut accounts = Vec::new();
+    for site in &mut *sites {
+        accounts.push(judge_site(site, ledger, happenings, &mut problems).await?);
+    }
+    for (event, _) in ledger.events().filter(|(_, acknowledged)| !acknowledged) {
+        problems.add(event.store(), "an event was never acknowledged", event.id());
+    }
+    if !problems.0.is_empty() {
+        for site in sites {
+            let folder = site.keep();
+            println!("the logs of the {} site are kept in {folder}", site.store);
+        }
+    }
+    Ok(Verdict {
+        sites: accounts,
+        problems,
+    })
+}
+
+async fn judge_site(
+    site: &mut Site,
+    ledger: &Ledger,
+    happenings: &mut [Happening],
+    problems: &mut Problems,
+) -> anyhow::Result<Account> {
+    let store = site.open().await?;
+    if let Err(left) = quiet(site, &*store).await? {
+        problems.add(site.store, "it does not come to rest", left);
+    }
+    for host in &mut site.hosts {
+        if let Some(status) = host.ended()? {
+            problems.add(
+                site.store,
+                "a host ended by itself",
+                format!("{} with {status}", host.name),
+            );
+        }
+    }
+    if site.receiver.got_strangers() {
+        problems.add(site.store, "a request named no delivery", "");
+    }
+    for rejected in store.rejected(10).await? {
+        problems.add(site.store, "an event was rejected", rejected.reason);
+    }
+    let kept = read_settled(&*store, problems, site.store).await?;
+    let mut account = settle(site.store, ledger, &kept, problems);
+    explain(&mut account, ledger, &kept, happenings, problems);
+    Ok(account)
+}
+
+/// Waits until nothing is left to do; says what is left when it does not become less.
+async fn quiet(
+    site: &Site,
+    store: &dyn wasmhook_store::Store,
+) -> anyhow::Result<Result<(), String>> {
+    let mut least = u64::MAX;
+    let mut since = Instant::now();
+    loop {
+        let streaming = site.streaming().await?;
+        let backlog = store.backlog().await?;
+        let left = streaming + backlog.waiting + backlog.leased;
+        if left == 0 {
+            return Ok(Ok(()));
+        }
+        if left < least {
+            (least, since) = (left, Instant::now());
+        } else if since.elapsed() > PATIENCE {
+            return Ok(Err(format!(
+                "{streaming} entries in the stream, {backlog:?}"
+            )));
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Everything that is listed, with counts that agree.
+async fn read_settled(
+    store: &dyn wasmhook_store::Store,
+    problems: &mut Problems,
+    of: Store,
+) -> anyhow::Result<HashMap<Id, Kept>> {
+    // Housekeeping may remove records between reading the lists and the counts, but not for ever.
+    let mut tries = 3;
+    loop {
+        let mut found = Problems::default();
+        let (kept, listed) = read(store, &mut found, of).await?;
+        let counted = store.backlog().await?;
+        tries -= 1;
+        if counted == listed || tries == 0 {
+            if counted != listed {
+                let example = format!("{counted:?} and {listed:?}");
+                problems.add(of, "counts and lists differ", example);
+            }
+            problems.0.append(&mut found.0);
+            return Ok(kept);
+        }
+    }
+}
+
+/// Everything that is listed, and how many in each state.
+async fn read(
+    store: &dyn wasmhook_store::Store,
+    problems: &mut Problems,
+    of: Store,
+) -> anyhow::Result<(HashMap<Id, Kept>, Backlog)> {
+    let mut kept = HashMap::new();
+    let mut counts = Backlog::default();
+    for tenant in store.tenants().await? {
+        let mut filter = Filter {
+            tenant,
+            state: None,
+            cursor: None,
+            limit: 500,
+        };
+        loop {
+            let page = store.list(&filter).await?;
+            for record in page.records {
+                let state = record.delivery.state;
+                *match state {
+                    DeliveryState::Pending | DeliveryState::Failed => &mut counts.waiting,
+                    DeliveryState::Leased => &mut counts.leased,
+                    DeliveryState::Succeeded => &mut counts.succeeded,
+                    DeliveryState::DeadLetter => &mut counts.dead_letter,
+                } += 1;
+                let unanswered = record
+                    .attempts
+                    .iter()
+                    .filter(|a| a.outcome == Outcome::TransportError)
+                    .count();
+                let id = workload::id(record.delivery.id.as_str())
+                    .with_context(|| format!("delivery {} has a foreign id", record.delivery.id))?;
+                if kept.insert(id, Kept { state, unanswered }).is_some() {
+                    problems.add(of, "a delivery is listed twice", format!("{id:032x}"));
+                }
+            }
+            match page.next {
+                Some(next) => filter.cursor = Some(next),
+                None => break,
+            }
+        }
+    }
+    Ok((kept, counts))
+}
+
+/// What must be there is there, in the state that it must have.
+fn settle(
+    store: Store,
+    ledger: &Ledger,
+    kept: &HashMap<Id, Kept>,
+    problems: &mut Problems,
+) -> Account {
+    let mut account = Account {
+        store,
+        events: 0,
+        deliveries: 0,
+        succeeded: 0,
+        dead_letters: 0,
+        removed: 0,
+        broken_connections: 0,
+        broken_leases: 0,
+    };
+    let mut mine = 0;
+    for (event, acknowledged) in ledger.events().filter(|(event, _)| event.store() == store) {
+        account.events += usize::from(acknowledged);
+        for id in event.deliveries() {
+            let example = || {
+                format!(
+                    "{} of tenant {}, delivery whdel_{id:032x}",
+                    event.id(),
+                    event.tenant()
+                )
+            };
+            mine += usize::from(kept.contains_key(&id));
+            if !acknowledged {
+                continue;
+            }
+            account.deliveries += 1;
+            let arrivals = ledger.arrivals(id);
+            match kept.get(&id).map(|kept| kept.state) {
+                Some(DeliveryState::Succeeded) => {
+                    account.succeeded += 1;
+                    if arrivals.accepted == 0 {
+                        problems.add(store, "a delivery succeeded and never arrived", example());
+                    }
+                }
+                Some(DeliveryState::DeadLetter) => {
+                    account.dead_letters += 1;
+                    if arrivals.refused == 0 {
+                        problems.add(
+                            store,
+                            "a delivery was given up and never refused",
+                            example(),
+                        );
+                    }
+                }
+                Some(state) => {
+                    problems.add(store, &format!("a delivery is left {state}"), example());
+                }
+                None if arrivals.accepted > 0 || is_unwanted(id) && arrivals.refused > 0 => {
+                    account.removed += 1;
+                }
+                None => problems.add(store, "a delivery vanished", example()),
+            }
+        }
+    }
+    if mine < kept.len() {
+        problems.add(
+            store,
+            "there are deliveries of no event",
+            format!("{}", kept.len() - mine),
+        );
+    }
+    // Retention removes nothing of a tenant before it keeps its count of others.
+    if account.removed > 0 && kept.len() < KEPT {
+        problems.add(
+            store,
+            "records were removed before their time",
+            format!("{}", account.removed),
+        );
+    }
+    account
+}
+
+/// Each delivery that was accepted again had its connection or its lease broken.
+fn explain(
+    account: &mut Account,
+    ledger: &Ledger,
+    kept: &HashMap<Id, Kept>,
+    happenings: &mut [Happening],
+    problems: &mut Problems,
+) {
+    let mut unanswered: HashMap<Id, usize> = HashMap::new();
+    for again in ledger
+        .again()
+        .into_iter()
+        .filter(|again| again.store == account.store)
+    {
+        let left = unanswered
+            .entry(again.id)
+            .or_insert_with(|| kept.get(&again.id).map_or(0, |kept| kept.unanswered));
+        if *left > 0 {
+            *left -= 1;
+            account.broken_connections += 1;
+            continue;
+        }
+        account.broken_leases += 1;
+        let cause = happenings
+            .iter_mut()
+            .rev()
+            .find(|happening| happening.explains(again.store, again.before));
+        match cause {
+            Some(happening) => happening.duplicates += 1,
+            None => problems.add(
+                account.store,
+                "a delivery was accepted twice with nothing broken",
+                format!(
+                    "whdel_{:032x}, first {:.1} s after the start",
+                    again.id,
+                    again.before.as_secs_f64()
+                ),
+            ),
+        }
+    }
+    for happening in happenings
+        .iter()
+        .filter(|happening| happening.store == account.store)
+    {
+        if happening.duplicates > HOSTS * CONCURRENCY {
+            problems.add(
+                account.store,
+                "a fault made more duplicates than there were deliveries in flight",
+                format!("{} by {}", happening.duplicates, happening.fault.name()),
+            );
+        }
+    }
+}
