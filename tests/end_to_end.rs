@@ -635,15 +635,15 @@ fn a_full_queue_leaves_the_stream_alone_and_asks_pushes_to_come_back() {
         &format!("{config}\n[intake]\nmax_waiting = 20\n"),
     );
     let _host = site.serve();
-    let post = |id: &str| {
+    let push = |id: &str| {
         let body = event("acme", "invoice.paid", id, &json!({}));
         http(site.port, "POST", "/v1/events", &[JSON], &body).unwrap()
     };
     for n in 0..20 {
-        assert_eq!(post(&format!("first_{n}")).0, 202);
+        assert_eq!(push(&format!("first_{n}")).0, 202);
     }
     let answer = wait_for("pushes to be put off", || {
-        let (status, answer) = post("too_much");
+        let (status, answer) = push("too_much");
         (status == 429).then_some(answer)
     });
     assert!(
@@ -677,5 +677,5 @@ fn a_full_queue_leaves_the_stream_alone_and_asks_pushes_to_come_back() {
             .any(|request| request["body"] == payload.as_str())
             .then_some(())
     });
-    assert_eq!(post("afterwards").0, 202);
+    assert_eq!(push("afterwards").0, 202);
 }

@@ -14,7 +14,7 @@ use wasmhook_core::{
     RequestBuilder, RetryPolicy, SafeHeaders,
 };
 use wasmhook_delivery::Client;
-use wasmhook_runtime::{FailurePolicy, PluginHost, Request, Verdict};
+use wasmhook_runtime::{FailurePolicy, Fault, PluginHost, Request, Verdict};
 use wasmhook_store::{EventDeliveries, Leased, Store, StoreError};
 use wasmhook_tenants::Tenants;
 
@@ -48,13 +48,14 @@ pub struct Attempter {
 struct Trace {
     /// The plugins that ran.
     used: Vec<PluginUse>,
-    /// Whether it ended at a plugin that is still being loaded.
-    loading: bool,
+    /// Whether it ended at a plugin that could not be run for now: it is still being loaded, or too
+    /// many calls were running.
+    held: bool,
 }
 
-/// When a delivery is looked at again that waits for a plugin to be loaded. Compiling takes a tenth of
+/// When a delivery is looked at again that waits for a plugin to be loaded or for its turn. Compiling takes a tenth of
 /// a second for a Rust guest and several seconds for one with an interpreter inside.
-const LOADING_WAIT: Duration = Duration::from_secs(2);
+const HELD_WAIT: Duration = Duration::from_secs(2);
 
 /// What a chain of transform plugins made of an event.
 enum Transformed {
@@ -106,7 +107,7 @@ impl Attempter {
         };
         attempt.plugins = trace.used;
         attempt.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.conclude(&leased.delivery, attempt, trace.loading)
+        self.conclude(&leased.delivery, attempt, trace.held)
     }
 
     async fn make(
@@ -197,7 +198,7 @@ impl Attempter {
             exports.transform
         }) {
             let words = format!("plugin {} does not serve: {}", missing.name, missing.reason);
-            trace.loading = missing.loading;
+            trace.held = missing.loading;
             return under_policy(missing.policy(), &missing.name, event, (words, true));
         }
         let mut content = Content::original(event);
@@ -210,6 +211,18 @@ impl Attempter {
             let occurred_at = occurred_at.get_or_insert_with(|| event.occurred_at.to_string());
             let view = event_view(event, occurred_at, &content.body);
             let called = plugin.transform(&view, &endpoint_view(endpoint)).await;
+            if let Err(error) = &called
+                && matches!(error.fault, Fault::Exhausted)
+            {
+                // Not the plugin's failure, so not its policy either: what would have passed through
+                // it does not pass it by because the host is busy.
+                trace.held = true;
+                let message = error.to_string();
+                return Transformed::Failed {
+                    message,
+                    retryable: true,
+                };
+            }
             let (cpu, verdict) = match called {
                 Ok(call) => (call.cpu, Ok(call.value)),
                 Err(error) => (error.cpu, Err((error.to_string(), retryable(&error.fault)))),
@@ -254,7 +267,7 @@ impl Attempter {
             }
             Err(failure) => {
                 let retryable = failure.retryable && failure.policy != FailurePolicy::DeadLetter;
-                trace.loading = failure.loading;
+                trace.held = failure.held;
                 trace.used.push(failure.plugin);
                 if failure.policy == FailurePolicy::DeliverOriginal {
                     self.resolver.subscribed(event)
@@ -309,14 +322,15 @@ impl Attempter {
         &self,
         delivery: &Delivery,
         mut attempt: Attempt,
-        loading: bool,
+        held: bool,
     ) -> (Delivery, Attempt) {
         let now = Timestamp::now();
-        // Waiting for a plugin to be compiled is nobody's failure: it does not use up the retries.
-        let waits = loading && attempt.outcome == Outcome::PluginError;
+        // Waiting for a plugin to be compiled, or for its turn, is nobody's failure: it does not use up
+        // the retries.
+        let waits = held && attempt.outcome == Outcome::PluginError;
         let conclusion = if waits {
             Conclusion::Failed {
-                next_at: now.saturating_add(LOADING_WAIT).unwrap_or(now),
+                next_at: now.saturating_add(HELD_WAIT).unwrap_or(now),
             }
         } else {
             delivery.conclude(&attempt, &self.config.retry, now)

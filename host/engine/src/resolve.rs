@@ -38,8 +38,8 @@ pub struct ResolverFailure {
     pub policy: FailurePolicy,
     /// Whether asking again may help.
     pub retryable: bool,
-    /// Whether the plugin was not asked, because it is still being loaded.
-    pub loading: bool,
+    /// Whether the plugin was not asked, because it is still being loaded or too many calls were running.
+    pub held: bool,
     /// Free of payload.
     pub message: String,
 }
@@ -154,14 +154,20 @@ impl Resolver {
             plugin: plugin_use,
             policy: plugin.policy(),
             retryable,
-            loading: false,
+            held: false,
             message,
         };
         let call = match plugin.resolve(&view, &endpoints).await {
             Ok(call) => call,
             Err(error) => {
                 used.cpu_us = micros(error.cpu);
-                return Err(failure(used, retryable(&error.fault), error.to_string()));
+                let mut failure = failure(used, retryable(&error.fault), error.to_string());
+                if matches!(error.fault, Fault::Exhausted) {
+                    // The host's doing, not the plugin's: the event waits whatever its policy.
+                    failure.held = true;
+                    failure.policy = FailurePolicy::Retry;
+                }
+                return Err(failure);
             }
         };
         used.cpu_us = micros(call.cpu);
@@ -245,7 +251,7 @@ fn missed(missing: &Unready) -> ResolverFailure {
         },
         policy: missing.policy(),
         retryable: true,
-        loading: missing.loading,
+        held: missing.loading,
         message: format!("plugin {} does not serve: {}", missing.name, missing.reason),
     }
 }

@@ -16,7 +16,8 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, bail};
 
-const USAGE: &str = "expected one of: cargo xtask demo | test | bench [NAME…] | chaos [--short] | guests [--all]
+const USAGE: &str =
+    "expected one of: cargo xtask demo | test | bench [NAME…] | chaos [--short] | guests [--all]
 
   demo    build everything and show the whole job on the embedded store
   test    build everything and run every test; what needs a language that this machine lacks is left

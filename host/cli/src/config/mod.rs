@@ -207,6 +207,10 @@ impl Default for Http {
 /// `[intake]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[allow(
+    clippy::struct_field_names,
+    reason = "they are the names of keys, and all are bounds"
+)]
 pub(crate) struct Intake {
     /// The largest payload, in bytes.
     pub(crate) max_payload_bytes: usize,

@@ -114,7 +114,7 @@ fn insert_delivery(
     }
     let lane = lane_number(writer, tenant, delivery.endpoint_id.as_str())?;
     let resolved = packed(delivery.resolved.as_ref())?;
-    let resolver = packed(delivery.resolver.as_ref())?;
+    let asked = packed(delivery.resolver.as_ref())?;
     writer
         .connection
         .prepare_cached(
@@ -134,7 +134,7 @@ fn insert_delivery(
             delivery.replayed_at_attempt,
             now,
             resolved,
-            resolver,
+            asked,
         ])?;
     tally.enter(lane, Stage::Ready);
     Ok(true)

@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, Row};
 use serde::Deserialize;
-use serde::de::IntoDeserializer;
 use serde::de::value::Error as ValueError;
+use serde::de::{DeserializeOwned, IntoDeserializer};
 use wasmhook_core::attempt::Attempt;
 use wasmhook_core::{
     Delivery, DeliveryId, DeliveryState, EndpointId, Event, EventId, EventType, Payload, TenantId,
@@ -57,22 +57,6 @@ pub(super) fn state(number: i64) -> Option<DeliveryState> {
 pub(super) fn delivery(row: &Row<'_>) -> Result<Delivery, Fault> {
     let seq: i64 = row.get("seq")?;
     let damaged = || corrupt("delivery", seq);
-    let resolved = match row
-        .get_ref("resolved")?
-        .as_blob_or_null()
-        .map_err(|_| damaged())?
-    {
-        Some(bytes) => Some(postcard::from_bytes(bytes).map_err(|_| damaged())?),
-        None => None,
-    };
-    let resolver = match row
-        .get_ref("resolver")?
-        .as_blob_or_null()
-        .map_err(|_| damaged())?
-    {
-        Some(bytes) => Some(postcard::from_bytes(bytes).map_err(|_| damaged())?),
-        None => None,
-    };
     Ok(Delivery {
         id: checked(row, "id", |text| DeliveryId::new(text).ok()).ok_or_else(damaged)?,
         tenant_id: checked(row, "tenant", |text| TenantId::new(text).ok()).ok_or_else(damaged)?,
@@ -80,8 +64,8 @@ pub(super) fn delivery(row: &Row<'_>) -> Result<Delivery, Fault> {
         event_type: checked(row, "type", |text| EventType::new(text).ok()).ok_or_else(damaged)?,
         endpoint_id: checked(row, "endpoint", |text| EndpointId::new(text).ok())
             .ok_or_else(damaged)?,
-        resolved,
-        resolver,
+        resolved: packed(row, "resolved").map_err(|()| damaged())?,
+        resolver: packed(row, "resolver").map_err(|()| damaged())?,
         state: state(row.get("state")?).ok_or_else(damaged)?,
         attempt: row.get("attempt")?,
         replayed_at_attempt: row.get("replayed_at_attempt")?,
@@ -136,14 +120,7 @@ pub(super) fn attempts(
 
 fn attempt(row: &Row<'_>, seq: i64) -> Result<Attempt, Fault> {
     let damaged = || corrupt("attempt of delivery", seq);
-    let plugins = match row
-        .get_ref("plugins")?
-        .as_blob_or_null()
-        .map_err(|_| damaged())?
-    {
-        Some(bytes) => postcard::from_bytes(bytes).map_err(|_| damaged())?,
-        None => Vec::new(),
-    };
+    let plugins = packed(row, "plugins").map_err(|()| damaged())?;
     let error_class = match optional::<String>(row, "error_class")? {
         Some(name) => Some(named(&name).ok_or_else(damaged)?),
         None => None,
@@ -161,7 +138,7 @@ fn attempt(row: &Row<'_>, seq: i64) -> Result<Attempt, Fault> {
         retryable: row.get("retryable")?,
         error_class,
         error: optional(row, "error")?,
-        plugins,
+        plugins: plugins.unwrap_or_default(),
         response_excerpt: optional(row, "response_excerpt")?,
         next_at,
     })
@@ -190,6 +167,15 @@ pub(super) fn corrupt(kind: &str, seq: i64) -> Fault {
 
 fn checked<T>(row: &Row<'_>, column: &str, check: impl FnOnce(&str) -> Option<T>) -> Option<T> {
     check(row.get_ref(column).ok()?.as_str().ok()?)
+}
+
+/// What a column holds packed, if anything.
+fn packed<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> Result<Option<T>, ()> {
+    let bytes = row.get_ref(column).map_err(drop)?.as_blob_or_null();
+    let bytes = bytes.map_err(drop)?;
+    bytes
+        .map(|bytes| postcard::from_bytes(bytes).map_err(drop))
+        .transpose()
 }
 
 fn optional<T: FromSql>(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<T>> {
