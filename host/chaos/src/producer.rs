@@ -181,6 +181,10 @@ impl Producers {
 }
 
 /// How a producer pushes.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there are a handful of producers"
+)]
 enum Way {
     /// `XADD`.
     Stream {
