@@ -156,14 +156,14 @@ impl Host {
         let secret = folder.path().join("secrets/bench/main");
         std::fs::write(&secret, crate::floor::SECRET)?;
         std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600))?;
-        let registered: String = (0..endpoints)
+        let registered: Vec<String> = (0..endpoints)
             .map(|n| {
                 format!(
                     "[[endpoints]]\nid = \"main{n}\"\nurl = \"{receiver}/hook\"\nsecrets = [\"main\"]\nevents = [\"*\"]\n"
                 )
             })
             .collect();
-        std::fs::write(tenant.join("tenant.toml"), registered)?;
+        std::fs::write(tenant.join("tenant.toml"), registered.concat())?;
         if let Some(plugin) = plugin {
             std::fs::copy(component(plugin), tenant.join("plugins/10-shape.wasm"))
                 .with_context(|| format!("the component {plugin} is not built"))?;
