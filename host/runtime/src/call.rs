@@ -122,7 +122,8 @@ impl Plugin {
             (own, Semaphore::acquire(&self.shared.calls).await)
         };
         // Held until the call ends.
-        let Ok((Ok(_own), Ok(_shared))) = timeout(PLACE_WAIT, permits).await else {
+        let Ok((Ok(_own), Ok(_shared))) = timeout(self.shared.config.place_wait, permits).await
+        else {
             return (Err(Fault::Exhausted), Duration::ZERO);
         };
         let _ticking = self.shared.clock.keep_running();
@@ -200,10 +201,6 @@ impl Plugin {
         })
     }
 }
-
-/// How long a call waits for its turn among many. Short of an attempt's deadline, so that what did not
-/// get one can be told from what did not answer.
-const PLACE_WAIT: Duration = Duration::from_secs(10);
 
 const NO_TRANSFORM: Fault = Fault::NotExported {
     interface: TRANSFORM,

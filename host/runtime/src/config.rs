@@ -1,6 +1,7 @@
 //! How the host of plugins is set up.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer};
@@ -36,6 +37,9 @@ pub struct PluginHostConfig {
     /// Calls that run at once for one plugin, so that a tenant whose guests sleep leaves room for the
     /// others. 16: a quarter of the above.
     pub max_concurrent_calls_per_plugin: u32,
+    /// How long a call waits for its place among these. 10 s: many times what calls take, and short of
+    /// an attempt's deadline, so that what found no place can be told from what did not answer.
+    pub place_wait: Duration,
     /// Instances kept for reuse over all tenants. 192.
     pub max_idle_instances: u32,
     /// Bytes of linear memory over all instances kept for reuse. 1 GiB.
@@ -59,6 +63,7 @@ impl PluginHostConfig {
             reuse: Reuse::default(),
             max_concurrent_calls: 64,
             max_concurrent_calls_per_plugin: 16,
+            place_wait: Duration::from_secs(10),
             max_idle_instances: 192,
             max_idle_bytes: 1 << 30,
             guest_logs: false,
@@ -94,8 +99,9 @@ impl Default for Reuse {
     /// Measured with `examples/call_cost.rs`, release, on two busy cores, a 1 KiB JSON event: the
     /// `redact` plugin (Rust, `serde_json`) takes 35 µs a call fresh and 24 µs reused at the median,
     /// 80–160 µs and 60–70 µs at the 99th percentile. Guests with a larger runtime gain far more:
-    /// measured earlier, one in JavaScript took 680 µs and 44 µs, one in Python 1570 µs and 54 µs. After a thousand calls the
-    /// start's share is below a tenth of a microsecond in Rust and two in Python.
+    /// measured earlier, one in JavaScript took 680 µs and 44 µs, one in Python 1570 µs and 54 µs.
+    /// After a thousand calls the start's share is below a tenth of a microsecond in Rust and two in
+    /// Python.
     fn default() -> Self {
         Self::UpTo {
             calls: 1_000,

@@ -154,7 +154,10 @@ async fn what_a_guest_hands_over_is_bounded() {
 
 #[tokio::test]
 async fn too_many_calls_at_once_wait_and_then_give_up() {
-    let world = World::with(|config| config.max_concurrent_calls = 1);
+    let world = World::with(|config| {
+        config.max_concurrent_calls = 1;
+        config.place_wait = Duration::from_millis(600);
+    });
     world.put_hostile("acme", "sleep", "limits = { wall_time_ms = 400 }");
     world.load().await;
     let plugin = world.transform("acme");

@@ -119,6 +119,7 @@ fn small(folder: &Path) -> PluginHostConfig {
         },
         max_concurrent_calls: 8,
         max_concurrent_calls_per_plugin: 4,
+        place_wait: Duration::from_secs(60),
         max_idle_instances: 8,
         compiler: compiler(),
         ..PluginHostConfig::new(folder.join("tenants"))

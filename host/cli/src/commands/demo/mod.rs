@@ -183,7 +183,7 @@ async fn hot_reload(stage: &mut Stage, components: &Path) -> anyhow::Result<()> 
                 "10-shape.wasm",
             )?;
             say(&format!(
-                "   10-shape.wasm is replaced after event {number}"
+                "   10-shape.wasm is replaced after event {number} by one that also sends EU orders to an archive"
             ));
         }
         let event = json!({
