@@ -35,7 +35,7 @@ pub enum Finding {
     /// A count of deliveries that is not the number of records.
     Counter,
     /// An open delivery whose event is gone, so that it can never be sent. A repair makes it a dead
-    /// letter that says so where the store can, and otherwise leaves it.
+    /// letter.
     EventMissing,
     /// A delivery that the list of its tenant's deliveries lacks. Only lists are affected.
     Unlisted,

@@ -590,6 +590,43 @@ mod redis_store {
     }
 
     #[tokio::test]
+    async fn a_delivery_whose_event_is_gone_is_a_dead_letter() {
+        let (_server, store, mut connection) = make().await;
+        let mut held = fill(&store).await;
+        let lost = held.remove(0).delivery;
+        for (tenant, event) in [
+            ("acme", "evt_17"),
+            (lost.tenant_id.as_str(), lost.event_id.as_str()),
+        ] {
+            let key = format!("e:{tenant}\0{event}");
+            by_hand(&mut connection, "DEL", &key, &[]).await;
+        }
+        let report = finds_and_mends(&store, Finding::EventMissing).await;
+        assert_eq!(report.findings[&Finding::EventMissing].count, 2);
+        let acme = TenantId::new("acme").unwrap();
+        let id = DeliveryId::new(id_of("acme", "evt_17")).unwrap();
+        let kept = store.get(&acme, &id).await.unwrap().unwrap();
+        assert_eq!(kept.delivery.state, DeliveryState::DeadLetter);
+        let reason = kept.attempts[0].error.as_deref().unwrap();
+        assert!(reason.contains("the event is gone"), "{reason}");
+        drains(&store, held, 16).await;
+    }
+
+    #[tokio::test]
+    async fn a_tenants_lost_list_is_told() {
+        let (_server, store, mut connection) = make().await;
+        let held = fill(&store).await;
+        by_hand(&mut connection, "DEL", "i:acme", &[]).await;
+        let report = store.check(REPAIR).await.unwrap();
+        assert_eq!(
+            counts(&report),
+            BTreeMap::from([(Finding::Unlisted, (18, 0))])
+        );
+        assert_eq!(report.left(), 18);
+        drop(held);
+    }
+
+    #[tokio::test]
     async fn a_long_lane_is_lost_and_found() {
         let (_server, store, mut connection) = make().await;
         for n in 0..40 {

@@ -54,6 +54,8 @@ struct Shard {
     /// Tenants that have finished deliveries.
     finished: HashSet<String>,
     suspects: Vec<Suspect>,
+    /// Tenant and id of open deliveries without an event.
+    eventless: Vec<(String, String)>,
 }
 
 /// A check under way.
@@ -87,6 +89,7 @@ impl RedisStore {
         check.finished().await?;
         for shard in 0..self.keys.shards() {
             check.judge(shard).await?;
+            check.bury(shard).await?;
             check.flights(shard).await?;
             check.counters(shard).await?;
         }

@@ -328,6 +328,28 @@ local function judge(keys, argv)
   return reply
 end
 
+-- ARGV: tenant, id, event, record as read, record of a dead letter, end of its line in f:. For an open
+-- delivery whose event is gone: nothing can be sent, so it leaves the queue and is told. Reply: 1, or 0
+-- when something has changed.
+local function bury(keys, argv)
+  local p, tenant, id = keys[1], argv[1], argv[2]
+  local member, stamp = tenant .. Z .. id, string.sub(argv[4], 1, 16)
+  local state, endpoint = open(argv[4])
+  if not state or redis.call('GET', p .. 'd:' .. member) ~= argv[4] then return 0 end
+  if redis.call('EXISTS', p .. 'e:' .. tenant .. Z .. argv[3]) == 1 then return 0 end
+  cleared(p, places_of(p, tenant, id, endpoint, { '-' .. id, stamp .. id }), false)
+  if redis.call('ZREM', p .. 'l', member) == 1 then
+    landed(p, { [tenant .. Z .. endpoint] = 1 }, function() return stamps(p, time(), 1) end)
+  end
+  redis.call('SET', p .. 'd:' .. member, argv[5])
+  redis.call('ZREM', p .. 'o:' .. tenant, id)
+  redis.call('ZADD', p .. 'x:' .. tenant, stamp, id)
+  redis.call('RPUSH', p .. 'f:' .. tenant, num(math.floor(time() / 1000)) .. argv[6])
+  redis.call('HINCRBY', p .. 'k', 'o', -1)
+  redis.call('HINCRBY', p .. 'k', 'x', 1)
+  return 1
+end
+
 -- ARGV: mend, channel, me. Counts what is in flight by the leases. Reply: the lanes that were counted
 -- otherwise. All leases are looked at: there are no more than hosts can hold.
 local function check_flights(keys, argv)
@@ -427,5 +449,6 @@ redis.register_function('@_check_records', check_records)
 redis.register_function('@_check_index', check_index)
 redis.register_function('@_check_line', check_line)
 redis.register_function('@_judge', judge)
+redis.register_function('@_bury', bury)
 redis.register_function('@_check_flights', check_flights)
 redis.register_function('@_check_counters', check_counters)

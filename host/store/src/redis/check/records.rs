@@ -1,8 +1,15 @@
 //! What the records say, and whether the lists and indexes over them agree.
 
+use std::time::Duration;
+
+use jiff::Timestamp;
+use wasmhook_core::attempt::{Attempt, Outcome};
+use wasmhook_core::{Conclusion, DeliveryId, ErrorClass, TenantId};
+
 use super::{Check, Suspect};
 use crate::check::Finding;
 use crate::error::StoreError;
+use crate::redis::codec;
 
 /// Records in one call.
 const RECORDS: usize = 250;
@@ -143,7 +150,11 @@ impl Check<'_> {
         for letter in said.letters.chars() {
             let (finding, mended) = match letter {
                 'u' => (Finding::Unreadable, false),
-                'e' => (Finding::EventMissing, false),
+                'e' => {
+                    let names = (said.tenant().to_owned(), said.id().to_owned());
+                    self.shards[shard].eventless.push(names);
+                    continue;
+                }
                 'n' => (Finding::Unlisted, false),
                 'i' => (Finding::Index, self.request.repair),
                 'd' => {
@@ -171,6 +182,48 @@ impl Check<'_> {
             };
             self.report.found(finding, said.tenant(), said.id(), mended);
         }
+    }
+
+    /// Tells open deliveries without an event, and makes dead letters of them.
+    pub(super) async fn bury(&mut self, shard: usize) -> Result<(), StoreError> {
+        let mut eventless = std::mem::take(&mut self.shards[shard].eventless);
+        eventless.sort_unstable();
+        eventless.dedup();
+        for (tenant, id) in eventless {
+            let mended = self.request.repair && self.buried(shard, &tenant, &id).await?;
+            self.report
+                .found(Finding::EventMissing, &tenant, &id, mended);
+        }
+        Ok(())
+    }
+
+    async fn buried(&self, shard: usize, tenant: &str, id: &str) -> Result<bool, StoreError> {
+        let (Ok(tenant), Ok(id)) = (TenantId::new(tenant), DeliveryId::new(id)) else {
+            return Ok(false);
+        };
+        let Some((bytes, record)) = self.store.read(&tenant, &id).await? else {
+            return Ok(false);
+        };
+        let now = Timestamp::now();
+        let attempt = Attempt::refused(
+            record.delivery.attempt + 1,
+            now,
+            Duration::ZERO,
+            Outcome::ValidationError,
+            ErrorClass::Request,
+            false,
+            "the event is gone from the store, so there is nothing to send",
+        );
+        let dead = record
+            .delivery
+            .concluded(&attempt, Conclusion::DeadLetter, now);
+        let number = dead.attempt.to_string();
+        let mut call = self.store.call("bury", shard);
+        call.arg(tenant.as_str()).arg(id.as_str());
+        call.arg(dead.event_id.as_str()).arg(bytes.as_ref());
+        call.arg(codec::pack_record(&dead, &record.attempts, Some(&attempt)));
+        call.parts(&[b"\0", number.as_bytes(), b"\0", id.as_str().as_bytes()]);
+        Ok(self.run("bury", &call).await?.int() == Some(1))
     }
 
     /// Checks that retention will find all finished deliveries. Their lines are read after the records,
