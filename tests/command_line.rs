@@ -6,7 +6,8 @@ mod support;
 
 use std::process::{Command, Stdio};
 
-use support::{Site, component, free_port};
+use support::{Site, component, free_port, http, wait_for};
+use wasmhook_testing::RedisServer;
 
 fn fails(site: &Site, words: &[&str], code: i32, sentence: &str) {
     let output = site.run(words);
@@ -200,6 +201,56 @@ fn a_push_without_a_host_says_what_to_do() {
         "{nonsense",
     ];
     fails(&site, &bad, 6, "field `payload`: expected valid JSON");
+}
+
+#[test]
+fn a_queue_is_checked_and_repaired() {
+    let server = RedisServer::start().unwrap();
+    let site = Site::redis(&server.url());
+    site.endpoint(
+        "acme",
+        "main",
+        &format!("http://127.0.0.1:{}/", free_port()),
+        "*",
+    );
+    let report = site.json(&["queue", "check"]);
+    assert_eq!(report["sound"], true);
+    let host = site.serve();
+    let event = r#"{"tenant":"acme","type":"invoice.paid","id":"evt_1","payload":{}}"#;
+    let headers = ["Content-Type: application/json"];
+    let (status, answer) = http(site.port, "POST", "/v1/events", &headers, event).unwrap();
+    assert_eq!(status, 202, "{answer}");
+    // Nobody listens there, so it fails until it is a dead letter.
+    wait_for("the dead letter", || {
+        (site.deliveries("acme", "dead-letter").len() == 1).then_some(())
+    });
+    drop(host);
+    let report = site.json(&["queue", "check"]);
+    assert_eq!(
+        (&report["sound"], &report["looked"]["deliveries"]),
+        (&true.into(), &1.into())
+    );
+
+    let keys: Vec<String> = server.ask(&["KEYS", "{wasmhook:*}:x:acme"]).unwrap();
+    assert_eq!(server.ask::<i64>(&["DEL", &keys[0]]).unwrap(), 1);
+    let output = site.run(&["queue", "check"]);
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{stdout}");
+    assert!(
+        stdout.contains("index") && stdout.contains("acme whdel_"),
+        "{stdout}"
+    );
+    let report = site.json(&["queue", "check", "--repair"]);
+    assert_eq!(
+        (&report["sound"], &report["left"]),
+        (&false.into(), &0.into())
+    );
+    assert_eq!(report["findings"]["index"]["repaired"], 1);
+    let output = site.run(&["queue", "check"]);
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{stdout}");
+    assert!(stdout.contains("the queue is sound"), "{stdout}");
+    assert_eq!(site.deliveries("acme", "dead-letter").len(), 1);
 }
 
 #[test]

@@ -66,6 +66,9 @@ pub(crate) enum Command {
     /// Find, follow and replay deliveries.
     #[command(subcommand)]
     Deliveries(Deliveries),
+    /// Check the queue and mend it.
+    #[command(subcommand)]
+    Queue(Queue),
     /// Look at plugins.
     #[command(subcommand)]
     Plugins(Plugins),
@@ -197,6 +200,23 @@ pub(crate) enum Deliveries {
         /// All dead letters of the tenant.
         #[arg(long, conflicts_with = "ids")]
         dead_letters: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Queue {
+    /// Prove that every open delivery is in exactly one place, and that counts and indexes agree.
+    ///
+    /// Hosts may go on working. Everything is read, in small pieces; exits with 0 when the queue is
+    /// sound or all that was found has been repaired, and with 1 otherwise.
+    #[command(after_help = "Examples:\n  \
+        wasmhook queue check\n  \
+        wasmhook queue check --repair --json\n\n\
+        Hosts repair by themselves, some minutes after their start and every hour.")]
+    Check {
+        /// Mend what can be mended.
+        #[arg(long)]
+        repair: bool,
     },
 }
 

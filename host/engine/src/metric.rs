@@ -20,7 +20,8 @@ pub const LEASES_LOST: &str = "wasmhook_leases_lost_total";
 pub const RESOLVER_FAILURES: &str = "wasmhook_resolver_failures_total";
 /// Deliveries in each state, as a gauge.
 pub const DELIVERIES: &str = "wasmhook_deliveries";
-
+/// What checks of the store found and whether it was mended, by kind.
+pub const FINDINGS: &str = "wasmhook_queue_findings_total";
 /// 1 while the queue is full and no events are taken in, otherwise 0, as a gauge.
 pub const QUEUE_FULL: &str = "wasmhook_queue_full";
 /// Plugins that serve, and plugins whose file was refused, as a gauge.

@@ -4,6 +4,7 @@
 //! [`conformance`] is the one suite both pass. Adding a store is: implement the trait, run the suite.
 #![forbid(unsafe_code)]
 
+pub mod check;
 pub mod conformance;
 pub mod embedded;
 pub mod error;
@@ -11,6 +12,7 @@ pub mod queue;
 pub mod redis;
 pub mod stream;
 
+pub use check::{CheckReport, CheckRequest, Finding};
 pub use error::StoreError;
 pub use queue::{
     Backlog, Batch, Cursor, EventDeliveries, Filter, Fullness, LeaseRequest, LeaseToken, Leased,

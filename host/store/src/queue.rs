@@ -10,6 +10,7 @@ use wasmhook_core::attempt::Attempt;
 use wasmhook_core::ports::Enqueued;
 use wasmhook_core::{Delivery, DeliveryId, DeliveryState, Event, EventId, TenantId};
 
+use crate::check::{CheckReport, CheckRequest};
 use crate::error::StoreError;
 
 /// An event and its deliveries, to be written in one atomic step.
@@ -236,6 +237,16 @@ pub trait Store: Send + Sync + 'static {
 
     /// How full the store is; cheap enough to be asked every second.
     async fn fullness(&self) -> Result<Fullness, StoreError>;
+
+    /// Proves the store's invariants while hosts work: every open delivery is in exactly one place, all
+    /// that is due can be leased, counts and indexes agree with the records. Reads everything, in
+    /// bounded pieces. With `repair` it mends what it finds, each in one atomic step that looks again
+    /// before it acts; two repairs at once do no harm.
+    async fn check(&self, request: CheckRequest) -> Result<CheckReport, StoreError>;
+
+    /// True for one of all hosts that ask within each `every`: so that they check in turn what they
+    /// share.
+    async fn claim_check(&self, every: Duration) -> Result<bool, StoreError>;
 
     /// Sentences about settings of the store that could lose data, for the log at start.
     async fn warnings(&self) -> Result<Vec<String>, StoreError>;

@@ -7,11 +7,14 @@ mod events;
 mod listen;
 pub(crate) mod plugins;
 mod push;
+mod queue;
 mod serve;
 
 use clap::CommandFactory as _;
 
-use crate::args::{Cli, Command, Config as ConfigCommand, Deliveries, Event, Events, Plugins};
+use crate::args::{
+    Cli, Command, Config as ConfigCommand, Deliveries, Event, Events, Plugins, Queue,
+};
 use crate::config::Config;
 use crate::logging;
 
@@ -61,6 +64,9 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
                     dead_letters,
                 } => deliveries::replay(&config, &tenant, &ids, dead_letters, json).await,
             }
+        }
+        Command::Queue(Queue::Check { repair }) => {
+            queue::check(&Config::load(&global)?, repair, json).await
         }
         Command::Plugins(Plugins::List { tenant }) => {
             plugins::list(&Config::load(&global)?, tenant.as_deref(), json).await

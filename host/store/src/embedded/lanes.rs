@@ -69,6 +69,13 @@ impl Tally {
         self.change(lane).counts[stage as usize] -= 1;
     }
 
+    /// The lane's counts differ from its deliveries by so much.
+    pub(super) fn correct(&mut self, lane: i64, difference: [i64; 5]) {
+        for (count, more) in self.change(lane).counts.iter_mut().zip(difference) {
+            *count += more;
+        }
+    }
+
     /// The lane had its turn.
     pub(super) fn served(&mut self, lane: i64, turn: i64) {
         self.change(lane).served = Some(turn);

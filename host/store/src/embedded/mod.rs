@@ -7,6 +7,7 @@
 //! The way of a delivery through the tables: `enqueue`, `lease`, `record`, `retain`; the
 //! tables themselves are in `schema.sql`. The newest 10,000 refused events are kept.
 
+mod check;
 mod clock;
 mod enqueue;
 mod folder;
@@ -36,6 +37,7 @@ use self::folder::Folder;
 use self::read::{Reader, Work};
 use self::thread::Worker;
 use self::writer::Writer;
+use crate::check::{CheckReport, CheckRequest};
 use crate::error::StoreError;
 use crate::queue::{
     Backlog, Batch, EventDeliveries, Filter, Fullness, LeaseRequest, Leased, Outcome, Page, Record,
@@ -266,6 +268,15 @@ impl Store for EmbeddedStore {
             waiting: backlog.waiting + backlog.leased,
             memory_percent: None,
         })
+    }
+
+    async fn check(&self, request: CheckRequest) -> Result<CheckReport, StoreError> {
+        self.check_all(request).await
+    }
+
+    /// Always: there is one host.
+    async fn claim_check(&self, _every: Duration) -> Result<bool, StoreError> {
+        Ok(true)
     }
 
     /// None: a commit here is on the disk before it is answered.

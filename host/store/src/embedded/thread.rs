@@ -190,7 +190,7 @@ fn execute(connection: &Connection, statement: &str) -> rusqlite::Result<()> {
 
 const STORE: &str = "the embedded store";
 
-fn described(operation: &'static str, error: &rusqlite::Error) -> StoreError {
+pub(super) fn described(operation: &'static str, error: &rusqlite::Error) -> StoreError {
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             unavailable("another process has had it locked for too long".to_owned())
@@ -204,13 +204,13 @@ fn described(operation: &'static str, error: &rusqlite::Error) -> StoreError {
     }
 }
 
-fn unavailable(reason: String) -> StoreError {
+pub(super) fn unavailable(reason: String) -> StoreError {
     StoreError::Unavailable {
         store: STORE.to_owned(),
         reason,
     }
 }
 
-fn stopped() -> StoreError {
+pub(super) fn stopped() -> StoreError {
     unavailable("its thread has stopped".to_owned())
 }

@@ -16,6 +16,7 @@ mod cluster;
 mod confirm;
 mod failure;
 mod greeting;
+mod scan;
 mod sentinel;
 mod target;
 
@@ -26,6 +27,7 @@ pub(super) use confirm::Confirmed;
 use confirm::Wait;
 use failure::failure;
 use greeting::{Expected, greet};
+pub(super) use scan::Holder;
 use sentinel::Followed;
 pub(super) use target::Connection;
 use target::Target;

@@ -9,7 +9,8 @@ use super::keys::crc32;
 use super::requirements;
 use crate::error::StoreError;
 
-pub(super) const SOURCE: &str = include_str!("queue.lua");
+/// The queue's functions, then those that check and mend it, in one library.
+pub(super) const SOURCE: &str = concat!(include_str!("queue.lua"), include_str!("repair.lua"));
 
 /// How often one call may find them missing. A slot can move on to one server after another.
 const LOADS: usize = 3;

@@ -35,6 +35,26 @@ impl Keys {
         usize::try_from(hash).unwrap_or_default() % self.shards.len()
     }
 
+    /// Set while no host need check the queue again.
+    pub(super) fn checked(&self) -> String {
+        format!("{}v", self.shard(0))
+    }
+
+    /// A pattern for `SCAN` of the keys of all shards whose letter is one of these.
+    pub(super) fn pattern(&self, letters: &str) -> String {
+        let mut pattern = String::from("{");
+        for letter in self.prefix.chars() {
+            if matches!(letter, '*' | '?' | '[' | ']' | '\\' | '^' | '-') {
+                pattern.push('\\');
+            }
+            pattern.push(letter);
+        }
+        pattern.push_str(":*}:[");
+        pattern.push_str(letters);
+        pattern.push_str("]:*");
+        pattern
+    }
+
     /// What every host of the deployment must agree on.
     pub(super) fn meta(&self) -> String {
         format!("{}:meta", self.prefix)

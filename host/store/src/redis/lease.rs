@@ -259,7 +259,7 @@ impl RedisStore {
         self.run_all("release", calls, |_, _| Some(())).await
     }
 
-    async fn mget(
+    pub(super) async fn mget(
         &self,
         keys: impl Iterator<Item = String>,
     ) -> Result<Vec<Option<Bytes>>, StoreError> {

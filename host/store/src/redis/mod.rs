@@ -18,6 +18,7 @@ use redis::Value;
 use wasmhook_core::ports::Enqueued;
 use wasmhook_core::{DeliveryId, Event, EventId, TenantId};
 
+mod check;
 mod codec;
 mod config;
 mod connection;
@@ -39,6 +40,7 @@ pub use codec::{MAX_ATTEMPTS, MAX_EXCERPT};
 pub use config::{InvalidSetting, MAX_SHARDS, RedisConfig, Sentinels, Tls, Topology};
 pub use stream::RedisStream;
 
+use crate::check::{CheckReport, CheckRequest};
 use crate::error::StoreError;
 use crate::queue::{
     Backlog, Batch, EventDeliveries, Filter, Fullness, LeaseRequest, Leased, Outcome, Page, Record,
@@ -416,6 +418,14 @@ impl Store for RedisStore {
             waiting: backlog.waiting + backlog.leased,
             memory_percent,
         })
+    }
+
+    async fn check(&self, request: CheckRequest) -> Result<CheckReport, StoreError> {
+        self.check_all(request).await
+    }
+
+    async fn claim_check(&self, every: Duration) -> Result<bool, StoreError> {
+        self.claim(every).await
     }
 
     async fn warnings(&self) -> Result<Vec<String>, StoreError> {

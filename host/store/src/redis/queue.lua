@@ -28,6 +28,7 @@
 --   k                        hash: how many are open (o), succeeded (s) and dead letters (x)
 --   u                        the last stamp given out
 --   T                        set of tenants that have deliveries
+--   v                        in shard 0 only: set while no host need check the queue again
 --
 -- A member is <tenant> \0 <delivery>, a lane member <tenant> \0 <endpoint> \0 <delivery>. No id holds
 -- a zero byte. A stamp is a time in microseconds, made larger than every stamp before it: unique in

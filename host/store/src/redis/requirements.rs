@@ -10,9 +10,9 @@ use redis::{Cmd, RedisError};
 use super::connection::Link;
 use crate::error::StoreError;
 
-/// Commands on keys of a shard that `queue.lua` and the store use, as many words as each needs.
+/// Commands on keys of a shard that the functions and the store use, as many words as each needs.
 /// Words beyond the key are placeholders.
-const SHARD: [(&str, usize); 33] = [
+const SHARD: [(&str, usize); 40] = [
     ("GET", 0),
     ("SET", 1),
     ("MGET", 0),
@@ -24,21 +24,28 @@ const SHARD: [(&str, usize); 33] = [
     ("HGET", 1),
     ("HSET", 2),
     ("HMGET", 1),
+    ("HGETALL", 0),
     ("HINCRBY", 2),
     ("HDEL", 1),
     ("LPOP", 0),
+    ("LPOS", 1),
     ("LPUSH", 1),
     ("RPUSH", 1),
+    ("LLEN", 0),
     ("LRANGE", 2),
+    ("LREM", 2),
     ("LTRIM", 2),
     ("ZADD", 2),
     ("ZREM", 1),
     ("ZRANGE", 2),
+    ("ZSCAN", 1),
     ("ZMSCORE", 1),
     ("ZSCORE", 1),
     ("ZCARD", 0),
     ("SADD", 1),
     ("SREM", 1),
+    ("SCARD", 0),
+    ("SCAN", 0),
     ("SMEMBERS", 0),
     ("SMISMEMBER", 1),
     ("XADD", 3),
@@ -187,7 +194,7 @@ mod tests {
     use crate::redis::functions::SOURCE;
 
     /// Commands that the store sends itself.
-    const OURS: [&str; 3] = ["GET", "MGET", "SMEMBERS"];
+    const OURS: [&str; 5] = ["GET", "MGET", "SCAN", "SMEMBERS", "ZSCAN"];
 
     /// Commands that the functions call: words in capitals that are no options.
     fn used() -> BTreeSet<&'static str> {
@@ -212,7 +219,7 @@ mod tests {
             let known = SHARD.iter().any(|(name, _)| name == word);
             assert!(
                 known || matches!(*word, "TIME" | "PUBLISH"),
-                "queue.lua uses {word}: add it to the commands that are checked, and to README"
+                "a function uses {word}: add it to the commands that are checked, and to README"
             );
         }
         for (name, _) in SHARD {

@@ -58,8 +58,26 @@ pub(super) async fn connect(
 
 /// Host and port of every node that serves slots, as the cluster tells them.
 pub(super) async fn nodes(
+    connection: Connection,
+    first_host: &str,
+) -> Result<Vec<(String, u16)>, RedisError> {
+    servers(connection, first_host, usize::MAX).await
+}
+
+/// Host and port of every master that serves slots.
+pub(super) async fn masters(
+    connection: Connection,
+    first_host: &str,
+) -> Result<Vec<(String, u16)>, RedisError> {
+    // Each range names its master first.
+    servers(connection, first_host, 1).await
+}
+
+/// The first `most` servers of each range of slots.
+async fn servers(
     mut connection: Connection,
     first_host: &str,
+    most: usize,
 ) -> Result<Vec<(String, u16)>, RedisError> {
     let slots: Value = redis::cmd("CLUSTER")
         .arg("SLOTS")
@@ -68,7 +86,7 @@ pub(super) async fn nodes(
     let mut nodes = Vec::new();
     for range in list(slots) {
         // The first two say from which slot to which.
-        for node in list(range).into_iter().skip(2) {
+        for node in list(range).into_iter().skip(2).take(most) {
             let mut parts = list(node).into_iter();
             let host = match parts.next() {
                 Some(Value::BulkString(host)) => String::from_utf8(host).unwrap_or_default(),

@@ -1,0 +1,455 @@
+
+-- Checking that the structures of a shard agree, and mending them. This is a part of the library that
+-- `queue.lua` begins: its structures are described there, and its local functions are used here.
+--
+-- Every call looks at a bounded number of things, and looks again before it changes anything, for
+-- hosts work meanwhile. `mend` in ARGV is 1 to repair, or 0 to tell only.
+
+local LOOKS = 1000000   -- entries of lanes looked through by one call of judge, roughly
+local TENANTS = 20000   -- of more tenants or lanes at once the counters are left alone
+
+-- State, event, endpoint and attempt of a record; nothing when it is not one that this version reads.
+local function facts(value)
+  if string.find(value, '^%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d[pfsx][^%z]+%z[^%z]+%z%d+%z') then
+    return envelope(value)
+  end
+end
+
+-- The open state and the endpoint of a record; false for what is missing or finished, nil for what
+-- cannot be read and must be left alone.
+local function open(value)
+  if not value then return false end
+  local kind, _, endpoint = facts(value)
+  if not kind then return nil end
+  if kind == 'p' or kind == 'f' then return kind, endpoint end
+  return false
+end
+
+-- The lane without the mark of what is due again.
+local function first_lane(lane)
+  return string.byte(lane, -1) == 0 and string.sub(lane, 1, -2) or lane
+end
+
+-- ARGV: mend, channel, me, then lanes. Reply: the lanes that had entries and were neither in the
+-- rings nor waiting for a place in flight.
+local function check_lanes(keys, argv)
+  local p = keys[1]
+  local reply = {}
+  for i = 4, #argv do
+    local lane = argv[i]
+    local cut = string.find(lane, Z, 1, true)
+    local tenant = string.sub(lane, 1, cut - 1)
+    if redis.call('EXISTS', p .. 'q:' .. lane) == 1 then
+      local ringed = redis.call('ZSCORE', p .. 'r:' .. tenant, string.sub(lane, cut + 1))
+        and redis.call('ZSCORE', p .. 't', tenant)
+      if not ringed then
+        -- Out of the ring is right only for who has something in flight, whose end brings it back.
+        local blocked = redis.call('SMISMEMBER', p .. 'b', lane)[1] == 1
+        local flying = tonumber(redis.call('HGET', p .. 'n', first_lane(lane)) or '0') or 0
+        if not blocked or flying <= 0 then reply[#reply + 1] = lane end
+      end
+    end
+  end
+  if argv[1] == '1' and #reply > 0 then
+    local quiet = is_quiet(p)
+    many('SREM', p .. 'b', reply)
+    ring(p, reply, stamps(p, time(), 1))
+    wake(p, argv[2], argv[3], quiet)
+  end
+  return reply
+end
+
+-- ARGV: lane, place of the last entry to look at counted from the end (-1 is the last), how many.
+-- Reads from the end to the front: what is pushed meanwhile is seen twice, and nothing is left out.
+-- Reply: how many entries, entries, then those that stand for no delivery that is open and only here.
+local function check_entries(keys, argv)
+  local p, lane, last = keys[1], argv[1], tonumber(argv[2])
+  local cut = string.find(lane, Z, 1, true)
+  local tenant, endpoint = string.sub(lane, 1, cut), string.sub(first_lane(lane), cut + 1)
+  local reply = redis.call('LRANGE', p .. 'q:' .. lane, last - tonumber(argv[3]) + 1, last)
+  local n = #reply
+  local records, members, waiting = {}, {}, {}
+  for i = 1, n do
+    local entry = reply[i]
+    local id = string.byte(entry) == 45 and string.sub(entry, 2) or string.sub(entry, 17)
+    members[i] = tenant .. id
+    records[i] = p .. 'd:' .. members[i]
+    waiting[i] = tenant .. endpoint .. Z .. id
+  end
+  records = mget(records)
+  local leases, waits = zmscore(p .. 'l', members), zmscore(p .. 'w', waiting)
+  for i = 1, n do
+    local state, of = open(records[i])
+    if state == false or (state and (of ~= endpoint or leases[i] or waits[i])) then
+      reply[#reply + 1] = reply[i]
+    end
+  end
+  table.insert(reply, 1, n)
+  return reply
+end
+
+-- ARGV: w or l, then members of it. Reply: those that stand for no delivery that is open and only here.
+local function check_members(keys, argv)
+  local p, kind = keys[1], argv[1]
+  local members, records, leased = {}, {}, {}
+  for i = 2, #argv do
+    local member = argv[i]
+    members[i - 1] = member
+    if kind == 'w' then
+      local tenant, _, id = split(member)
+      leased[i - 1] = tenant .. Z .. id
+    else
+      leased[i - 1] = member
+    end
+    records[i - 1] = p .. 'd:' .. leased[i - 1]
+  end
+  records = mget(records)
+  local here, leases = zmscore(p .. kind, members), zmscore(p .. 'l', leased)
+  local reply = {}
+  for i = 1, #members do
+    if here[i] then
+      local state, of = open(records[i])
+      local wrong = state == false
+      if state and kind == 'w' then
+        local _, endpoint = split(members[i])
+        wrong = of ~= endpoint or leases[i]
+      end
+      if wrong then reply[#reply + 1] = members[i] end
+    end
+  end
+  return reply
+end
+
+-- Whether the tenant's stream has the delivery in the entry where its stamp belongs.
+local function streamed(p, tenant, id, stamp)
+  local entry = redis.call('XREVRANGE', p .. 'i:' .. tenant, stamp .. '-0', '-', 'COUNT', 1)[1]
+  return entry and string.find(Z .. entry[2][2] .. Z, Z .. id .. Z, 1, true)
+end
+
+-- Puts a member into a set by its score, or out of it. Returns whether it was otherwise.
+local function indexed(key, id, stamp, wanted, mend)
+  local score = redis.call('ZSCORE', key, id)
+  if wanted then
+    if score and tonumber(score) == tonumber(stamp) then return false end
+    if mend then redis.call('ZADD', key, stamp, id) end
+    return true
+  end
+  if score and mend then redis.call('ZREM', key, id) end
+  return score and true or false
+end
+
+-- ARGV: mend, the last stamp whose deliveries are asked for their place, then members. Reply: how many
+-- were open, succeeded and dead letters, then for what is worth a word: member, letters, endpoint,
+-- attempt. The letters: u cannot be read, e event missing, d due (to be found in a lane), n not in the
+-- stream of all, i an index did not agree, s or x finished.
+local function check_records(keys, argv)
+  local p, mend, cut = keys[1], argv[1] == '1', tonumber(argv[2])
+  local wanted, members, places = {}, {}, {}
+  for i = 3, #argv do
+    members[i - 2] = argv[i]
+    wanted[i - 2] = p .. 'd:' .. argv[i]
+  end
+  local records, leases = mget(wanted), zmscore(p .. 'l', members)
+  local counts = { p = 0, f = 0, s = 0, x = 0 }
+  local known = {}
+  local reply = { 0, 0, 0 }
+  local function tell(member, letters, endpoint, attempt)
+    local m = #reply
+    reply[m + 1], reply[m + 2], reply[m + 3], reply[m + 4] = member, letters, endpoint, attempt
+  end
+  for i = 1, #members do
+    local value, member = records[i], members[i]
+    local kind, event, endpoint, attempt
+    if value then kind, event, endpoint, attempt = facts(value) end
+    if value and not kind then
+      tell(member, 'u', '', '')
+    elseif value then
+      counts[kind] = counts[kind] + 1
+      local gap = string.find(member, Z, 1, true)
+      local tenant, id = string.sub(member, 1, gap - 1), string.sub(member, gap + 1)
+      local stamp = string.sub(value, 1, 16)
+      local letters = ''
+      if kind == 'p' or kind == 'f' then
+        if redis.call('EXISTS', p .. 'e:' .. tenant .. Z .. event) == 0 then letters = 'e' end
+        local waiting = tenant .. Z .. endpoint .. Z .. id
+        if not leases[i] and tonumber(stamp) <= cut and not redis.call('ZSCORE', p .. 'w', waiting) then
+          letters = letters .. 'd'
+        end
+      else
+        letters = kind
+      end
+      if not streamed(p, tenant, id, stamp) then letters = letters .. 'n' end
+      local troubled = indexed(p .. 'o:' .. tenant, id, stamp, kind == 'f', mend)
+      if indexed(p .. 'x:' .. tenant, id, stamp, kind == 'x', mend) or troubled then letters = letters .. 'i' end
+      if known[tenant] == nil then known[tenant] = redis.call('SMISMEMBER', p .. 'T', tenant)[1] == 1 end
+      if not known[tenant] then
+        letters = letters .. 'i'
+        known[tenant] = true
+        if mend then redis.call('SADD', p .. 'T', tenant) end
+      end
+      if letters ~= '' then tell(member, letters, endpoint, attempt) end
+    end
+  end
+  reply[1], reply[2], reply[3] = counts.p + counts.f, counts.s, counts.x
+  return reply
+end
+
+-- ARGV: mend, index (o or x), tenant, then ids of it. Reply: those that do not belong there.
+local function check_index(keys, argv)
+  local p, key = keys[1], keys[1] .. argv[2] .. ':' .. argv[3]
+  local kind = argv[2] == 'o' and 'f' or 'x'
+  local ids, records, reply = {}, {}, {}
+  for i = 4, #argv do
+    ids[i - 3] = argv[i]
+    records[i - 3] = p .. 'd:' .. argv[3] .. Z .. argv[i]
+  end
+  records = mget(records)
+  for i = 1, #ids do
+    local state = ''
+    if records[i] then state = facts(records[i]) end
+    if state and state ~= kind and redis.call('ZSCORE', key, ids[i]) then reply[#reply + 1] = ids[i] end
+  end
+  if argv[1] == '1' and #reply > 0 then many('ZREM', key, reply) end
+  return reply
+end
+
+-- ARGV: mend, tenant, id, attempt. For a finished delivery whose line is in no list of finished ones: puts
+-- one there. Reply: whether it is still finished so, 1 or 0.
+local function check_line(keys, argv)
+  local p, tenant, id = keys[1], argv[2], argv[3]
+  local value = redis.call('GET', p .. 'd:' .. tenant .. Z .. id)
+  if not value then return 0 end
+  local kind, _, _, attempt = facts(value)
+  if (kind ~= 's' and kind ~= 'x') or attempt ~= argv[4] then return 0 end
+  if argv[1] == '1' then
+    local line = num(math.floor(time() / 1000)) .. Z .. attempt .. Z .. id
+    redis.call('RPUSH', p .. 'f:' .. tenant, line)
+  end
+  return 1
+end
+
+-- Where an open delivery should be or an entry was seen: lists with how often, and sets.
+local function places_of(p, tenant, id, endpoint, forms)
+  local found, looked = { lists = {}, total = 0 }, 0
+  found.waiting = tenant .. Z .. endpoint .. Z .. id
+  found.waits = redis.call('ZSCORE', p .. 'w', found.waiting) and 1 or 0
+  for again = 0, 1 do
+    local key = p .. 'q:' .. tenant .. Z .. endpoint .. (again == 1 and Z or '')
+    local length = redis.call('LLEN', key)
+    if length > 0 then
+      looked = looked + length * #forms
+      for f = 1, #forms do
+        local count = #redis.call('LPOS', key, forms[f], 'COUNT', 0)
+        if count > 0 then
+          found.lists[#found.lists + 1] = { key, forms[f], count }
+          found.total = found.total + count
+        end
+      end
+    end
+  end
+  return found, looked
+end
+
+-- Takes a delivery out of lanes and the waiting set, but for one entry if that is to be kept.
+local function cleared(p, found, keep)
+  for i = 1, #found.lists do
+    local key, form, count = unpack(found.lists[i])
+    if keep then
+      count = count - 1
+      keep = false
+    end
+    -- From the end, so that it keeps its turn.
+    if count > 0 then redis.call('LREM', key, -count, form) end
+  end
+  if found.waits > 0 then redis.call('ZREM', p .. 'w', found.waiting) end
+end
+
+-- ARGV: mend, channel, ms until what was lost is due at the soonest, then per suspect: tenant, id,
+-- endpoint and entry of the lane where it was seen (or empty), and the time in ms when it is due.
+-- Reply: for as many as could be looked at, - for one in its place, L for an open one that was
+-- nowhere, D for one in two places, S for an entry without an open delivery.
+--
+-- What was lost goes to the waiting set, whatever its state: there it is found by its name, so that
+-- it cannot be put back twice, and lanes stay short while very many are looked for in them.
+local function judge(keys, argv)
+  local p, mend = keys[1], argv[1] == '1'
+  local reply, looked, lost = {}, 0, {}
+  local now = math.floor(time() / 1000)
+  for i = 4, #argv, 5 do
+    if looked > LOOKS then break end
+    local tenant, id, seen, entry = argv[i], argv[i + 1], argv[i + 2], argv[i + 3]
+    local member = tenant .. Z .. id
+    local value = redis.call('GET', p .. 'd:' .. member)
+    local state, endpoint = open(value)
+    local verdict = '-'
+    if state ~= nil then
+      local forms = { '-' .. id }
+      if value then forms[2] = string.sub(value, 1, 16) .. id end
+      if entry ~= '' and entry ~= forms[1] and entry ~= forms[2] then forms[#forms + 1] = entry end
+      local leased = redis.call('ZSCORE', p .. 'l', member)
+      local home, other, more
+      if state then
+        home, more = places_of(p, tenant, id, endpoint, forms)
+        looked = looked + more
+      end
+      if seen ~= '' and seen ~= endpoint then
+        other, more = places_of(p, tenant, id, seen, forms)
+        looked = looked + more
+      end
+      local there = home and home.total + home.waits or 0
+      local astray = other and other.total + other.waits or 0
+      if not state then
+        if leased or astray > 0 then
+          verdict = 'S'
+          if mend and leased then redis.call('ZREM', p .. 'l', member) end
+        end
+      elseif not leased and there == 0 then
+        verdict = 'L'
+        if mend then
+          lost[#lost + 1] = num(math.max(now + tonumber(argv[3]), tonumber(argv[i + 4])))
+          lost[#lost + 1] = home.waiting
+        end
+      elseif (leased and 1 or 0) + there + astray > 1 then
+        verdict = 'D'
+      end
+      if mend and verdict ~= '-' then
+        if home and verdict == 'D' and (leased or there > 1) then
+          cleared(p, home, not leased and home.total > 0)
+        end
+        if other then cleared(p, other, false) end
+      end
+    end
+    reply[#reply + 1] = verdict
+  end
+  if #lost > 0 then
+    many('ZADD', p .. 'w', lost, 2)
+    if argv[2] ~= '' then redis.call('PUBLISH', argv[2], p) end
+  end
+  return reply
+end
+
+-- ARGV: tenant, id, event, record as read, record of a dead letter, end of its line in f:. For an open
+-- delivery whose event is gone: nothing can be sent, so it leaves the queue and is told. Reply: 1, or 0
+-- when something has changed.
+local function bury(keys, argv)
+  local p, tenant, id = keys[1], argv[1], argv[2]
+  local member, stamp = tenant .. Z .. id, string.sub(argv[4], 1, 16)
+  local state, endpoint = open(argv[4])
+  if not state or redis.call('GET', p .. 'd:' .. member) ~= argv[4] then return 0 end
+  if redis.call('EXISTS', p .. 'e:' .. tenant .. Z .. argv[3]) == 1 then return 0 end
+  cleared(p, places_of(p, tenant, id, endpoint, { '-' .. id, stamp .. id }), false)
+  if redis.call('ZREM', p .. 'l', member) == 1 then
+    landed(p, { [tenant .. Z .. endpoint] = 1 }, function() return stamps(p, time(), 1) end)
+  end
+  redis.call('SET', p .. 'd:' .. member, argv[5])
+  redis.call('ZREM', p .. 'o:' .. tenant, id)
+  redis.call('ZADD', p .. 'x:' .. tenant, stamp, id)
+  redis.call('RPUSH', p .. 'f:' .. tenant, num(math.floor(time() / 1000)) .. argv[6])
+  redis.call('HINCRBY', p .. 'm', tenant, 1)
+  redis.call('HINCRBY', p .. 'k', 'o', -1)
+  redis.call('HINCRBY', p .. 'k', 'x', 1)
+  return 1
+end
+
+-- ARGV: mend, channel, me. Counts what is in flight by the leases. Reply: the lanes that were counted
+-- otherwise. All leases are looked at: there are no more than hosts can hold.
+local function check_flights(keys, argv)
+  local p = keys[1]
+  local members, records = redis.call('ZRANGE', p .. 'l', 0, -1), {}
+  for i = 1, #members do records[i] = p .. 'd:' .. members[i] end
+  records = mget(records)
+  local counts = {}
+  for i = 1, #members do
+    local _, endpoint
+    if records[i] then _, _, endpoint = facts(records[i]) end
+    if endpoint then
+      local lane = string.sub(members[i], 1, string.find(members[i], Z, 1, true)) .. endpoint
+      counts[lane] = (counts[lane] or 0) + 1
+    end
+  end
+  local said, wrong = redis.call('HGETALL', p .. 'n'), {}
+  local left = {}
+  for lane, count in pairs(counts) do left[lane] = count end
+  for i = 1, #said, 2 do
+    if tonumber(said[i + 1]) ~= counts[said[i]] then wrong[#wrong + 1] = said[i] end
+    left[said[i]] = nil
+  end
+  for lane in pairs(left) do wrong[#wrong + 1] = lane end
+  if argv[1] == '1' and #wrong > 0 then
+    local lanes = {}
+    for i = 1, #wrong do
+      local lane = wrong[i]
+      if counts[lane] then
+        redis.call('HSET', p .. 'n', lane, num(counts[lane]))
+      else
+        redis.call('HDEL', p .. 'n', lane)
+      end
+      -- One that is still at its cap leaves the ring again with the next lease.
+      for _, name in ipairs({ lane, lane .. Z }) do
+        if redis.call('SMISMEMBER', p .. 'b', name)[1] == 1 then lanes[#lanes + 1] = name end
+      end
+    end
+    if #lanes > 0 then
+      local quiet = is_quiet(p)
+      many('SREM', p .. 'b', lanes)
+      ring(p, lanes, stamps(p, time(), 1))
+      wake(p, argv[2], argv[3], quiet)
+    end
+  end
+  return wrong
+end
+
+-- ARGV: mend, whether the sets may be relied on, then the counters o, s and x as they were when the
+-- records began to be counted, and what was counted. If nothing was done meanwhile the records count,
+-- otherwise the sets that the open and the dead are in, at once; the succeeded are in none. Reply: the
+-- letters of those that were wrong.
+local function check_counters(keys, argv)
+  local p, wrong = keys[1], {}
+  local said = redis.call('HMGET', p .. 'k', 'o', 's', 'x')
+  local still = true
+  for i = 1, 3 do still = still and (said[i] or '') == argv[i + 2] end
+  local function count(i, kind, number)
+    if (tonumber(said[i] or '0') or -1) == number then return end
+    wrong[#wrong + 1] = kind
+    if argv[1] == '1' then redis.call('HSET', p .. 'k', kind, num(number)) end
+  end
+  if still then
+    count(1, 'o', tonumber(argv[6]))
+    count(2, 's', tonumber(argv[7]))
+    count(3, 'x', tonumber(argv[8]))
+    return wrong
+  end
+  if argv[2] ~= '1' then return wrong end
+  if redis.call('SCARD', p .. 'T') <= TENANTS then
+    local dead, tenants = 0, redis.call('SMEMBERS', p .. 'T')
+    for i = 1, #tenants do dead = dead + redis.call('ZCARD', p .. 'x:' .. tenants[i]) end
+    count(3, 'x', dead)
+  end
+  if redis.call('ZCARD', p .. 't') + redis.call('SCARD', p .. 'b') > TENANTS then return wrong end
+  local lanes, seen = redis.call('SMEMBERS', p .. 'b'), {}
+  for i = 1, #lanes do seen[lanes[i]] = true end
+  local ringed = redis.call('ZRANGE', p .. 't', 0, -1)
+  for i = 1, #ringed do
+    local names = redis.call('ZRANGE', p .. 'r:' .. ringed[i], 0, TENANTS)
+    for n = 1, #names do
+      local lane = ringed[i] .. Z .. names[n]
+      if not seen[lane] then lanes[#lanes + 1] = lane end
+    end
+    if #lanes > TENANTS then return wrong end
+  end
+  local waiting = redis.call('ZCARD', p .. 'w') + redis.call('ZCARD', p .. 'l')
+  for i = 1, #lanes do waiting = waiting + redis.call('LLEN', p .. 'q:' .. lanes[i]) end
+  count(1, 'o', waiting)
+  return wrong
+end
+
+redis.register_function('@_check_lanes', check_lanes)
+redis.register_function('@_check_entries', check_entries)
+redis.register_function('@_check_members', check_members)
+redis.register_function('@_check_records', check_records)
+redis.register_function('@_check_index', check_index)
+redis.register_function('@_check_line', check_line)
+redis.register_function('@_judge', judge)
+redis.register_function('@_bury', bury)
+redis.register_function('@_check_flights', check_flights)
+redis.register_function('@_check_counters', check_counters)
