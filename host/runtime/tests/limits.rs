@@ -6,6 +6,7 @@ mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use support::{World, body, guest, resolve, transform};
 use wasmhook_runtime::{Fault, PluginError};
