@@ -429,6 +429,8 @@ mod redis_store {
         by_hand(&mut connection, "LPUSH", "q:acme\0main", &[&due]).await;
         let waiting = format!("acme\0main\0{}", id_of("acme", "evt_16"));
         by_hand(&mut connection, "ZADD", "w", &["1", &waiting]).await;
+        let again = format!("-{}", id_of("acme", "evt_16"));
+        by_hand(&mut connection, "RPUSH", "q:acme\0main", &[&again, &again]).await;
         let report = finds_and_mends(&store, Finding::Doubled).await;
         assert_eq!(report.findings[&Finding::Doubled].count, 3);
         drains(&store, held, 18).await;

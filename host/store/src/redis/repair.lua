@@ -6,6 +6,7 @@
 -- hosts work meanwhile. `mend` in ARGV is 1 to repair, or 0 to tell only.
 
 local LOOKS = 1000000   -- entries of lanes looked through by one call of judge, roughly
+local FEW = 4           -- of more suspects at once lanes are read once for all
 local TENANTS = 20000   -- of more tenants or lanes at once the counters are left alone
 
 -- State, event, endpoint and attempt of a record; nothing when it is not one that this version reads.
@@ -228,8 +229,24 @@ local function check_line(keys, argv)
   return 1
 end
 
+-- How often each of these entries is in a list, by reading it once: for more than a few of them that is
+-- less work than looking for one after the other.
+local function tally(key, entries)
+  local counts, start = {}, 0
+  while true do
+    local some = redis.call('LRANGE', key, start, start + CHUNK - 1)
+    for i = 1, #some do
+      local entry = some[i]
+      if entries[entry] then counts[entry] = (counts[entry] or 0) + 1 end
+    end
+    if #some < CHUNK then return counts end
+    start = start + CHUNK
+  end
+end
+
 -- Where an open delivery should be or an entry was seen: lists with how often, and sets.
-local function places_of(p, tenant, id, endpoint, forms)
+-- `wanted` are the entries that will be asked for, if they are many, and `known` what was counted of them.
+local function places_of(p, tenant, id, endpoint, forms, wanted, known)
   local found, looked = { lists = {}, total = 0 }, 0
   found.waiting = tenant .. Z .. endpoint .. Z .. id
   found.waits = redis.call('ZSCORE', p .. 'w', found.waiting) and 1 or 0
@@ -237,9 +254,18 @@ local function places_of(p, tenant, id, endpoint, forms)
     local key = p .. 'q:' .. tenant .. Z .. endpoint .. (again == 1 and Z or '')
     local length = redis.call('LLEN', key)
     if length > 0 then
-      looked = looked + length * #forms
+      if wanted and not known[key] then
+        known[key] = tally(key, wanted)
+        looked = looked + length * #forms
+      end
       for f = 1, #forms do
-        local count = #redis.call('LPOS', key, forms[f], 'COUNT', 0)
+        local count
+        if wanted then
+          count = known[key][forms[f]] or 0
+        else
+          count = #redis.call('LPOS', key, forms[f], 'COUNT', 0)
+          looked = looked + length
+        end
         if count > 0 then
           found.lists[#found.lists + 1] = { key, forms[f], count }
           found.total = found.total + count
@@ -251,13 +277,14 @@ local function places_of(p, tenant, id, endpoint, forms)
 end
 
 -- Takes a delivery out of lanes and the waiting set, but for one entry if that is to be kept.
-local function cleared(p, found, keep)
+local function cleared(p, found, keep, known)
   for i = 1, #found.lists do
     local key, form, count = unpack(found.lists[i])
-    if keep then
-      count = count - 1
-      keep = false
-    end
+    local left = keep and 1 or 0
+    keep = false
+    count = count - left
+    -- It may be suspected once more in this call.
+    if known and known[key] then known[key][form] = left end
     -- From the end, so that it keeps its turn.
     if count > 0 then redis.call('LREM', key, -count, form) end
   end
@@ -275,6 +302,19 @@ local function judge(keys, argv)
   local p, mend = keys[1], argv[1] == '1'
   local reply, looked, lost = {}, 0, {}
   local now = math.floor(time() / 1000)
+  local wanted, known = nil, {}
+  if #argv > 3 + 5 * FEW then
+    wanted = {}
+    local records = {}
+    for i = 4, #argv, 5 do records[#records + 1] = p .. 'd:' .. argv[i] .. Z .. argv[i + 1] end
+    records = mget(records)
+    for n = 1, #records do
+      local i = 4 + (n - 1) * 5
+      wanted['-' .. argv[i + 1]] = true
+      wanted[argv[i + 3]] = true
+      if records[n] then wanted[string.sub(records[n], 1, 16) .. argv[i + 1]] = true end
+    end
+  end
   for i = 4, #argv, 5 do
     if looked > LOOKS then break end
     local tenant, id, seen, entry = argv[i], argv[i + 1], argv[i + 2], argv[i + 3]
@@ -289,11 +329,11 @@ local function judge(keys, argv)
       local leased = redis.call('ZSCORE', p .. 'l', member)
       local home, other, more
       if state then
-        home, more = places_of(p, tenant, id, endpoint, forms)
+        home, more = places_of(p, tenant, id, endpoint, forms, wanted, known)
         looked = looked + more
       end
       if seen ~= '' and seen ~= endpoint then
-        other, more = places_of(p, tenant, id, seen, forms)
+        other, more = places_of(p, tenant, id, seen, forms, wanted, known)
         looked = looked + more
       end
       local there = home and home.total + home.waits or 0
@@ -314,9 +354,9 @@ local function judge(keys, argv)
       end
       if mend and verdict ~= '-' then
         if home and verdict == 'D' and (leased or there > 1) then
-          cleared(p, home, not leased and home.total > 0)
+          cleared(p, home, not leased and home.total > 0, known)
         end
-        if other then cleared(p, other, false) end
+        if other then cleared(p, other, false, known) end
       end
     end
     reply[#reply + 1] = verdict
