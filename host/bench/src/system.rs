@@ -158,8 +158,10 @@ impl Host {
         std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600))?;
         let registered: Vec<String> = (0..endpoints)
             .map(|n| {
+                // A sample component asks for the endpoint `main`.
+                let id = if n == 0 { "main".to_owned() } else { format!("main{n}") };
                 format!(
-                    "[[endpoints]]\nid = \"main{n}\"\nurl = \"{receiver}/hook\"\nsecrets = [\"main\"]\nevents = [\"*\"]\n"
+                    "[[endpoints]]\nid = \"{id}\"\nurl = \"{receiver}/hook\"\nsecrets = [\"main\"]\nevents = [\"*\"]\n"
                 )
             })
             .collect();
