@@ -98,17 +98,26 @@ fn bench(rest: &[String]) -> anyhow::Result<()> {
     setup::guests()?;
     setup::redis_server()?;
     step("building wasmhook optimised; the first time takes some minutes");
-    run(cargo().args(["build", "--locked", "--release", "--package", "wasmhook"]))?;
-    run(cargo()
-        .args([
-            "run",
-            "--locked",
-            "--release",
-            "--package",
-            "wasmhook-bench",
-            "--",
-        ])
-        .args(rest))
+    build_and_run(true, &["wasmhook", "wasmhook-bench"], rest)
+}
+
+/// Builds packages in one go, so that what they depend on is built once for all of them, and runs the
+/// program of the last, which finds those of the others beside it.
+fn build_and_run(release: bool, packages: &[&str], rest: &[String]) -> anyhow::Result<()> {
+    let mut build = cargo();
+    build.args(["build", "--locked"]);
+    build.args(release.then_some("--release"));
+    for package in packages {
+        build.args(["--package", package]);
+    }
+    run(&mut build)?;
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    let program = root()
+        .join(target)
+        .join(if release { "release" } else { "debug" })
+        .join(packages.last().context("there is nothing to run")?);
+    run(Command::new(program).current_dir(root()).args(rest))
 }
 
 /// Says what happens next.
