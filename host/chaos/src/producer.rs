@@ -40,11 +40,23 @@ impl Where {
         if self.step >= self.of {
             return 1.0;
         }
-        let within = self.since.elapsed().as_secs_f64() / self.expected.as_secs_f64().max(0.001);
+        let elapsed = self.since.elapsed().as_secs_f64() / self.expected.as_secs_f64().max(0.001);
         #[expect(clippy::cast_precision_loss, reason = "plans have some hundred steps")]
-        let share = (self.step as f64 + within.min(1.0)) / self.of as f64;
+        let share = (self.step as f64 + within(elapsed)) / self.of as f64;
         share
     }
+}
+
+/// How much of a step's events may have been pushed after `elapsed` of the time that it should take. A step
+/// that takes longer never runs out of events: its end is seen by one that arrives after it.
+fn within(elapsed: f64) -> f64 {
+    /// Until here at an even pace.
+    const EVEN: f64 = 0.8;
+    if elapsed <= EVEN {
+        return elapsed;
+    }
+    let left = 1.0 - EVEN;
+    1.0 - left * left / (elapsed - EVEN + left)
 }
 
 impl Progress {
@@ -282,4 +294,18 @@ async fn post(client: &reqwest::Client, url: &str, events: &[Pushed]) -> bool {
         .send()
         .await
         .is_ok_and(|answer| answer.status() == reqwest::StatusCode::ACCEPTED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_that_takes_long_never_runs_out_of_events() {
+        let shares: Vec<f64> = (0..60).map(|n| within(f64::from(n) * 0.1)).collect();
+        assert!(shares.is_sorted_by(|a, b| a < b), "{shares:?}");
+        assert!(shares.iter().all(|share| (0.0..1.0).contains(share)));
+        // A step of 500 events has some left for every second at five times its time.
+        assert!((within(5.0) - within(4.8)) * 500.0 > 0.2);
+    }
 }
