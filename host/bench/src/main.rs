@@ -1,7 +1,7 @@
 //! Benchmark of wasmhook: the real binary, its own Redis and receiver, and the floor in the same run.
 //!
 //! `cargo xtask bench [PART…]` with parts `floor`, `redis`, `fanout`, `hosts`, `embedded`, `latency`,
-//! `plugin`, `reload`; all without a name. Results are merged into `target/bench/latest.json`, one flat object.
+//! `plugin`, `reload`, `memory`, `tenants`, `backlog`, `fairness`, `spin`; all without a name. Results are merged into `target/bench/latest.json`, one flat object.
 //! These machines are noisy: what counts are the ratios to the floor, measured in the same run.
 #![allow(
     clippy::print_stdout,
@@ -10,8 +10,10 @@
 )]
 
 mod cpu;
+mod fairness;
 mod floor;
 mod plugin;
+mod queue;
 mod receiver;
 mod results;
 mod scenario;
@@ -21,9 +23,14 @@ use std::process::ExitCode;
 
 use crate::results::Results;
 
+/// The host's: the floor's client must not be slower for reasons of its own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The parts, in the order in which they run.
-const PARTS: [&str; 8] = [
-    "floor", "redis", "fanout", "hosts", "embedded", "latency", "plugin", "reload",
+const PARTS: [&str; 13] = [
+    "floor", "redis", "fanout", "hosts", "embedded", "latency", "plugin", "reload", "memory",
+    "tenants", "backlog", "fairness", "spin",
 ];
 
 fn main() -> ExitCode {
@@ -33,7 +40,7 @@ fn main() -> ExitCode {
     // The receiver and the floor's client run as processes of their own, so that each one's
     // processor time can be told from the others'.
     let done = match words.first().map(String::as_str) {
-        Some("receiver") => runtime(receiver::run()),
+        Some("receiver") => runtime(receiver::run(words.get(1))),
         Some("floor-client") => runtime(floor::client(words.get(1).cloned().unwrap_or_default())),
         _ => runtime(measure(words)),
     };
@@ -90,6 +97,21 @@ async fn measure(parts: Vec<String>) -> anyhow::Result<()> {
     }
     if wanted("reload") {
         scenario::reload(&mut results).await?;
+    }
+    if wanted("memory") {
+        queue::memory(&mut results).await?;
+    }
+    if wanted("tenants") {
+        queue::tenants(&mut results).await?;
+    }
+    if wanted("backlog") {
+        queue::backlog(&mut results).await?;
+    }
+    if wanted("fairness") {
+        fairness::heavy_tenants(&mut results).await?;
+    }
+    if wanted("spin") {
+        fairness::spinning_guest(&mut results).await?;
     }
     results.save()
 }

@@ -41,8 +41,9 @@ pub(crate) fn now() -> f64 {
         .as_secs_f64()
 }
 
-/// Runs until killed; prints its port first.
-pub(crate) async fn run() -> anyhow::Result<()> {
+/// Runs until killed; prints its port first. Answers a request after `delay`, given in milliseconds.
+pub(crate) async fn run(delay: Option<&String>) -> anyhow::Result<()> {
+    let delay = Duration::from_millis(delay.map_or(Ok(0), |text| text.parse())?);
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     println!("{}", listener.local_addr()?.port());
     let stats = Arc::new(Mutex::new(Stats::default()));
@@ -51,7 +52,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
         connection.set_nodelay(true)?;
         let stats = Arc::clone(&stats);
         tokio::spawn(async move {
-            let service = service_fn(move |request| answer(request, Arc::clone(&stats)));
+            let service = service_fn(move |request| answer(request, Arc::clone(&stats), delay));
             // A connection that breaks is the sender's business.
             let _ = http1::Builder::new()
                 .serve_connection(TokioIo::new(connection), service)
@@ -63,6 +64,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
 async fn answer(
     request: Request<Incoming>,
     stats: Arc<Mutex<Stats>>,
+    delay: Duration,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let lock = || stats.lock().unwrap_or_else(PoisonError::into_inner);
     if request.method() == Method::GET {
@@ -80,8 +82,18 @@ async fn answer(
         .await
         .map(http_body_util::Collected::to_bytes)
         .unwrap_or_default();
+    note(&mut lock(), tagged, &body);
+    if !delay.is_zero() {
+        tokio::time::sleep(delay).await;
+    }
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    Ok(response)
+}
+
+/// Counts one request that has arrived.
+fn note(stats: &mut Stats, tagged: bool, body: &[u8]) {
     let at = now();
-    let mut stats = lock();
     stats.count += 1;
     if stats.count == 1 {
         stats.first = at;
@@ -90,13 +102,9 @@ async fn answer(
     if tagged && stats.first_tagged.is_none() {
         stats.first_tagged = Some(at);
     }
-    if let Some(pushed) = pushed_at(&body) {
+    if let Some(pushed) = pushed_at(body) {
         stats.late_ms.push((at - pushed) * 1000.0);
     }
-    drop(stats);
-    let mut response = Response::new(Full::default());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    Ok(response)
 }
 
 /// The time of push that a payload carries near its beginning.

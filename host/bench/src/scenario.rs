@@ -8,17 +8,17 @@ use wasmhook_testing::{Durability, RedisServer};
 use crate::cpu;
 use crate::receiver::{PUSHED_AT, Stats, now};
 use crate::results::{Results, percentile};
-use crate::system::{Host, Receiver, component};
+use crate::system::{Host, Receiver, Tenant, component};
 
 /// Deliveries per measurement of throughput.
 const EVENTS: u64 = 40_000;
 /// Events per second, and seconds, of the measurement of latency.
-const PACE: u64 = 50;
+pub(crate) const PACE: u64 = 50;
 const SECONDS: u64 = 20;
 /// Events pushed in one call.
 const BATCH: u64 = 500;
 /// How long a measurement may take before it counts as stuck.
-const PATIENCE: Duration = Duration::from_secs(180);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A count as a float.
 pub(crate) fn float(count: u64) -> f64 {
@@ -47,8 +47,24 @@ pub(crate) fn payload() -> String {
     text
 }
 
+/// The tenant most scenarios have, with or without the sample transform.
+fn bench(receiver: &Receiver, plugin: bool) -> Tenant<'_> {
+    let tenant = Tenant::bench(&receiver.url);
+    if plugin { tenant.redacting() } else { tenant }
+}
+
 /// Appends events to the stream, as a producer would.
 async fn xadd(
+    connection: &mut redis::aio::MultiplexedConnection,
+    from: u64,
+    count: u64,
+) -> anyhow::Result<()> {
+    xadd_for("bench", connection, from, count).await
+}
+
+/// The same for any tenant.
+pub(crate) async fn xadd_for(
+    tenant: &str,
     connection: &mut redis::aio::MultiplexedConnection,
     from: u64,
     count: u64,
@@ -60,7 +76,7 @@ async fn xadd(
         pipe.cmd("XADD").arg("wasmhook:events").arg("*");
         pipe.arg(&[
             "tenant",
-            "bench",
+            tenant,
             "type",
             "bench.event",
             "id",
@@ -73,7 +89,9 @@ async fn xadd(
     pipe.exec_async(connection).await.context("XADD failed")
 }
 
-async fn connect(redis: &RedisServer) -> anyhow::Result<redis::aio::MultiplexedConnection> {
+pub(crate) async fn connect(
+    redis: &RedisServer,
+) -> anyhow::Result<redis::aio::MultiplexedConnection> {
     let config =
         redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(30)));
     Ok(redis::Client::open(redis.url())?
@@ -83,15 +101,12 @@ async fn connect(redis: &RedisServer) -> anyhow::Result<redis::aio::MultiplexedC
 
 /// Through Redis, without a plugin and with the Rust transform.
 pub(crate) async fn redis(results: &mut Results) -> anyhow::Result<()> {
-    for (name, plugin) in [
-        ("redis_plain", None),
-        ("redis_transform", Some("redact.wasm")),
-    ] {
+    for (name, plugin) in [("redis_plain", false), ("redis_transform", true)] {
         let receiver = Receiver::start().await?;
         let redis = RedisServer::start_with(Durability::EverySecond, &[])
             .context("cannot start a Redis server")?;
         let mut connection = connect(&redis).await?;
-        let host = Host::start(&receiver.url, Some(&redis.url()), plugin).await?;
+        let host = Host::start(Some(&redis.url()), &[bench(&receiver, plugin)]).await?;
         // Warms connections and instances; not counted.
         xadd(&mut connection, 0, BATCH).await?;
         receiver.wait_for(BATCH, PATIENCE).await?;
@@ -110,7 +125,7 @@ pub(crate) async fn redis(results: &mut Results) -> anyhow::Result<()> {
             cpu::seconds(redis_pid)? - before.1,
         );
         results.rate(name, per_second(&stats));
-        if plugin.is_none() {
+        if !plugin {
             let per_delivery = |seconds: f64| seconds * 1e6 / float(EVENTS);
             results.set("host_cpu_us", per_delivery(used.0));
             results.set("redis_cpu_us", per_delivery(used.1));
@@ -137,7 +152,11 @@ pub(crate) async fn fanout(results: &mut Results) -> anyhow::Result<()> {
         .context("cannot start a Redis server")?;
     let mut connection = connect(&redis).await?;
     let url = redis.url();
-    let host = Host::start_with(&receiver.url, Some(&url), None, 10).await?;
+    let tenant = Tenant {
+        endpoints: 10,
+        ..Tenant::bench(&receiver.url)
+    };
+    let host = Host::start(Some(&url), &[tenant]).await?;
     xadd(&mut connection, 0, BATCH).await?;
     receiver.wait_for(BATCH * ENDPOINTS, PATIENCE).await?;
     receiver.reset().await?;
@@ -160,7 +179,7 @@ pub(crate) async fn two_hosts(results: &mut Results) -> anyhow::Result<()> {
         let mut connection = connect(&redis).await?;
         let mut hosts = Vec::new();
         for _ in 0..count {
-            hosts.push(Host::start(&receiver.url, Some(&redis.url()), None).await?);
+            hosts.push(Host::start(Some(&redis.url()), &[Tenant::bench(&receiver.url)]).await?);
         }
         xadd(&mut connection, 0, BATCH).await?;
         receiver.wait_for(BATCH, PATIENCE).await?;
@@ -191,12 +210,9 @@ pub(crate) async fn two_hosts(results: &mut Results) -> anyhow::Result<()> {
 
 /// On the embedded store, pushed over HTTP.
 pub(crate) async fn embedded(results: &mut Results) -> anyhow::Result<()> {
-    for (name, plugin) in [
-        ("embedded_plain", None),
-        ("embedded_transform", Some("redact.wasm")),
-    ] {
+    for (name, plugin) in [("embedded_plain", false), ("embedded_transform", true)] {
         let receiver = Receiver::start().await?;
-        let host = Host::start(&receiver.url, None, plugin).await?;
+        let host = Host::start(None, &[bench(&receiver, plugin)]).await?;
         let client = reqwest::Client::builder().no_proxy().build()?;
         let url = format!("{}/v1/events", host.url);
         post(&client, &url, 0).await?;
@@ -237,7 +253,7 @@ pub(crate) async fn latency(results: &mut Results) -> anyhow::Result<()> {
     let redis = RedisServer::start_with(Durability::EverySecond, &[])
         .context("cannot start a Redis server")?;
     let mut connection = connect(&redis).await?;
-    let host = Host::start(&receiver.url, Some(&redis.url()), None).await?;
+    let host = Host::start(Some(&redis.url()), &[Tenant::bench(&receiver.url)]).await?;
     let mut pace = tokio::time::interval(Duration::from_millis(1000 / PACE));
     for number in 0..PACE {
         pace.tick().await;
@@ -269,7 +285,7 @@ pub(crate) async fn latency(results: &mut Results) -> anyhow::Result<()> {
 /// From replacing a component on disk to the first delivery made by it.
 pub(crate) async fn reload(results: &mut Results) -> anyhow::Result<()> {
     let receiver = Receiver::start().await?;
-    let host = Host::start(&receiver.url, None, Some("redact.wasm")).await?;
+    let host = Host::start(None, &[bench(&receiver, true)]).await?;
     let client = reqwest::Client::builder().no_proxy().build()?;
     let url = format!("{}/v1/events", host.url);
     let plugins = host.folder.path().join("tenants/bench/plugins");

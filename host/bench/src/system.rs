@@ -62,9 +62,19 @@ pub(crate) struct Receiver {
 }
 
 impl Receiver {
+    /// One that answers at once.
     pub(crate) async fn start() -> anyhow::Result<Self> {
+        Self::start_slow(Duration::ZERO).await
+    }
+
+    /// One that takes its time to answer.
+    pub(crate) async fn start_slow(delay: Duration) -> anyhow::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        let mut process = Process::start(command.arg("receiver").stdout(Stdio::piped()))?;
+        command
+            .arg("receiver")
+            .arg(delay.as_millis().to_string())
+            .stdout(Stdio::piped());
+        let mut process = Process::start(&mut command)?;
         let out = process
             .child
             .stdout
@@ -121,6 +131,66 @@ impl Receiver {
     }
 }
 
+/// A tenant of a host under measurement.
+pub(crate) struct Tenant<'a> {
+    pub(crate) name: String,
+    /// Where its endpoints receive.
+    pub(crate) receiver: &'a str,
+    /// How many endpoints want every event. The first is `main`, the next `main1`.
+    pub(crate) endpoints: usize,
+    /// The sample component that shapes its payloads, and its manifest.
+    pub(crate) plugin: Option<(&'a str, &'a str)>,
+}
+
+impl<'a> Tenant<'a> {
+    /// The tenant `bench` with one endpoint.
+    pub(crate) fn bench(receiver: &'a str) -> Self {
+        Self::new("bench", receiver)
+    }
+
+    pub(crate) fn new(name: impl Into<String>, receiver: &'a str) -> Self {
+        Self {
+            name: name.into(),
+            receiver,
+            endpoints: 1,
+            plugin: None,
+        }
+    }
+
+    /// With the sample transform that redacts a field.
+    pub(crate) fn redacting(mut self) -> Self {
+        self.plugin = Some(("redact.wasm", "[config]\nfields = \"card\"\n"));
+        self
+    }
+
+    fn write(&self, root: &Path) -> anyhow::Result<()> {
+        let tenant = root.join("tenants").join(&self.name);
+        std::fs::create_dir_all(tenant.join("plugins"))?;
+        let secrets = root.join("secrets").join(&self.name);
+        std::fs::create_dir_all(&secrets)?;
+        let secret = secrets.join("main");
+        std::fs::write(&secret, crate::floor::SECRET)?;
+        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600))?;
+        let registered: Vec<String> = (0..self.endpoints)
+            .map(|n| {
+                // A sample component asks for the endpoint `main`.
+                let id = if n == 0 { "main".to_owned() } else { format!("main{n}") };
+                format!(
+                    "[[endpoints]]\nid = \"{id}\"\nurl = \"{}/hook\"\nsecrets = [\"main\"]\nevents = [\"*\"]\n",
+                    self.receiver
+                )
+            })
+            .collect();
+        std::fs::write(tenant.join("tenant.toml"), registered.concat())?;
+        if let Some((file, manifest)) = self.plugin {
+            std::fs::copy(component(file), tenant.join("plugins/10-shape.wasm"))
+                .with_context(|| format!("the component {file} is not built"))?;
+            std::fs::write(tenant.join("plugins/10-shape.toml"), manifest)?;
+        }
+        Ok(())
+    }
+}
+
 /// The host: the real binary, optimised, on a configuration of its own.
 pub(crate) struct Host {
     pub(crate) process: Process,
@@ -130,49 +200,13 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Starts a host with one tenant, `bench`, one endpoint, and maybe a transform plugin; on Redis
-    /// if there is a URL, otherwise embedded.
-    pub(crate) async fn start(
-        receiver: &str,
-        redis: Option<&str>,
-        plugin: Option<&str>,
-    ) -> anyhow::Result<Self> {
-        Self::start_with(receiver, redis, plugin, 1).await
-    }
-
-    /// The same with several endpoints that all want every event.
-    pub(crate) async fn start_with(
-        receiver: &str,
-        redis: Option<&str>,
-        plugin: Option<&str>,
-        endpoints: usize,
-    ) -> anyhow::Result<Self> {
+    /// Starts a host with these tenants; on Redis if there is a URL, otherwise embedded.
+    pub(crate) async fn start(redis: Option<&str>, tenants: &[Tenant<'_>]) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("wasmhook-bench-")
             .tempdir()?;
-        let tenant = folder.path().join("tenants/bench");
-        std::fs::create_dir_all(tenant.join("plugins"))?;
-        std::fs::create_dir_all(folder.path().join("secrets/bench"))?;
-        let secret = folder.path().join("secrets/bench/main");
-        std::fs::write(&secret, crate::floor::SECRET)?;
-        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600))?;
-        let registered: Vec<String> = (0..endpoints)
-            .map(|n| {
-                // A sample component asks for the endpoint `main`.
-                let id = if n == 0 { "main".to_owned() } else { format!("main{n}") };
-                format!(
-                    "[[endpoints]]\nid = \"{id}\"\nurl = \"{receiver}/hook\"\nsecrets = [\"main\"]\nevents = [\"*\"]\n"
-                )
-            })
-            .collect();
-        std::fs::write(tenant.join("tenant.toml"), registered.concat())?;
-        if let Some(plugin) = plugin {
-            std::fs::copy(component(plugin), tenant.join("plugins/10-shape.wasm"))
-                .with_context(|| format!("the component {plugin} is not built"))?;
-            std::fs::write(
-                tenant.join("plugins/10-shape.toml"),
-                "[config]\nfields = \"card\"\n",
-            )?;
+        for tenant in tenants {
+            tenant.write(folder.path())?;
         }
         let port = free_port()?;
         let store = redis.map_or_else(

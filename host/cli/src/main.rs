@@ -17,6 +17,11 @@ use clap::Parser as _;
 
 use crate::args::{Cli, Command};
 
+/// Deliveries are allocated on one thread and freed on another, which is where the system's allocator
+/// is slow: a fifth of the host's processor time, by profile.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Command::CompileComponent { job } = &cli.command {
