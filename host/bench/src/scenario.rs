@@ -218,11 +218,16 @@ pub(crate) async fn embedded(results: &mut Results) -> anyhow::Result<()> {
         post(&client, &url, 0).await?;
         receiver.wait_for(BATCH, PATIENCE).await?;
         receiver.reset().await?;
+        let before = cpu::seconds(host.process.pid()?)?;
         for batch in 0..EVENTS / BATCH {
             post(&client, &url, (batch + 1) * BATCH).await?;
         }
         let stats = receiver.wait_for(EVENTS, PATIENCE).await?;
         results.rate(name, per_second(&stats));
+        if !plugin {
+            let used = cpu::seconds(host.process.pid()?)? - before;
+            results.set("embedded_cpu_us", used * 1e6 / float(EVENTS));
+        }
         host.process.stop().await?;
         receiver.process.stop().await?;
     }
