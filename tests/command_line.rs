@@ -315,3 +315,48 @@ fn the_demo_tells_the_whole_story_and_ends_well() {
         );
     }
 }
+
+#[test]
+fn the_doctor_finds_nothing_wrong_with_a_sound_site() {
+    let site = Site::embedded();
+    site.endpoint("acme", "main", "http://127.0.0.1:9/hook", "*");
+    let before = site.run(&["doctor"]);
+    let text = String::from_utf8_lossy(&before.stdout);
+    assert!(before.status.success(), "{text}");
+    assert!(text.contains("when it first starts"), "{text}");
+    let _host = site.serve();
+    let output = site.run(&["doctor"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    for words in ["the embedded store answers", "one serves at"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert!(!text.contains("WRONG"), "{text}");
+}
+
+#[test]
+fn the_doctor_names_what_is_wrong_and_goes_on() {
+    let site = with(|config| config.replace("types = [", "types = [] #"));
+    site.endpoint("acme", "main", "http://127.0.0.1:9/hook", "*");
+    std::fs::remove_file(site.path("secrets/acme/main")).unwrap();
+    let output = site.run(&["doctor"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    for words in [
+        "catalog.types",
+        "endpoint main of tenant acme",
+        "open files",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+}
+
+#[test]
+fn the_doctor_says_when_redis_cannot_be_reached() {
+    let site = Site::embedded();
+    let url = format!("redis.url=redis://127.0.0.1:{}", free_port());
+    let output = site.run(&["doctor", "--set", "store.kind=redis", "--set", &url]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(4), "{text}");
+    assert!(text.contains("WRONG") && text.contains("store"), "{text}");
+}

@@ -72,6 +72,12 @@ pub(crate) enum Command {
     /// Look at plugins.
     #[command(subcommand)]
     Plugins(Plugins),
+    /// Look at everything a host stands on, and say what is wrong and what to do about it.
+    #[command(
+        after_help = "Example:\n  wasmhook doctor --config wasmhook.toml\n\nExits with 0 when nothing is \
+                      wrong; warnings alone do not count."
+    )]
+    Doctor,
     /// Receive webhooks on this machine, verify their signatures and print them.
     Listen(Listen),
     /// Look at the configuration.

@@ -179,6 +179,7 @@ mod tests {
         let now = Fullness {
             waiting,
             memory_percent,
+            bytes: None,
         };
         LIMITS.judge(now, before)
     }
@@ -217,6 +218,7 @@ mod tests {
         let now = Fullness {
             waiting: u64::MAX,
             memory_percent: Some(100),
+            bytes: None,
         };
         assert_eq!(none.judge(now, None), None);
     }

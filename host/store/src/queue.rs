@@ -175,6 +175,9 @@ pub struct Fullness {
     /// How much of the memory that the store may use it uses, in percent; the most of any server.
     /// `None` where there is no such limit.
     pub memory_percent: Option<u8>,
+    /// Bytes that the store takes, of memory on Redis (of all its servers, whatever else they hold), of
+    /// its file when embedded. `None` where the server does not tell.
+    pub bytes: Option<u64>,
 }
 
 /// The queue and the records. Every method is one atomic step per event or per delivery and may be

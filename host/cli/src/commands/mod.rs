@@ -3,6 +3,7 @@
 mod check;
 mod deliveries;
 mod demo;
+mod doctor;
 mod events;
 mod listen;
 pub(crate) mod plugins;
@@ -40,6 +41,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
             logging::start(&config.log)?;
             serve::run(&config).await
         }
+        Command::Doctor => doctor::run(&Config::load(&global)?, json).await,
         Command::Event(Event::Push(push)) => push::run(&Config::load(&global)?, push, json).await,
         Command::Events(Events::Rejected { limit }) => {
             events::rejected(&Config::load(&global)?, limit, json).await

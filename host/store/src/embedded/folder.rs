@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::StoreError;
 
-const DATABASE: &str = "wasmhook.db";
+/// The file of the database in the data folder.
+pub const DATABASE: &str = "wasmhook.db";
 const LOCK: &str = "wasmhook.lock";
 
 /// The folder, and the lock on it while a host has it.

@@ -21,6 +21,8 @@ mod schema;
 mod thread;
 mod writer;
 
+pub use folder::DATABASE;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -267,6 +269,7 @@ impl Store for EmbeddedStore {
         Ok(Fullness {
             waiting: backlog.waiting + backlog.leased,
             memory_percent: None,
+            bytes: Some(self.reader.call("fullness", read::bytes).await?),
         })
     }
 

@@ -209,6 +209,17 @@ pub(super) fn rejected(reader: &Reader, limit: usize) -> Result<Vec<RejectedEven
     Ok(events)
 }
 
+/// The size of the database; what its log holds is not counted.
+pub(super) fn bytes(reader: &Reader) -> Result<u64, Fault> {
+    let bytes: i64 = reader
+        .connection
+        .prepare_cached(
+            "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()",
+        )?
+        .query_row([], |row| row.get(0))?;
+    Ok(u64::try_from(bytes).unwrap_or(0))
+}
+
 pub(super) fn backlog(reader: &Reader) -> Result<Backlog, Fault> {
     let counts = reader
         .connection

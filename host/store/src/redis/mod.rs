@@ -182,10 +182,10 @@ impl RedisStore {
         calls
     }
 
-    /// How much of its `maxmemory` the server of a shard uses, if it has one.
-    async fn memory_percent(&self, shard: usize) -> Result<Option<u8>, StoreError> {
+    /// How full the server of a shard is, if it tells.
+    async fn server_memory(&self, shard: usize) -> Result<Option<ServerMemory>, StoreError> {
         let mut command = redis::cmd("INFO");
-        command.arg("memory");
+        command.arg("server").arg("memory");
         let answer = self.link.raw_at(self.keys.shard(shard), &command).await;
         let answer = match answer {
             // A user that may not ask is not worse off than on a server without a limit.
@@ -197,7 +197,7 @@ impl RedisStore {
             Value::VerbatimString { text, .. } => text,
             _ => return Err(self.link.unexpected("INFO")),
         };
-        Ok(percent_used(&text))
+        Ok(ServerMemory::read(&text))
     }
 
     async fn shard_tenants(&self, shard: usize) -> Result<Vec<String>, StoreError> {
@@ -239,15 +239,32 @@ async fn check_shards(link: &Link, keys: &Keys, config: &RedisConfig) -> Result<
     )))
 }
 
-/// Reads the answer to `INFO memory`.
-fn percent_used(info: &str) -> Option<u8> {
-    let figure = |name: &str| -> Option<u64> {
-        let mut lines = info.lines().filter_map(|line| line.split_once(':'));
-        lines.find(|(key, _)| *key == name)?.1.trim().parse().ok()
-    };
-    let (used, limit) = (figure("used_memory")?, figure("maxmemory")?);
-    let percent = used.saturating_mul(100).checked_div(limit)?;
-    Some(u8::try_from(percent).unwrap_or(u8::MAX))
+/// What a server says of its memory.
+struct ServerMemory {
+    /// Tells servers apart.
+    run_id: String,
+    used: u64,
+    /// Zero for none.
+    limit: u64,
+}
+
+impl ServerMemory {
+    fn read(info: &str) -> Option<Self> {
+        let figure = |name: &str| -> Option<&str> {
+            let mut lines = info.lines().filter_map(|line| line.split_once(':'));
+            Some(lines.find(|(key, _)| *key == name)?.1.trim())
+        };
+        Some(Self {
+            run_id: figure("run_id")?.to_owned(),
+            used: figure("used_memory")?.parse().ok()?,
+            limit: figure("maxmemory")?.parse().ok()?,
+        })
+    }
+
+    fn percent(&self) -> Option<u8> {
+        let percent = self.used.saturating_mul(100).checked_div(self.limit)?;
+        Some(u8::try_from(percent).unwrap_or(u8::MAX))
+    }
 }
 
 fn micros(duration: Duration) -> u64 {
@@ -406,17 +423,21 @@ impl Store for RedisStore {
 
     async fn fullness(&self) -> Result<Fullness, StoreError> {
         let backlog = self.backlog().await?;
-        let mut memory_percent = None;
+        let mut servers: Vec<ServerMemory> = Vec::new();
         for shard in 0..self.keys.shards() {
-            let percent = self.memory_percent(shard).await?;
-            memory_percent = memory_percent.max(percent);
+            if let Some(server) = self.server_memory(shard).await?
+                && servers.iter().all(|known| known.run_id != server.run_id)
+            {
+                servers.push(server);
+            }
             if !self.link.is_cluster() {
                 break;
             }
         }
         Ok(Fullness {
             waiting: backlog.waiting + backlog.leased,
-            memory_percent,
+            memory_percent: servers.iter().filter_map(ServerMemory::percent).max(),
+            bytes: (!servers.is_empty()).then(|| servers.iter().map(|server| server.used).sum()),
         })
     }
 
