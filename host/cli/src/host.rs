@@ -89,6 +89,12 @@ fn compiler() -> anyhow::Result<Compiler> {
     Ok(Compiler::Child {
         program,
         arguments: vec!["compile-component".into()],
+        // The allocator takes a gigabyte at once as it starts, which would be all that a compilation may
+        // have: less at a time, and only what is used.
+        environment: vec![
+            ("MIMALLOC_ARENA_EAGER_COMMIT".into(), "0".into()),
+            ("MIMALLOC_ARENA_RESERVE".into(), "65536".into()),
+        ],
     })
 }
 

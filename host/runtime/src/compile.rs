@@ -44,13 +44,18 @@ pub(crate) async fn compile(
                 Err(error) => Err(LoadError::Compile(format!("the compiler failed ({error})"))),
             }
         }
-        Compiler::Child { program, arguments } => {
+        Compiler::Child {
+            program,
+            arguments,
+            environment,
+        } => {
             let mut command = Command::new(program);
             command
                 .args(arguments)
                 .arg(Job::of(limits).to_argument())
                 // The environment may hold secrets, and a compiler needs no folder.
                 .env_clear()
+                .envs(environment.iter().map(|(name, value)| (name, value)))
                 .current_dir("/")
                 .stdin(Stdio::piped())
                 .stdout(Stdio::from(into))

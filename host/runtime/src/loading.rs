@@ -75,5 +75,7 @@ pub enum Compiler {
         program: PathBuf,
         /// Arguments before that one.
         arguments: Vec<OsString>,
+        /// All of its environment, such as settings of the program's allocator.
+        environment: Vec<(OsString, OsString)>,
     },
 }

@@ -71,6 +71,7 @@ async fn a_compiler_that_hangs_is_ended_and_one_that_is_missing_is_asked_again()
         config.compiler = Compiler::Child {
             program: "/bin/sh".into(),
             arguments: vec!["-c".into(), "exec sleep 600".into()],
+            environment: Vec::new(),
         };
     });
     world.put("acme", "10-redact.wasm", guest("redact"));
@@ -83,6 +84,7 @@ async fn a_compiler_that_hangs_is_ended_and_one_that_is_missing_is_asked_again()
         config.compiler = Compiler::Child {
             program: "/nonexistent/compiler".into(),
             arguments: Vec::new(),
+            environment: Vec::new(),
         };
     });
     world.put("acme", "10-redact.wasm", guest("redact"));
@@ -136,6 +138,7 @@ async fn the_compiler_sees_nothing_of_the_hosts_environment() {
                 "echo \"{\\\"Invalid\\\":\\\"$PWD [$(env | cut -d= -f1 | grep -v -e PWD -e SHLVL -e ^_ | tr '\\n' ' ')]\\\"}\" >&2; exit 1"
                     .into(),
             ],
+            environment: Vec::new(),
         };
     });
     world.put("acme", "10-redact.wasm", guest("redact"));

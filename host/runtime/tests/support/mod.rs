@@ -131,6 +131,7 @@ pub fn compiler() -> Compiler {
     Compiler::Child {
         program: env!("CARGO_BIN_EXE_wasmhook-compile").into(),
         arguments: Vec::new(),
+        environment: Vec::new(),
     }
 }
 
