@@ -97,7 +97,7 @@ pub(crate) async fn client(url: String) -> anyhow::Result<()> {
                     tenant: "bench".to_owned(),
                     event_type: "bench.event".to_owned(),
                     payload: scenario::payload().into(),
-                    occurred_at: None,
+                    ..EventDraft::default()
                 };
                 let event = draft.accept(at, 1 << 20)?;
                 let id = DeliveryId::new(format!("whdel_{number:032x}"))?;

@@ -113,9 +113,10 @@ pub(crate) enum Event {
     #[command(after_help = "Examples:\n  \
         wasmhook event push --tenant acme --type invoice.paid --id evt_1 --payload '{\"total\": 12}'\n  \
         wasmhook event push --tenant acme --type invoice.paid --payload @invoice.json\n  \
+        wasmhook event push --tenant acme --type invoice.paid --payload '{}' --deliver-at 2027-01-31T09:00:00Z\n  \
         wasmhook event push < events.ndjson\n\n\
-        Each line of NDJSON is {\"tenant\", \"type\", \"id\", \"payload\", \"occurred_at\"?}. Events go to the Redis \
-        stream when the configuration names Redis, otherwise to the host's HTTP API.")]
+        Each line of NDJSON is {\"tenant\", \"type\", \"id\", \"payload\", \"occurred_at\"?, \"deliver_at\"?}. Events \
+        go to the Redis stream when the configuration names Redis, otherwise to the host's HTTP API.")]
     Push(Push),
 }
 
@@ -136,6 +137,9 @@ pub(crate) struct Push {
     /// When it happened, RFC 3339; now if missing.
     #[arg(long, value_name = "TIME", requires = "tenant")]
     pub(crate) occurred_at: Option<String>,
+    /// When to deliver it, RFC 3339, at most a year ahead; at once if missing.
+    #[arg(long, value_name = "TIME", requires = "tenant")]
+    pub(crate) deliver_at: Option<String>,
     /// Push to this host over HTTP, whatever the configuration says.
     #[arg(long, value_name = "URL")]
     pub(crate) to: Option<String>,

@@ -89,7 +89,7 @@ pub(crate) async fn run() -> Result<Summary, AnyError> {
         tenant: "acme".into(),
         event_type: "invoice.paid".into(),
         payload: br#"{"invoice":"inv_1","total":12.50}"#.as_slice().into(),
-        occurred_at: None,
+        ..EventDraft::default()
     };
     println!(
         "pushed evt_1: {:?}",

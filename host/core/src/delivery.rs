@@ -123,7 +123,8 @@ pub struct Delivery {
     /// The value of `attempt` when it was last replayed, and one more for each attempt that waited for
     /// a plugin to be loaded; the retry policy counts from there.
     pub replayed_at_attempt: u32,
-    /// When the next attempt is due; meaningful while pending or failed.
+    /// When the next attempt is due; meaningful while pending or failed. Of one that nobody has tried
+    /// yet it is when it was enqueued, or the later time that its event is to be delivered at.
     pub next_at: Timestamp,
     /// When it was enqueued.
     pub created_at: Timestamp,
@@ -132,7 +133,7 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// A pending delivery of `event`, due now.
+    /// A pending delivery of `event`, due now or when the event is to be delivered.
     pub fn pending(
         id: DeliveryId,
         event: &Event,
@@ -151,10 +152,16 @@ impl Delivery {
             state: DeliveryState::Pending,
             attempt: 0,
             replayed_at_attempt: 0,
-            next_at: now,
+            next_at: event.deliver_at.map_or(now, |at| at.max(now)),
             created_at: now,
             updated_at: now,
         }
+    }
+
+    /// Whether it waits for the time that its event is to be delivered at: nobody has tried it, and it
+    /// was to become due later than it was made.
+    pub fn is_scheduled(&self) -> bool {
+        self.attempt == 0 && self.next_at > self.created_at
     }
 
     /// The job that works this delivery off.
@@ -309,7 +316,7 @@ mod tests {
             tenant: "acme".into(),
             event_type: "invoice.paid".into(),
             payload: bytes::Bytes::from_static(b" {\"n\": 1.00}\n"),
-            occurred_at: None,
+            ..EventDraft::default()
         }
         .accept(Timestamp::UNIX_EPOCH, 1024)
         .unwrap()
@@ -340,6 +347,25 @@ mod tests {
         );
         assert_eq!(delivery.next_at, delivery.created_at);
         assert_eq!(delivery.updated_at, delivery.created_at);
+    }
+
+    #[test]
+    fn a_delivery_is_due_when_its_event_says() {
+        let mut event = event();
+        let made = |event: &Event, now| {
+            let endpoint = EndpointId::new("main").unwrap();
+            let id = default_id(&event.tenant_id, &event.id, &endpoint);
+            Delivery::pending(id, event, endpoint, None, now)
+        };
+        assert!(!delivery().is_scheduled());
+        let at = Timestamp::from_second(60).unwrap();
+        event.deliver_at = Some(at);
+        let early = made(&event, Timestamp::UNIX_EPOCH);
+        assert_eq!((early.next_at, early.is_scheduled()), (at, true));
+        assert_eq!(early.created_at, Timestamp::UNIX_EPOCH);
+        let now = Timestamp::from_second(61).unwrap();
+        let late = made(&event, now);
+        assert_eq!((late.next_at, late.is_scheduled()), (now, false));
     }
 
     #[test]

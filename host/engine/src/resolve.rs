@@ -105,7 +105,12 @@ impl Resolver {
                 let endpoint = EndpointId::new(RESOLUTION)?;
                 let id = delivery::default_id(&event.tenant_id, &event.id, &endpoint);
                 let now = jiff::Timestamp::now();
-                Ok(vec![Delivery::pending(id, event, endpoint, None, now)])
+                let delivery = Delivery::pending(id, event, endpoint, None, now);
+                // Asked again at once, so that a scheduled event has its deliveries in time.
+                Ok(vec![Delivery {
+                    next_at: now,
+                    ..delivery
+                }])
             }
         }
     }

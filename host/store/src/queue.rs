@@ -18,7 +18,15 @@ use crate::error::StoreError;
 pub struct EventDeliveries {
     /// The event; its payload is kept once however many deliveries there are.
     pub event: Event,
-    /// Its pending deliveries. Their times are replaced by the store's own.
+    /// Its pending deliveries. Their times are replaced by the store's own, but for one: a
+    /// [scheduled](Delivery::is_scheduled) delivery is due at its `next_at` by the store's clock, and at
+    /// once if that clock is past it already.
+    ///
+    /// That time is not turned into a wait, as a retry's is. A wait is right where the host means "so
+    /// long after what just happened"; here a producer named a moment, and of the clocks that may take
+    /// part in it (its own, those of many hosts, the store's) only the store's is one for all: an event
+    /// is then due at the same moment whichever host took it in and however long that took, and what is
+    /// shown is what was asked for.
     pub deliveries: Vec<Delivery>,
     /// False, as for every event from a producer: an event id that is known changes nothing. True
     /// when a resolver plugin that failed at first has answered at last: the deliveries are added to

@@ -287,6 +287,7 @@ async fn work_beside_repairs(store: Arc<dyn Store>) {
 
 mod redis_store {
     use super::*;
+    use wasmhook_core::Event;
 
     const SHARD: &str = "{wasmhook:0}:";
 
@@ -393,9 +394,14 @@ mod redis_store {
     async fn a_lost_waiting_set_is_filled_with_the_same_times() {
         let (_server, store, mut connection) = make().await;
         let held = fill(&store).await;
+        let scheduled = Event {
+            deliver_at: Some(Timestamp::from_millisecond(4_000_000_000_000).unwrap()),
+            ..event("acme", "evt_scheduled")
+        };
+        store.enqueue(&[to(&scheduled, &["main"])]).await.unwrap();
         by_hand(&mut connection, "DEL", "w", &[]).await;
         let report = finds_and_mends(&store, Finding::Lost).await;
-        assert_eq!(report.findings[&Finding::Lost].count, 6);
+        assert_eq!(report.findings[&Finding::Lost].count, 7);
         drains(&store, held, 18).await;
         let due: Vec<(String, f64)> = redis::cmd("ZRANGE")
             .arg(format!("{SHARD}w"))
@@ -404,7 +410,7 @@ mod redis_store {
             .await
             .unwrap();
         let acme = TenantId::new("acme").unwrap();
-        assert_eq!(due.len(), 6);
+        assert_eq!(due.len(), 7);
         for (member, score) in due.iter().filter(|(member, _)| member.starts_with("acme")) {
             let id = DeliveryId::new(member.split('\0').next_back().unwrap()).unwrap();
             let kept = store.get(&acme, &id).await.unwrap().unwrap();

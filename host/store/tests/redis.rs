@@ -394,6 +394,9 @@ mod stream {
             occurred_at: n
                 .is_multiple_of(2)
                 .then(|| "2026-01-31T09:30:00Z".to_owned()),
+            deliver_at: n
+                .is_multiple_of(3)
+                .then(|| "2999-01-31T09:30:00Z".to_owned()),
         }
     }
 

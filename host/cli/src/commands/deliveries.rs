@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::Serialize;
-use wasmhook_core::{DeliveryId, DeliveryState, PluginUse, TenantId};
+use wasmhook_core::{Delivery, DeliveryId, DeliveryState, PluginUse, TenantId};
 use wasmhook_store::{Cursor, Filter, Record, Store, StoreError};
 
 use crate::config::Config;
@@ -82,9 +82,18 @@ pub(crate) async fn list(
     Ok(())
 }
 
+/// Whether it waits for a time: to be tried again, or that its event is to be delivered at.
+fn waits(delivery: &Delivery) -> bool {
+    match delivery.state {
+        DeliveryState::Failed => true,
+        DeliveryState::Pending => delivery.is_scheduled(),
+        _ => false,
+    }
+}
+
 fn row(record: &Record) -> [String; 9] {
     let delivery = &record.delivery;
-    let next = if delivery.state == DeliveryState::Failed {
+    let next = if waits(delivery) {
         output::relative(delivery.next_at)
     } else {
         String::new()
@@ -138,6 +147,9 @@ pub(crate) async fn show(
                 "occurred_at".into(),
                 serde_json::to_value(event.occurred_at)?,
             );
+            if let Some(at) = event.deliver_at {
+                object.insert("deliver_at".into(), serde_json::to_value(at)?);
+            }
             object.insert("payload_bytes".into(), event.payload.len().into());
         }
         return output::json(&value);
@@ -153,6 +165,9 @@ pub(crate) async fn show(
     ];
     if let Some(event) = &event {
         facts.push(("occurred", output::time(event.occurred_at)));
+        if let Some(at) = event.deliver_at {
+            facts.push(("scheduled", output::time(at)));
+        }
         facts.push(("payload", format!("{} bytes", event.payload.len())));
     }
     facts.push(("endpoint", endpoint(&record)));
@@ -207,11 +222,10 @@ fn endpoint(record: &Record) -> String {
 fn state(record: &Record) -> String {
     let delivery = &record.delivery;
     let more = match (delivery.state, record.lease_until) {
-        (DeliveryState::Failed, _) => format!(
-            ", next attempt {} ({})",
-            output::time(delivery.next_at),
-            output::relative(delivery.next_at)
-        ),
+        (DeliveryState::Failed, _) => format!(", next attempt {}", due(delivery)),
+        (DeliveryState::Pending, _) if delivery.is_scheduled() => {
+            format!(", due {}", due(delivery))
+        }
         (DeliveryState::Leased, Some(until)) => format!(", until {}", output::time(until)),
         _ => String::new(),
     };
@@ -219,6 +233,11 @@ fn state(record: &Record) -> String {
         "{} after {} attempts{more}",
         delivery.state, delivery.attempt
     )
+}
+
+fn due(delivery: &Delivery) -> String {
+    let (at, relative) = (delivery.next_at, output::relative(delivery.next_at));
+    format!("{} ({relative})", output::time(at))
 }
 
 fn attempts(record: &Record) {

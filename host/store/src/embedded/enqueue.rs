@@ -5,6 +5,7 @@ use serde::Serialize;
 use wasmhook_core::ports::Enqueued;
 use wasmhook_core::{Delivery, DeliveryState};
 
+use super::clock::nanos;
 use super::lanes::{Stage, Tally, lane_number, tenant_number};
 use super::rows::state_number;
 use super::thread::Fault;
@@ -81,8 +82,9 @@ fn insert_event(
     writer
         .connection
         .prepare_cached(
-            "INSERT INTO events (tenant, id, type, occurred_at, created_at, bare, payload)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO events (tenant, id, type, occurred_at, created_at, bare, payload,
+                 deliver_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?
         .execute(params![
             tenant,
@@ -92,6 +94,7 @@ fn insert_event(
             now,
             one.deliveries.is_empty(),
             event.payload.bytes().as_ref(),
+            event.deliver_at.map(nanos),
         ])?;
     Ok(writer.connection.last_insert_rowid())
 }
@@ -115,13 +118,20 @@ fn insert_delivery(
     let lane = lane_number(writer, tenant, delivery.endpoint_id.as_str())?;
     let resolved = packed(delivery.resolved.as_ref())?;
     let asked = packed(delivery.resolver.as_ref())?;
+    // By the store's clock, and not in its past: see `EventDeliveries`.
+    let next_at = if delivery.is_scheduled() {
+        nanos(delivery.next_at).max(now)
+    } else {
+        now
+    };
+    let stage = Stage::of(DeliveryState::Pending, next_at, now);
     writer
         .connection
         .prepare_cached(
             "INSERT INTO deliveries (id, tenant, lane, event, state, stage, attempt,
                  replayed_at_attempt, next_at, created_at, updated_at, resolved,
                  resolver)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9, ?9, ?10, ?11)",
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11, ?12)",
         )?
         .execute(params![
             delivery.id.as_str(),
@@ -129,14 +139,15 @@ fn insert_delivery(
             lane,
             event,
             state_number(DeliveryState::Pending),
-            Stage::Ready.number(),
+            stage.number(),
             delivery.attempt,
             delivery.replayed_at_attempt,
+            next_at,
             now,
             resolved,
             asked,
         ])?;
-    tally.enter(lane, Stage::Ready);
+    tally.enter(lane, stage);
     Ok(true)
 }
 

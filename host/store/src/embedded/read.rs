@@ -99,7 +99,7 @@ pub(super) fn event(
     id: &EventId,
 ) -> Result<Option<Event>, Fault> {
     let mut statement = reader.connection.prepare_cached(
-        "SELECT e.seq AS event, e.id AS event_id, t.name AS tenant, e.type, e.occurred_at, e.payload
+        "SELECT e.seq AS event, e.id AS event_id, t.name AS tenant, e.type, e.occurred_at, e.deliver_at, e.payload
          FROM tenants t CROSS JOIN events e ON e.tenant = t.id
          WHERE t.name = ?1 AND e.id = ?2",
     )?;

@@ -86,7 +86,7 @@ pub(super) fn record(connection: &Connection, row: &Row<'_>) -> Result<Record, F
     })
 }
 
-/// The event with the columns `event_id`, `tenant`, `type`, `occurred_at` and `payload`.
+/// The event with the columns `event_id`, `tenant`, `type`, `occurred_at`, `deliver_at` and `payload`.
 pub(super) fn event(row: &Row<'_>) -> Result<Event, Fault> {
     let seq: i64 = row.get("event")?;
     let damaged = || corrupt("event", seq);
@@ -96,6 +96,7 @@ pub(super) fn event(row: &Row<'_>) -> Result<Event, Fault> {
         event_type: checked(row, "type", |text| EventType::new(text).ok()).ok_or_else(damaged)?,
         payload: Payload::from_stored(Bytes::from(row.get::<_, Vec<u8>>("payload")?)),
         occurred_at: checked(row, "occurred_at", |text| text.parse().ok()).ok_or_else(damaged)?,
+        deliver_at: row.get::<_, Option<i64>>("deliver_at")?.map(timestamp),
     })
 }
 

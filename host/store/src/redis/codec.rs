@@ -18,6 +18,9 @@ use wasmhook_core::{
 
 /// The version of what follows the envelope.
 const VERSION: u8 = 1;
+/// The version of an event that says how it is to be delivered. Others are of the first, which all hosts
+/// can read.
+const EVENT_VERSION: u8 = 2;
 /// Digits of the creation stamp.
 pub(super) const STAMP: usize = 16;
 /// Of very many attempts, the first and the latest are kept, this many in all.
@@ -63,6 +66,12 @@ struct PackedEvent {
     event_type: EventType,
     seconds: i64,
     nanoseconds: i32,
+}
+
+/// What follows in an event of [`EVENT_VERSION`].
+#[derive(Serialize, Deserialize)]
+struct PackedWishes {
+    deliver_at: Option<i64>,
 }
 
 fn time(ms: i64) -> Result<Timestamp> {
@@ -160,7 +169,12 @@ pub(super) fn pack_rest(
         }),
         resolver: delivery.resolver.clone(),
         replayed_at_attempt: delivery.replayed_at_attempt,
-        next_at: delivery.next_at.as_millisecond(),
+        next_at: if delivery.attempt == 0 && !delivery.is_scheduled() {
+            // When it is made, which is the server's to say.
+            0
+        } else {
+            delivery.next_at.as_millisecond()
+        },
         updated_at: delivery.updated_at.as_millisecond(),
         attempts: kept.collect(),
     };
@@ -227,9 +241,9 @@ pub(super) fn unpack_record(
         .into_iter()
         .map(PackedAttempt::unpack)
         .collect::<Result<_>>()?;
-    // One that nobody has tried yet carries no time but the server's.
+    // One that nobody has tried yet carries no time but the server's, and the one that it waits for.
     let untried = attempt == 0 && state == DeliveryState::Pending;
-    let given = |ms| if untried { Ok(created_at) } else { time(ms) };
+    let next_at = time(packed.next_at)?;
     let delivery = Delivery {
         id: id.clone(),
         tenant_id: tenant.clone(),
@@ -241,9 +255,17 @@ pub(super) fn unpack_record(
         state,
         attempt,
         replayed_at_attempt: packed.replayed_at_attempt,
-        next_at: given(packed.next_at)?,
+        next_at: if untried {
+            next_at.max(created_at)
+        } else {
+            next_at
+        },
         created_at,
-        updated_at: given(packed.updated_at)?,
+        updated_at: if untried {
+            created_at
+        } else {
+            time(packed.updated_at)?
+        },
     };
     Ok((delivery, attempts))
 }
@@ -256,8 +278,15 @@ pub(super) fn pack_event(event: &Event) -> Vec<u8> {
         nanoseconds: event.occurred_at.subsec_nanosecond(),
     };
     let mut start = Vec::with_capacity(64 + event.payload.len());
-    start.push(VERSION);
+    let plain = event.deliver_at.is_none();
+    start.push(if plain { VERSION } else { EVENT_VERSION });
     let mut bytes = finish(&facts, start);
+    if !plain {
+        let wishes = PackedWishes {
+            deliver_at: event.deliver_at.map(Timestamp::as_millisecond),
+        };
+        bytes = finish(&wishes, bytes);
+    }
     bytes.extend_from_slice(event.payload.bytes());
     bytes
 }
@@ -265,17 +294,19 @@ pub(super) fn pack_event(event: &Event) -> Vec<u8> {
 /// Reads an event; its payload shares the memory of `bytes`.
 pub(super) fn unpack_event(tenant: &TenantId, id: &EventId, bytes: &Bytes) -> Result<Event> {
     let (version, packed) = bytes.split_first().ok_or(Damaged)?;
-    if *version != VERSION {
-        return Err(Damaged);
-    }
-    let (facts, payload): (PackedEvent, _) =
-        postcard::take_from_bytes(packed).map_err(|_| Damaged)?;
+    let (facts, rest): (PackedEvent, _) = postcard::take_from_bytes(packed).map_err(|_| Damaged)?;
+    let (wishes, payload) = match *version {
+        VERSION => (PackedWishes { deliver_at: None }, rest),
+        EVENT_VERSION => postcard::take_from_bytes(rest).map_err(|_| Damaged)?,
+        _ => return Err(Damaged),
+    };
     Ok(Event {
         id: id.clone(),
         tenant_id: tenant.clone(),
         event_type: facts.event_type,
         payload: Payload::from_stored(bytes.slice_ref(payload)),
         occurred_at: Timestamp::new(facts.seconds, facts.nanoseconds).map_err(|_| Damaged)?,
+        deliver_at: wishes.deliver_at.map(time).transpose()?,
     })
 }
 
@@ -295,7 +326,7 @@ mod tests {
             tenant: "acme".to_owned(),
             event_type: "a.b".to_owned(),
             payload: Bytes::from(payload.to_owned()),
-            occurred_at: None,
+            ..EventDraft::default()
         }
         .accept(Timestamp::UNIX_EPOCH, 1 << 20)
         .unwrap();
@@ -360,9 +391,11 @@ mod tests {
             payload in "[ \n]{0,3}\"[a-zé☂]{0,200}\"[ \n]{0,3}",
             seconds in -10_000_000_000i64..10_000_000_000,
             nanoseconds in 0..1_000_000_000i32,
+            deliver_at in proptest::option::of(0..10_000_000_000_000i64),
         ) {
             let nanoseconds = if seconds < 0 { 0 } else { nanoseconds };
-            let event = event("evt", &payload, (seconds, nanoseconds));
+            let mut event = event("evt", &payload, (seconds, nanoseconds));
+            event.deliver_at = deliver_at.map(|ms| time(ms).unwrap());
             let bytes = Bytes::from(pack_event(&event));
             prop_assert_eq!(unpack_event(&event.tenant_id, &event.id, &bytes).unwrap(), event);
         }

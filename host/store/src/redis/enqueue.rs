@@ -25,7 +25,8 @@ impl RedisStore {
                 let tenant = item.event.tenant_id.as_str().as_bytes();
                 call.arg(tenant);
                 call.parts(&[tenant, b"\0", item.event.id.as_str().as_bytes()]);
-                call.arg(u8::from(item.extends));
+                let scheduled = item.deliveries.iter().any(Delivery::is_scheduled);
+                call.arg(u8::from(item.extends) + 2 * u8::from(scheduled));
                 // Without deliveries nothing is kept.
                 let event = match item.deliveries.as_slice() {
                     [] => Vec::new(),
@@ -41,6 +42,10 @@ impl RedisStore {
                     call.parts(&[tenant, b"\0", delivery.endpoint_id.as_str().as_bytes()]);
                     let rest = codec::pack_rest(Vec::with_capacity(192), delivery, &[], None);
                     call.arg(&rest);
+                    if scheduled {
+                        // By the server's clock, as everything is due: see `EventDeliveries`.
+                        call.arg(delivery.next_at.as_millisecond());
+                    }
                     size += rest.len();
                 }
                 size
@@ -87,7 +92,9 @@ impl RedisStore {
 
     fn keep_fresh(&self, first: u64, item: &EventDeliveries) {
         let shard = self.keys.shard_of(&item.event.tenant_id);
-        for (stamp, delivery) in (first..).zip(&item.deliveries) {
+        // What waits for its time is read when it is due.
+        let due = |(_, delivery): &(u64, &Delivery)| !delivery.is_scheduled();
+        for (stamp, delivery) in (first..).zip(&item.deliveries).filter(due) {
             let Some(at) = i64::try_from(stamp)
                 .ok()
                 .and_then(|stamp| jiff::Timestamp::from_microsecond(stamp).ok())

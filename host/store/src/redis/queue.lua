@@ -223,26 +223,47 @@ local function landed(p, counts, stamp_of)
   end
 end
 
+-- Adds to the waiting set; `waiting` are times in ms and members in turn. A new head of the line is due
+-- earlier than what hosts that wait know of.
+local function delay(p, channel, waiting)
+  if #waiting == 0 then return end
+  local key = p .. 'w'
+  local head = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
+  many('ZADD', key, waiting, 2)
+  local new = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
+  if channel ~= '' and (not head[2] or tonumber(new[2]) < tonumber(head[2])) then
+    redis.call('PUBLISH', channel, p)
+  end
+end
+
+-- Whether an event asks for nothing of its deliveries, by its flags in `enqueue`.
+local function plainly(flags)
+  return flags == '0' or flags == '1'
+end
+
 -- ARGV: channel, me, then per event: tenant, event's part of its keys (<tenant> \0 <event>), extends
--- (0|1), packed event, number of deliveries, and per delivery: its key, its id, its lane, its record
--- after the stamp. Events of one tenant are best side by side. Reply: the first stamp, then per event the number created (their stamps follow one
--- another), or -1 for a duplicate.
+-- (0|1, or 2|3 if it is scheduled), packed event, number of deliveries, and per delivery: its key, its id,
+-- its lane, its record after the stamp, and if the event is scheduled when it is due, in ms. Events of one
+-- tenant are best side by side. Reply: the first stamp, then per event the number created (their stamps
+-- follow one another), or -1 for a duplicate.
 local function enqueue(keys, argv)
   local p = keys[1]
   local n = #argv
   local wanted = {}
   local i = 3
   while i <= n do
-    local last = i + 4 + tonumber(argv[i + 4]) * 4
+    local step = plainly(argv[i + 2]) and 4 or 5
+    local last = i + 4 + tonumber(argv[i + 4]) * step
     wanted[#wanted + 1] = p .. 'e:' .. argv[i + 1]
-    for j = i + 5, last, 4 do wanted[#wanted + 1] = argv[j] end
+    for j = i + 5, last, step do wanted[#wanted + 1] = argv[j] end
     i = last + 1
   end
   local taken = existing(wanted)
-  local first = next_stamp(p, time())
+  local now = time()
+  local first = next_stamp(p, now)
   local stamp = first
   local quiet = is_quiet(p)
-  local queues, sets, tenants = {}, {}, {}
+  local queues, sets, tenants, waiting = {}, {}, {}, {}
   local reply = { num(first) }
   local at = 0
   -- Deliveries of one tenant whose stamps follow one another, for one entry of its stream.
@@ -255,14 +276,16 @@ local function enqueue(keys, argv)
   end
   i = 3
   while i <= n do
-    local tenant, extends, count = argv[i], argv[i + 2] == '1', tonumber(argv[i + 4])
+    local tenant, flags, count = argv[i], argv[i + 2], tonumber(argv[i + 4])
+    local extends, scheduled = flags == '1' or flags == '3', not plainly(flags)
+    local step = scheduled and 5 or 4
     at = at + 1
     local event = wanted[at]
     local known, created = taken[event], 0
     if known and not extends then
       created = -1
     else
-      for j = i + 5, i + 4 + count * 4, 4 do
+      for j = i + 5, i + 4 + count * step, step do
         local key = argv[j]
         if not taken[key] then
           taken[key] = true
@@ -271,7 +294,13 @@ local function enqueue(keys, argv)
           created = created + 1
           sets[#sets + 1] = key
           sets[#sets + 1] = text .. argv[j + 3]
-          add(queues, argv[j + 2], text .. argv[j + 1])
+          -- What is due by now is not scheduled, whatever the host's clock said.
+          if scheduled and tonumber(argv[j + 4]) * 1000 > now then
+            waiting[#waiting + 1] = argv[j + 4]
+            waiting[#waiting + 1] = argv[j + 2] .. Z .. argv[j + 1]
+          else
+            add(queues, argv[j + 2], text .. argv[j + 1])
+          end
           if run.tenant ~= tenant or #run.ids == ENTRY then entry() end
           if #run.ids == 0 then run.tenant, run.stamp = tenant, text end
           run.ids[#run.ids + 1] = argv[j + 1]
@@ -290,7 +319,7 @@ local function enqueue(keys, argv)
     end
     at = at + count
     reply[#reply + 1] = created
-    i = i + 5 + count * 4
+    i = i + 5 + count * step
   end
   if stamp > first then
     plain('MSET', sets)
@@ -301,6 +330,7 @@ local function enqueue(keys, argv)
     many('SADD', p .. 'T', names)
     redis.call('HINCRBY', p .. 'k', 'o', num(stamp - first))
     queue(p, queues, first, 'RPUSH')
+    delay(p, argv[1], waiting)
     wake(p, argv[1], argv[2], quiet)
   end
   return reply
@@ -571,15 +601,7 @@ local function record(keys, argv)
     if succeeded > 0 then redis.call('HINCRBY', p .. 'k', 's', succeeded) end
     if buried > 0 then redis.call('HINCRBY', p .. 'k', 'x', buried) end
   end
-  if #waiting > 0 then
-    -- A new head of the line is due earlier than what hosts that wait know of.
-    local head = redis.call('ZRANGE', p .. 'w', 0, 0, 'WITHSCORES')
-    many('ZADD', p .. 'w', waiting, 2)
-    local new = redis.call('ZRANGE', p .. 'w', 0, 0, 'WITHSCORES')
-    if argv[1] ~= '' and (not head[2] or tonumber(new[2]) < tonumber(head[2])) then
-      redis.call('PUBLISH', argv[1], p)
-    end
-  end
+  delay(p, argv[1], waiting)
   local quiet = is_quiet(p)
   landed(p, counts, function() return stamps(p, now, 1) end)
   wake(p, argv[1], argv[2], quiet)

@@ -60,7 +60,7 @@ pub(crate) struct Known {
     pub(crate) born: (u64, usize),
     pub(crate) attempts: Vec<Attempt>,
     pub(crate) replayed_at_attempt: u32,
-    /// When the host said that the next attempt is due, after one that failed.
+    /// When the host said that the next attempt is due, after one that failed, or the first.
     pub(crate) next_at: Option<Timestamp>,
     pub(crate) place: Place,
 }
@@ -177,10 +177,10 @@ impl Reference {
                     born: (self.calls, place),
                     attempts: Vec::new(),
                     replayed_at_attempt: 0,
-                    next_at: None,
+                    next_at: scheduled(call, delivery),
                     place: Place::Waiting {
                         state: DeliveryState::Pending,
-                        due: call,
+                        due: first_due(call, delivery),
                     },
                 };
                 self.deliveries.insert(key(delivery), known);
@@ -617,6 +617,30 @@ pub(crate) fn check_facts(
         known.next_at
     );
     Ok(())
+}
+
+/// When a new delivery is due: at once, or at its time by the store's clock.
+fn first_due(call: Window, delivery: &Delivery) -> Window {
+    if delivery.is_scheduled() {
+        by_time(call, delivery.next_at)
+    } else {
+        call
+    }
+}
+
+/// The time that a new delivery is shown to wait for, if it surely waits.
+fn scheduled(call: Window, delivery: &Delivery) -> Option<Timestamp> {
+    let waits = delivery.is_scheduled() && call.surely_before(Window::at(delivery.next_at));
+    waits.then_some(delivery.next_at)
+}
+
+/// Due at a time that a host said, in a call that may have come before or after it.
+fn by_time(call: Window, at: Timestamp) -> Window {
+    let at = Window::at(at);
+    Window {
+        from: at.from.max(call.from),
+        to: at.to.max(call.to),
+    }
 }
 
 /// Where a delivery is after an outcome was written.

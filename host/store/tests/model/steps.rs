@@ -80,6 +80,8 @@ pub(crate) struct Push {
     pub(crate) event: &'static str,
     pub(crate) endpoints: Vec<&'static str>,
     pub(crate) extends: bool,
+    /// It is to be delivered so much later.
+    pub(crate) later: Option<Duration>,
     /// Events of one id differ by this.
     pub(crate) version: u8,
 }
@@ -145,13 +147,15 @@ fn push() -> impl Strategy<Value = Push> {
         select(&EVENTS[..]),
         subsequence(ENDPOINTS.to_vec(), 0..=ENDPOINTS.len()),
         seldom(),
+        prop_oneof![6 => Just(None), 1 => Just(Some(SHORT)), 1 => Just(Some(LONG))],
         0..3u8,
     )
-        .prop_map(|(tenant, event, endpoints, extends, version)| Push {
+        .prop_map(|(tenant, event, endpoints, extends, later, version)| Push {
             tenant,
             event,
             endpoints,
             extends,
+            later,
             version,
         })
 }

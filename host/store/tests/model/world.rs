@@ -522,6 +522,10 @@ fn pushed(push: &Push, now: Timestamp) -> EventDeliveries {
         event_type: format!("invoice.v{}", push.version),
         payload: Bytes::from(format!("{{ \"version\" :\n {}.00 }}", push.version)),
         occurred_at: Some(format!("2026-01-31T09:30:0{}.123456789Z", push.version)),
+        deliver_at: push
+            .later
+            .map(|wait| now.checked_add(wait).unwrap().to_string()),
+        ..EventDraft::default()
     }
     .accept(now, 1024)
     .unwrap();

@@ -274,7 +274,7 @@ impl Check<'_> {
         let due = |name: &Option<(TenantId, DeliveryId)>| {
             let (tenant, id) = name.as_ref()?;
             let (delivery, _) = codec::unpack_record(tenant, id, &records.next()??).ok()?;
-            let waits = delivery.state == DeliveryState::Failed;
+            let waits = delivery.state == DeliveryState::Failed || delivery.is_scheduled();
             waits.then(|| delivery.next_at.as_millisecond())
         };
         Ok(names
