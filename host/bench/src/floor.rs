@@ -69,6 +69,7 @@ pub(crate) async fn client(url: String) -> anyhow::Result<()> {
         events: vec![Subscription::All],
         headers: SafeHeaders::default(),
         disabled: false,
+        ordering: None,
         profile: SignatureProfile::Standard,
         body: BodyForm::Payload,
         created_at: now,

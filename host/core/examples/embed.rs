@@ -60,6 +60,7 @@ pub(crate) async fn run() -> Result<Summary, AnyError> {
         events: vec![Subscription::new("invoice.paid")?],
         headers: SafeHeaders::new([("x-env", "example")])?,
         disabled: false,
+        ordering: None,
         profile: SignatureProfile::Standard,
         body: BodyForm::Payload,
         created_at: Timestamp::now(),

@@ -12,6 +12,7 @@ use crate::error::{Context, Error, Result};
 use crate::event::{Event, EventType};
 use crate::ids::{DeliveryId, EndpointId, EventId, TenantId};
 use crate::retry::RetryPolicy;
+use crate::sequence::Sequence;
 
 /// Where a delivery stands.
 ///
@@ -62,6 +63,11 @@ impl DeliveryState {
                 | (Leased, Pending | Failed | Succeeded | DeadLetter)
                 | (DeadLetter | Succeeded, Pending)
         )
+    }
+
+    /// Whether nothing more happens by itself.
+    pub fn is_finished(self) -> bool {
+        matches!(self, Self::Succeeded | Self::DeadLetter)
     }
 
     /// The name in wire formats, tables and metrics.
@@ -116,6 +122,9 @@ pub struct Delivery {
     /// The resolver plugin that was asked for the event's endpoints, if the tenant has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolver: Option<PluginUse>,
+    /// The sequence that it waits its turn in, if its endpoint asked for order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<Sequence>,
     /// Where it stands. Starts as pending.
     pub state: DeliveryState,
     /// Attempts recorded so far, over the whole life. Starts at 0.
@@ -149,6 +158,7 @@ impl Delivery {
             endpoint_id,
             resolved,
             resolver: None,
+            sequence: None,
             state: DeliveryState::Pending,
             attempt: 0,
             replayed_at_attempt: 0,
@@ -187,6 +197,10 @@ impl Delivery {
             return Conclusion::DeadLetter;
         }
         let since_replay = attempt.number.saturating_sub(self.replayed_at_attempt);
+        let most = self.sequence.as_ref().and_then(|order| order.max_attempts);
+        if most.is_some_and(|most| since_replay >= most.get()) {
+            return Conclusion::DeadLetter;
+        }
         match policy.wait_after(since_replay, &self.id) {
             Some(wait) => Conclusion::Failed {
                 next_at: now.saturating_add(wait).unwrap_or(now),
@@ -411,6 +425,29 @@ mod tests {
             delivery.conclude(&after(2, 503), &policy, now),
             Conclusion::DeadLetter
         );
+    }
+
+    #[test]
+    fn a_sequence_waits_for_so_many_attempts() {
+        let now = Timestamp::UNIX_EPOCH;
+        let policy = RetryPolicy {
+            max_attempts: 10,
+            ..RetryPolicy::default()
+        };
+        let mut delivery = delivery();
+        delivery.sequence = Some(Sequence {
+            key: None,
+            on_dead_letter: crate::OnDeadLetter::Skip,
+            max_attempts: std::num::NonZeroU32::new(2),
+        });
+        let after = |number| Attempt::answered(number, now, Duration::ZERO, 503);
+        let first = delivery.conclude(&after(1), &policy, now);
+        assert!(matches!(first, Conclusion::Failed { .. }));
+        let second = delivery.conclude(&after(2), &policy, now);
+        assert_eq!(second, Conclusion::DeadLetter);
+        delivery.replayed_at_attempt = 2;
+        let third = delivery.conclude(&after(3), &policy, now);
+        assert!(matches!(third, Conclusion::Failed { .. }));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::error::{Context, Error, Result};
-use crate::ids::{EventId, TenantId};
+use crate::ids::{EventId, OrderingKey, TenantId};
 
 /// The furthest ahead that an event may be scheduled: a year. It is kept, payload and all, until then,
 /// and further plans are better kept by who made them.
@@ -172,6 +172,9 @@ pub struct Event {
     /// When its deliveries become due, in whole milliseconds; `None`, as for most events, is at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deliver_at: Option<Timestamp>,
+    /// Endpoints that ask for order by key get events of one key in the order of their coming.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ordering_key: Option<OrderingKey>,
 }
 
 /// What a producer pushed, before any check. Also the JSON form of `POST /v1/events` and of one
@@ -197,6 +200,9 @@ pub struct EventDraft {
     /// RFC 3339 time with an offset, at most [`MAX_DELAY`] ahead; missing or past means now.
     #[serde(default)]
     pub deliver_at: Option<String>,
+    /// See [`Event::ordering_key`].
+    #[serde(default)]
+    pub ordering_key: Option<String>,
 }
 
 impl fmt::Debug for EventDraft {
@@ -208,6 +214,7 @@ impl fmt::Debug for EventDraft {
             .field("payload_bytes", &self.payload.len())
             .field("occurred_at", &self.occurred_at)
             .field("deliver_at", &self.deliver_at)
+            .field("ordering_key", &self.ordering_key)
             .finish()
     }
 }
@@ -239,6 +246,10 @@ impl EventDraft {
             Some(at) if at > now => Some(schedulable(at, now)?),
             _ => None,
         };
+        let ordering_key = match self.ordering_key.as_deref().map(str::trim) {
+            None | Some("") => None,
+            Some(key) => Some(OrderingKey::new(key)?),
+        };
         Ok(Event {
             id,
             tenant_id,
@@ -246,6 +257,7 @@ impl EventDraft {
             payload,
             occurred_at,
             deliver_at,
+            ordering_key,
         })
     }
 
@@ -271,10 +283,10 @@ impl EventDraft {
                     });
                 match key {
                     Some(key) => format!(
-                        "unknown field `{key}` at {place}; expected id, tenant, type, payload, occurred_at, deliver_at"
+                        "unknown field `{key}` at {place}; expected id, tenant, type, payload, occurred_at, deliver_at, ordering_key"
                     ),
                     None => format!(
-                        "a field of the wrong type at {place}; expected texts for id, tenant, type, occurred_at, deliver_at and any JSON for payload"
+                        "a field of the wrong type at {place}; expected texts for id, tenant, type, occurred_at, deliver_at, ordering_key and any JSON for payload"
                     ),
                 }
             }
@@ -385,6 +397,24 @@ mod tests {
             error.contains("field `deliver_at`: expected an RFC 3339 time"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn an_ordering_key_is_trimmed_and_checked() {
+        let keyed = |text: &str| {
+            EventDraft {
+                ordering_key: Some(text.into()),
+                ..draft()
+            }
+            .accept(Timestamp::UNIX_EPOCH, 1024)
+            .map(|event| event.ordering_key.map(String::from))
+        };
+        assert_eq!(keyed(" order-7 ").unwrap().as_deref(), Some("order-7"));
+        assert_eq!(keyed(" ").unwrap(), None);
+        for bad in ["a\0b", &"x".repeat(257)] {
+            let error = keyed(bad).unwrap_err().to_string();
+            assert!(error.contains("field `ordering_key`"), "{error}");
+        }
     }
 
     #[test]

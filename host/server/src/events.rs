@@ -2,7 +2,7 @@
 //!
 //! The body is one event, an array of events (`application/json`), or one event per line
 //! (`application/x-ndjson`). An event is
-//! `{"id","tenant","type","payload","occurred_at"?,"deliver_at"?}`.
+//! `{"id","tenant","type","payload","occurred_at"?,"deliver_at"?,"ordering_key"?}`.
 //!
 //! | answer | when |
 //! |---|---|

@@ -15,6 +15,10 @@
     reason = "a broken promise is a panic here"
 )]
 
+mod sequences;
+
+pub use sequences::*;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -82,6 +86,16 @@ macro_rules! conformance_tests {
             waiting_ends_by_itself
             large_batches_pass
             the_store_is_alive
+            a_sequence_goes_one_after_the_other
+            a_batch_is_in_order
+            a_turn_outlasts_failures_and_lost_leases
+            a_dead_letter_lets_the_next_go
+            a_blocking_dead_letter_is_waited_for
+            a_blocking_dead_letter_is_skipped_by_hand
+            a_replayed_delivery_takes_its_old_place
+            a_scheduled_delivery_keeps_its_turn
+            the_end_of_one_wakes_who_waits
+            sequences_are_in_order_whoever_works
         }
     };
     (@each $make:path; $($name:ident)*) => {

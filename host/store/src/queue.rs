@@ -103,6 +103,10 @@ pub struct Record {
     pub attempts: Vec<Attempt>,
     /// When the lease ends, while leased.
     pub lease_until: Option<Timestamp>,
+    /// Whose turn it is in the sequence where this one waits for its own. Told of one delivery, not in
+    /// lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind: Option<DeliveryId>,
 }
 
 /// Which deliveries to list. Newest first.
@@ -185,7 +189,15 @@ pub struct Fullness {
     pub memory_percent: Option<u8>,
 }
 
-/// The queue and the records. Every method is one atomic step per event or per delivery and may be
+/// The queue and the records.
+///
+/// Deliveries to one endpoint with one [`Sequence`](wasmhook_core::Sequence) name are leased one after the
+/// other, in the order of their creation: whoever records the end of one (success, or a dead letter that
+/// does not block) lets the next go in the same atomic step. A delivery that waits for its time or for
+/// another attempt keeps its turn. A replayed one takes its old place, before those that were created
+/// later and have not been leased yet, and waits while it is another's turn.
+///
+/// Every method is one atomic step per event or per delivery and may be
 /// repeated after a lost answer without harm. Time is the store's own.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -210,9 +222,14 @@ pub trait Store: Send + Sync + 'static {
     /// Returns when there may be due work, or after `timeout`. May return early.
     async fn wait_for_work(&self, timeout: Duration) -> Result<(), StoreError>;
 
-    /// Makes a finished delivery pending and due. [`StoreError::NotFound`] when this tenant has no
+    /// Makes a finished delivery pending and due, once it is its turn in its sequence, if it is in one. [`StoreError::NotFound`] when this tenant has no
     /// such delivery, [`StoreError::NotFinished`] when it is not finished.
     async fn replay(&self, tenant: &TenantId, delivery: &DeliveryId) -> Result<(), StoreError>;
+
+    /// Lets a sequence go on that this dead letter blocks. It is an ordinary dead letter then, kept as
+    /// long as any. [`StoreError::NotFound`] when this tenant has no such delivery,
+    /// [`StoreError::NotBlocking`] when it blocks nothing.
+    async fn skip(&self, tenant: &TenantId, delivery: &DeliveryId) -> Result<(), StoreError>;
 
     /// One delivery of a tenant.
     async fn get(

@@ -106,6 +106,7 @@ fn single(push: Push) -> anyhow::Result<Option<EventDraft>> {
         payload,
         occurred_at: push.occurred_at,
         deliver_at: push.deliver_at,
+        ordering_key: push.ordering_key,
     };
     // Refused here already, so that who pushes to a stream is told at once.
     draft
@@ -248,6 +249,8 @@ struct Line<'a> {
     occurred_at: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     deliver_at: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ordering_key: Option<&'a str>,
 }
 
 #[derive(Deserialize)]
@@ -288,6 +291,7 @@ async fn post(
                 payload,
                 occurred_at: draft.occurred_at.as_deref(),
                 deliver_at: draft.deliver_at.as_deref(),
+                ordering_key: draft.ordering_key.as_deref(),
             })
         })
         .collect::<Result<Vec<_>, serde_json::Error>>()?;

@@ -61,6 +61,7 @@ pub(crate) fn endpoint(id: &str) -> Endpoint {
         events: vec![Subscription::All],
         headers: SafeHeaders::default(),
         disabled: false,
+        ordering: None,
         profile: SignatureProfile::Standard,
         body: BodyForm::Payload,
         created_at: now(),

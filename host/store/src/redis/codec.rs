@@ -1,7 +1,7 @@
 //! Packed records: what the functions keep without looking into it.
 //!
 //! A record starts with what the functions do look at (see `queue.lua`): 16 digits of creation
-//! stamp, a letter for the state, then event, endpoint, attempt and ordering key, each ended by a
+//! stamp, a letter for the state, then event, endpoint, attempt and sequence, each ended by a
 //! zero byte. A version byte and the rest in postcard follow. Tenant and delivery id are in the key.
 //! Times are milliseconds, except an event's own.
 
@@ -12,12 +12,15 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use wasmhook_core::attempt::{Attempt, ErrorClass, Outcome, PluginUse};
 use wasmhook_core::{
-    Delivery, DeliveryId, DeliveryState, EndpointId, Event, EventId, EventType, Payload,
-    ResolvedEndpoint, TenantId,
+    Delivery, DeliveryId, DeliveryState, EndpointId, Event, EventId, EventType, OnDeadLetter,
+    OrderingKey, Payload, ResolvedEndpoint, Sequence, TenantId,
 };
 
 /// The version of what follows the envelope.
 const VERSION: u8 = 1;
+/// The version of the record of a delivery that is in a sequence. It differs in nothing: hosts that do not
+/// know sequences are to leave such a delivery alone, for they would not let the next one go.
+const SEQUENCE_VERSION: u8 = 2;
 /// The version of an event that says how it is to be delivered. Others are of the first, which all hosts
 /// can read.
 const EVENT_VERSION: u8 = 2;
@@ -69,9 +72,10 @@ struct PackedEvent {
 }
 
 /// What follows in an event of [`EVENT_VERSION`].
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 struct PackedWishes {
     deliver_at: Option<i64>,
+    ordering_key: Option<OrderingKey>,
 }
 
 fn time(ms: i64) -> Result<Timestamp> {
@@ -179,18 +183,61 @@ pub(super) fn pack_rest(
         attempts: kept.collect(),
     };
     let mut to = to;
-    // Nothing is ordered yet: the ordering key is empty.
     write!(
         to,
-        "{}{}\0{}\0{}\0\0",
+        "{}{}\0{}\0{}\0",
         letter(delivery.state),
         delivery.event_id,
         delivery.endpoint_id,
         delivery.attempt
     )
     .expect("memory takes everything");
-    to.push(VERSION);
+    match &delivery.sequence {
+        None => to.extend_from_slice(&[0, VERSION]),
+        Some(sequence) => {
+            pack_sequence(&mut to, sequence, delivery);
+            to.extend_from_slice(&[0, SEQUENCE_VERSION]);
+        }
+    }
     finish(&packed, to)
+}
+
+/// What a record says of its sequence: whether a dead letter blocks it (b) or is skipped (s), after how many
+/// attempts it is one, when the delivery is due at the soonest, and the key.
+fn pack_sequence(to: &mut Vec<u8>, sequence: &Sequence, delivery: &Delivery) {
+    to.push(if sequence.blocks() { b'b' } else { b's' });
+    if let Some(most) = sequence.max_attempts {
+        write!(to, "{most}").expect("memory takes everything");
+    }
+    to.push(b':');
+    if delivery.state == DeliveryState::Pending && delivery.is_scheduled() {
+        write!(to, "{}", delivery.next_at.as_millisecond()).expect("memory takes everything");
+    }
+    write!(to, ":{}", sequence.name()).expect("memory takes everything");
+}
+
+fn unpack_sequence(text: &str) -> Result<Option<Sequence>> {
+    let Some((policy, rest)) = text.split_at_checked(1) else {
+        return Ok(None);
+    };
+    let mut parts = rest.splitn(3, ':');
+    let mut part = || parts.next().ok_or(Damaged);
+    let (most, _due, key) = (part()?, part()?, part()?);
+    Ok(Some(Sequence {
+        key: match key {
+            "" => None,
+            key => Some(OrderingKey::new(key).map_err(|_| Damaged)?),
+        },
+        on_dead_letter: match policy {
+            "b" => OnDeadLetter::Block,
+            "s" => OnDeadLetter::Skip,
+            _ => return Err(Damaged),
+        },
+        max_attempts: match most {
+            "" => None,
+            most => Some(most.parse().map_err(|_| Damaged)?),
+        },
+    }))
 }
 
 /// A whole record of a known delivery, with the stamp that it was read with.
@@ -225,9 +272,9 @@ pub(super) fn unpack_record(
     let event_id = EventId::new(text()?).map_err(|_| Damaged)?;
     let endpoint_id = EndpointId::new(text()?).map_err(|_| Damaged)?;
     let attempt = text()?.parse().map_err(|_| Damaged)?;
-    let _ordering = text()?;
+    let sequence = unpack_sequence(text()?)?;
     let (version, packed) = parts.next().and_then(<[u8]>::split_first).ok_or(Damaged)?;
-    if *version != VERSION {
+    if !matches!(*version, VERSION | SEQUENCE_VERSION) {
         return Err(Damaged);
     }
     let (_, created_at) = stamp_time(stamp).ok_or(Damaged)?;
@@ -252,6 +299,7 @@ pub(super) fn unpack_record(
         endpoint_id,
         resolved,
         resolver: packed.resolver,
+        sequence,
         state,
         attempt,
         replayed_at_attempt: packed.replayed_at_attempt,
@@ -278,12 +326,13 @@ pub(super) fn pack_event(event: &Event) -> Vec<u8> {
         nanoseconds: event.occurred_at.subsec_nanosecond(),
     };
     let mut start = Vec::with_capacity(64 + event.payload.len());
-    let plain = event.deliver_at.is_none();
+    let plain = event.deliver_at.is_none() && event.ordering_key.is_none();
     start.push(if plain { VERSION } else { EVENT_VERSION });
     let mut bytes = finish(&facts, start);
     if !plain {
         let wishes = PackedWishes {
             deliver_at: event.deliver_at.map(Timestamp::as_millisecond),
+            ordering_key: event.ordering_key.clone(),
         };
         bytes = finish(&wishes, bytes);
     }
@@ -296,7 +345,7 @@ pub(super) fn unpack_event(tenant: &TenantId, id: &EventId, bytes: &Bytes) -> Re
     let (version, packed) = bytes.split_first().ok_or(Damaged)?;
     let (facts, rest): (PackedEvent, _) = postcard::take_from_bytes(packed).map_err(|_| Damaged)?;
     let (wishes, payload) = match *version {
-        VERSION => (PackedWishes { deliver_at: None }, rest),
+        VERSION => (PackedWishes::default(), rest),
         EVENT_VERSION => postcard::take_from_bytes(rest).map_err(|_| Damaged)?,
         _ => return Err(Damaged),
     };
@@ -307,6 +356,7 @@ pub(super) fn unpack_event(tenant: &TenantId, id: &EventId, bytes: &Bytes) -> Re
         payload: Payload::from_stored(bytes.slice_ref(payload)),
         occurred_at: Timestamp::new(facts.seconds, facts.nanoseconds).map_err(|_| Damaged)?,
         deliver_at: wishes.deliver_at.map(time).transpose()?,
+        ordering_key: wishes.ordering_key,
     })
 }
 
@@ -371,9 +421,19 @@ mod tests {
             id in "[a-zé☂ ]{0,20}x",
             endpoint in "[a-z{}☂]{1,20}",
             numbers in proptest::collection::vec((any::<u32>(), "[a-z☂]{0,40}", any::<Option<u16>>()), 0..10),
+            sequence in proptest::option::of((
+                proptest::option::of("[a-zé☂:]{1,20}"),
+                any::<bool>(),
+                any::<Option<std::num::NonZeroU32>>(),
+            )),
         ) {
             let event = event(&id, "1", (0, 0));
-            let delivery = delivery(&event, &endpoint, 7);
+            let mut delivery = delivery(&event, &endpoint, 7);
+            delivery.sequence = sequence.map(|(key, blocks, max_attempts)| Sequence {
+                key: key.map(|key| OrderingKey::new(key).unwrap()),
+                on_dead_letter: if blocks { OnDeadLetter::Block } else { OnDeadLetter::Skip },
+                max_attempts,
+            });
             let attempts: Vec<_> = numbers.iter().map(|(n, text, status)| attempt(*n, text, *status)).collect();
             let split = attempts.split_last();
             let bytes = pack_record(
@@ -392,10 +452,12 @@ mod tests {
             seconds in -10_000_000_000i64..10_000_000_000,
             nanoseconds in 0..1_000_000_000i32,
             deliver_at in proptest::option::of(0..10_000_000_000_000i64),
+            key in proptest::option::of("[a-zé☂:]{1,20}"),
         ) {
             let nanoseconds = if seconds < 0 { 0 } else { nanoseconds };
             let mut event = event("evt", &payload, (seconds, nanoseconds));
             event.deliver_at = deliver_at.map(|ms| time(ms).unwrap());
+            event.ordering_key = key.map(|key| OrderingKey::new(key).unwrap());
             let bytes = Bytes::from(pack_event(&event));
             prop_assert_eq!(unpack_event(&event.tenant_id, &event.id, &bytes).unwrap(), event);
         }

@@ -3,9 +3,18 @@
 use wasmhook_core::ports::Enqueued;
 use wasmhook_core::{Delivery, EventId, TenantId};
 
+use super::functions::Call;
 use super::{RedisStore, codec};
 use crate::error::StoreError;
 use crate::queue::EventDeliveries;
+
+/// The key of a delivery's sequence as the functions take it: after a sign, or nothing.
+pub(super) fn sequence_arg(call: &mut Call, delivery: &Delivery) {
+    match &delivery.sequence {
+        Some(sequence) => call.parts(&[b"=", sequence.name().as_bytes()]),
+        None => call.arg(""),
+    };
+}
 
 impl RedisStore {
     pub(super) async fn enqueue_events(
@@ -25,8 +34,11 @@ impl RedisStore {
                 let tenant = item.event.tenant_id.as_str().as_bytes();
                 call.arg(tenant);
                 call.parts(&[tenant, b"\0", item.event.id.as_str().as_bytes()]);
-                let scheduled = item.deliveries.iter().any(Delivery::is_scheduled);
-                call.arg(u8::from(item.extends) + 2 * u8::from(scheduled));
+                let special = item
+                    .deliveries
+                    .iter()
+                    .any(|delivery| delivery.is_scheduled() || delivery.sequence.is_some());
+                call.arg(u8::from(item.extends) + 2 * u8::from(special));
                 // Without deliveries nothing is kept.
                 let event = match item.deliveries.as_slice() {
                     [] => Vec::new(),
@@ -42,9 +54,14 @@ impl RedisStore {
                     call.parts(&[tenant, b"\0", delivery.endpoint_id.as_str().as_bytes()]);
                     let rest = codec::pack_rest(Vec::with_capacity(192), delivery, &[], None);
                     call.arg(&rest);
-                    if scheduled {
+                    if special {
                         // By the server's clock, as everything is due: see `EventDeliveries`.
-                        call.arg(delivery.next_at.as_millisecond());
+                        let due = delivery.next_at.as_millisecond();
+                        match delivery.is_scheduled() {
+                            true => call.arg(due),
+                            false => call.arg(""),
+                        };
+                        sequence_arg(call, delivery);
                     }
                     size += rest.len();
                 }

@@ -57,8 +57,9 @@ use wake::{Listener, News};
 /// How many refused events are kept.
 pub const MAX_REJECTED: usize = 10_000;
 
-/// The form of keys and records; raised with every change that older hosts cannot read.
-const LAYOUT: u16 = 1;
+/// The form of keys and records; raised with every change that older hosts cannot read. Layout 2 has
+/// sequences, and is otherwise layout 1.
+const LAYOUT: u16 = 2;
 /// At most this many events, outcomes or leases in one call, so that none holds up the server.
 const CHUNK: usize = 512;
 /// At most this many bytes of payload in one enqueue call, unless a single event has more.
@@ -220,7 +221,11 @@ async fn check_shards(link: &Link, keys: &Keys, config: &RedisConfig) -> Result<
             .ignore();
     }
     pipeline.cmd("HMGET").arg(&meta).arg("shards").arg("layout");
-    let ((kept, layout),): ((String, String),) = link.pipeline("HMGET", &pipeline).await?;
+    let ((kept, mut layout),): ((String, String),) = link.pipeline("HMGET", &pipeline).await?;
+    if layout == "1" {
+        upgrade(link, keys).await?;
+        layout = LAYOUT.to_string();
+    }
     if layout != LAYOUT.to_string() {
         return Err(StoreError::Configuration(format!(
             "{} holds a queue of layout {layout} under the prefix {}, but this version knows layout {LAYOUT}; use the version that made it, or another prefix",
@@ -237,6 +242,20 @@ async fn check_shards(link: &Link, keys: &Keys, config: &RedisConfig) -> Result<
         config.prefix,
         config.shards
     )))
+}
+
+/// Makes layout 2 of layout 1. Hosts of the older version do not start any more. Those that are running do
+/// no harm: what is in a sequence they cannot read, so they leave it for others when its lease ends; and
+/// their turn to check and repair the queue is taken for good.
+async fn upgrade(link: &Link, keys: &Keys) -> Result<(), StoreError> {
+    let mut turn = redis::cmd("SET");
+    turn.arg(keys.checked_before_sequences()).arg(LAYOUT);
+    let _: Value = link.query("SET", &turn).await?;
+    let mut layout = redis::cmd("HSET");
+    layout.arg(keys.meta()).arg("layout").arg(LAYOUT);
+    let _: Value = link.query("HSET", &layout).await?;
+    tracing::info!("the queue is of layout {LAYOUT} now; older hosts can no longer start on it");
+    Ok(())
 }
 
 /// Reads the answer to `INFO memory`.
@@ -285,6 +304,10 @@ impl Store for RedisStore {
 
     async fn replay(&self, tenant: &TenantId, delivery: &DeliveryId) -> Result<(), StoreError> {
         self.replay_finished(tenant, delivery).await
+    }
+
+    async fn skip(&self, tenant: &TenantId, delivery: &DeliveryId) -> Result<(), StoreError> {
+        self.skip_blocking(tenant, delivery).await
     }
 
     async fn get(

@@ -266,6 +266,9 @@ impl EventStream for RedisStream {
                 if let Some(at) = &event.deliver_at {
                     command.arg("deliver_at").arg(at);
                 }
+                if let Some(key) = &event.ordering_key {
+                    command.arg("ordering_key").arg(key);
+                }
                 command.ignore();
             }
             self.link.write("XADD", &pipeline).await?;
@@ -355,6 +358,7 @@ fn draft_of(fields: Vec<Value>) -> EventDraft {
             b"type" => draft.event_type = lossy(),
             b"occurred_at" => draft.occurred_at = Some(lossy()),
             b"deliver_at" => draft.deliver_at = Some(lossy()),
+            b"ordering_key" => draft.ordering_key = Some(lossy()),
             b"payload" => draft.payload = Bytes::from(value),
             _ => {}
         }

@@ -198,12 +198,18 @@ impl Check<'_> {
                 return Err(self.unexpected());
             }
             for suspect in &these[..judged] {
-                let finding = match reply.text().as_deref() {
-                    Some("L") => Finding::Lost,
-                    Some("D") => Finding::Doubled,
-                    Some("S") => Finding::Stray,
+                let said = reply.text().ok_or_else(|| self.unexpected())?;
+                let (verdict, sequence) = said.split_at_checked(1).unwrap_or_default();
+                let finding = match verdict {
+                    "L" => Finding::Lost,
+                    "D" => Finding::Doubled,
+                    "S" => Finding::Stray,
+                    "O" => Finding::Sequence,
                     _ => continue,
                 };
+                if !sequence.is_empty() {
+                    self.shards[shard].sequences.push(sequence.to_owned());
+                }
                 // It may be suspected for each of its places.
                 if told.is_some_and(|told| told.tenant == suspect.tenant && told.id == suspect.id) {
                     continue;
