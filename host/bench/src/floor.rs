@@ -69,6 +69,7 @@ pub(crate) async fn client(url: String) -> anyhow::Result<()> {
         events: vec![Subscription::All],
         headers: SafeHeaders::default(),
         disabled: false,
+        ordering: None,
         profile: SignatureProfile::Standard,
         body: BodyForm::Payload,
         created_at: now,
@@ -97,7 +98,7 @@ pub(crate) async fn client(url: String) -> anyhow::Result<()> {
                     tenant: "bench".to_owned(),
                     event_type: "bench.event".to_owned(),
                     payload: scenario::payload().into(),
-                    occurred_at: None,
+                    ..EventDraft::default()
                 };
                 let event = draft.accept(at, 1 << 20)?;
                 let id = DeliveryId::new(format!("whdel_{number:032x}"))?;

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use hyper::StatusCode;
+
 use crate::workload::{Id, Pushed, Store};
 
 /// How often a receiver got a delivery.
@@ -14,6 +16,10 @@ pub(crate) struct Arrivals {
     pub(crate) accepted: u16,
     /// How often it refused it.
     pub(crate) refused: u16,
+    /// When it came first.
+    pub(crate) first: Duration,
+    /// When it was first accepted, or refused for good; `None` if it never was.
+    pub(crate) ended: Option<Duration>,
 }
 
 /// A delivery that was accepted again.
@@ -93,12 +99,19 @@ impl Ledger {
         self.lock().all.contains_key(&id)
     }
 
-    /// A delivery arrived.
-    pub(crate) fn arrive(&self, store: Store, id: Id, accepted: bool) {
+    /// A delivery arrived and is answered with this status.
+    pub(crate) fn arrive(&self, store: Store, id: Id, status: StatusCode) {
+        let accepted = status.is_success();
         let now = self.now();
         let mut arrived = self.lock();
         let arrived = &mut *arrived;
         let (arrivals, last) = arrived.all.entry(id).or_default();
+        if arrivals.accepted + arrivals.refused == 0 {
+            arrivals.first = now;
+        }
+        if accepted || status == StatusCode::GONE {
+            arrivals.ended.get_or_insert(now);
+        }
         if accepted {
             if arrivals.accepted > 0 {
                 arrived.again.push(Again {

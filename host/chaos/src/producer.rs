@@ -271,7 +271,11 @@ async fn add(
         pipeline.arg("tenant").arg(event.tenant());
         pipeline.arg("type").arg(event.event_type());
         pipeline.arg("id").arg(event.id());
-        pipeline.arg("payload").arg(event.payload()).ignore();
+        pipeline.arg("payload").arg(event.payload());
+        if let Some(key) = event.ordering_key() {
+            pipeline.arg("ordering_key").arg(key);
+        }
+        pipeline.ignore();
     }
     pipeline.exec_async(connection).await
 }
@@ -282,7 +286,9 @@ async fn post(client: &reqwest::Client, url: &str, events: &[Pushed]) -> bool {
         .map(|event| {
             let (tenant, kind, id) = (event.tenant(), event.event_type(), event.id());
             let payload = event.payload();
-            format!("{{\"tenant\":\"{tenant}\",\"type\":\"{kind}\",\"id\":\"{id}\",\"payload\":{payload}}}\n")
+            let key = event.ordering_key();
+            let key = key.map_or_else(String::new, |key| format!(",\"ordering_key\":\"{key}\""));
+            format!("{{\"tenant\":\"{tenant}\",\"type\":\"{kind}\",\"id\":\"{id}\",\"payload\":{payload}{key}}}\n")
         })
         .collect::<Vec<_>>()
         .concat();

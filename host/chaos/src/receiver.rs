@@ -137,7 +137,7 @@ async fn answer(
             } else {
                 StatusCode::NO_CONTENT
             };
-            shared.ledger.arrive(shared.store, id, status.is_success());
+            shared.ledger.arrive(shared.store, id, status);
             tokio::time::sleep(slowness(id)).await;
             status
         }

@@ -41,13 +41,15 @@ pub(crate) fn print(happenings: &[Happening], verdict: &Verdict, seed: u64) {
     for site in &verdict.sites {
         println!(
             "{}: {} events acknowledged, {} deliveries: {} succeeded, {} dead letters, {} succeeded and \
-             removed since; accepted again: {} after a broken connection, {} after a broken lease",
+             removed since; {} in order, in {} sequences; accepted again: {} after a broken connection, {} after a broken lease",
             site.store,
             site.events,
             site.deliveries,
             site.succeeded,
             site.dead_letters,
             site.removed,
+            site.ordered,
+            site.sequences,
             site.broken_connections,
             site.broken_leases
         );

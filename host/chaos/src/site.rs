@@ -314,7 +314,8 @@ fn write_tenants(folder: &TempDir, url: &str) -> anyhow::Result<()> {
     for tenant in TENANTS {
         let endpoints = ENDPOINTS.map(|(id, events)| {
             format!(
-                "[[endpoints]]\nid = \"{id}\"\nurl = \"{url}\"\nsecrets = [\"main\"]\nevents = [\"{events}\"]\n"
+                "[[endpoints]]\nid = \"{id}\"\nurl = \"{url}\"\nsecrets = [\"main\"]\nevents = [\"{events}\"]\n\
+                 ordering = {{ by = \"key\" }}\n"
             )
         });
         let own = folder.path().join("tenants").join(tenant);

@@ -9,7 +9,7 @@ use wasmhook_store::{Backlog, Filter};
 
 use crate::happening::Happening;
 use crate::host::CONCURRENCY;
-use crate::ledger::Ledger;
+use crate::ledger::{Arrivals, Ledger};
 use crate::site::Site;
 use crate::workload::{self, HOSTS, Id, Store, is_unwanted};
 
@@ -55,6 +55,10 @@ pub(crate) struct Account {
     /// Accepted by the receiver, and removed since because more than the retention's count were
     /// finished.
     pub(crate) removed: usize,
+    /// Deliveries that were to arrive in order.
+    pub(crate) ordered: usize,
+    /// In so many sequences.
+    pub(crate) sequences: usize,
     /// Accepted again because a connection to the receiver broke: the attempt is recorded as failed.
     pub(crate) broken_connections: usize,
     /// Accepted again because a lease was broken.
@@ -66,6 +70,14 @@ struct Kept {
     state: DeliveryState,
     /// Attempts that ended without an answer.
     unanswered: usize,
+}
+
+/// Everything that a store keeps.
+#[derive(Default)]
+struct Records {
+    all: HashMap<Id, Kept>,
+    /// Per tenant, endpoint and ordering key the deliveries, in the order in which they were enqueued.
+    sequences: HashMap<[String; 3], Vec<Id>>,
 }
 
 /// Waits until all is quiet and compares.
@@ -119,9 +131,13 @@ async fn judge_site(
     for rejected in store.rejected(10).await? {
         problems.add(site.store, "an event was rejected", rejected.reason);
     }
-    let kept = read_settled(&*store, problems, site.store).await?;
+    let Records {
+        all: kept,
+        sequences,
+    } = read_settled(&*store, problems, site.store).await?;
     let mut account = settle(site.store, ledger, &kept, problems);
     explain(&mut account, ledger, &kept, happenings, problems);
+    check_order(&mut account, ledger, &sequences, problems);
     Ok(account)
 }
 
@@ -155,7 +171,7 @@ async fn read_settled(
     store: &dyn wasmhook_store::Store,
     problems: &mut Problems,
     of: Store,
-) -> anyhow::Result<HashMap<Id, Kept>> {
+) -> anyhow::Result<Records> {
     // Housekeeping may remove records between reading the lists and the counts, but not for ever.
     let mut tries = 3;
     loop {
@@ -179,8 +195,8 @@ async fn read(
     store: &dyn wasmhook_store::Store,
     problems: &mut Problems,
     of: Store,
-) -> anyhow::Result<(HashMap<Id, Kept>, Backlog)> {
-    let mut kept = HashMap::new();
+) -> anyhow::Result<(Records, Backlog)> {
+    let mut kept = Records::default();
     let mut counts = Backlog::default();
     for tenant in store.tenants().await? {
         let mut filter = Filter {
@@ -206,7 +222,17 @@ async fn read(
                     .count();
                 let id = workload::id(record.delivery.id.as_str())
                     .with_context(|| format!("delivery {} has a foreign id", record.delivery.id))?;
-                if kept.insert(id, Kept { state, unanswered }).is_some() {
+                let delivery = record.delivery;
+                if let Some(sequence) = delivery.sequence {
+                    let tenant = delivery.tenant_id.to_string();
+                    let name = [
+                        tenant,
+                        delivery.endpoint_id.to_string(),
+                        sequence.name().to_owned(),
+                    ];
+                    kept.sequences.entry(name).or_default().push(id);
+                }
+                if kept.all.insert(id, Kept { state, unanswered }).is_some() {
                     problems.add(of, "a delivery is listed twice", format!("{id:032x}"));
                 }
             }
@@ -216,6 +242,8 @@ async fn read(
             }
         }
     }
+    // Lists begin with the newest.
+    kept.sequences.values_mut().for_each(|ids| ids.reverse());
     Ok((kept, counts))
 }
 
@@ -233,6 +261,8 @@ fn settle(
         succeeded: 0,
         dead_letters: 0,
         removed: 0,
+        ordered: 0,
+        sequences: 0,
         broken_connections: 0,
         broken_leases: 0,
     };
@@ -298,6 +328,41 @@ fn settle(
     account
 }
 
+/// What is in a sequence came for the first time after all that was enqueued before it had been accepted, or
+/// refused for good. What came again later does not count: that is explained on its own.
+fn check_order(
+    account: &mut Account,
+    ledger: &Ledger,
+    sequences: &HashMap<[String; 3], Vec<Id>>,
+    problems: &mut Problems,
+) {
+    for ([tenant, endpoint, key], ids) in sequences {
+        account.sequences += 1;
+        account.ordered += ids.len();
+        let seen: Vec<_> = ids.iter().map(|id| ledger.arrivals(*id)).collect();
+        if let Some(place) = overtaking(&seen) {
+            let example = format!(
+                "whdel_{:032x} of {tenant}, endpoint {endpoint}, {key}",
+                ids[place]
+            );
+            problems.add(account.store, "a delivery arrived before its turn", example);
+        }
+    }
+    if account.ordered == 0 {
+        problems.add(account.store, "nothing was to arrive in order", "");
+    }
+}
+
+/// The first that came before another that was to come before it had ended.
+fn overtaking(seen: &[Arrivals]) -> Option<usize> {
+    let mut ended = Duration::ZERO;
+    seen.iter().position(|arrivals| {
+        let early = arrivals.first < ended;
+        ended = ended.max(arrivals.ended.unwrap_or_default());
+        early
+    })
+}
+
 /// Each delivery that was accepted again had its connection or its lease broken.
 fn explain(
     account: &mut Account,
@@ -349,5 +414,49 @@ fn explain(
                 format!("{} by {}", happening.duplicates, happening.fault.name()),
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::StatusCode;
+
+    use super::*;
+
+    fn seen(times: &[(u64, u64)]) -> Vec<Arrivals> {
+        let arrivals = |(first, ended): &(u64, u64)| Arrivals {
+            accepted: 1,
+            refused: 0,
+            first: Duration::from_secs(*first),
+            ended: Some(Duration::from_secs(*ended)),
+        };
+        times.iter().map(arrivals).collect()
+    }
+
+    #[test]
+    fn who_comes_before_an_earlier_one_has_ended_overtakes() {
+        assert_eq!(overtaking(&[]), None);
+        assert_eq!(overtaking(&seen(&[(1, 3), (3, 4), (9, 9)])), None);
+        assert_eq!(overtaking(&seen(&[(1, 3), (2, 4)])), Some(1));
+        assert_eq!(overtaking(&seen(&[(1, 8), (8, 9), (7, 7)])), Some(2));
+    }
+
+    #[test]
+    fn a_ledger_knows_when_a_delivery_came_and_ended() {
+        let ledger = Ledger::new(1);
+        for status in [500, 503, 204, 204] {
+            std::thread::sleep(Duration::from_millis(2));
+            ledger.arrive(Store::Redis, 7, StatusCode::from_u16(status).unwrap());
+        }
+        let arrivals = ledger.arrivals(7);
+        assert_eq!((arrivals.accepted, arrivals.refused), (2, 2));
+        let ended = arrivals.ended.unwrap();
+        assert!(Duration::ZERO < arrivals.first && arrivals.first < ended);
+        assert_eq!(ledger.again()[0].before, ended);
+        for _ in 0..2 {
+            ledger.arrive(Store::Redis, 50, StatusCode::GONE);
+        }
+        let refused = ledger.arrivals(50);
+        assert_eq!(refused.ended, Some(refused.first));
     }
 }

@@ -60,6 +60,11 @@ impl Pushed {
         TYPES[usize::from(self.0.is_multiple_of(3))]
     }
 
+    /// Two events in seven are to arrive in order, by one of some keys: while one waits, others go.
+    pub(crate) fn ordering_key(self) -> Option<String> {
+        (self.0 % 7 < 2).then(|| format!("key_{}", self.0 % 29))
+    }
+
     pub(crate) fn payload(self) -> String {
         format!(
             "{{\"number\": {}, \"text\": \"{}\"}}",

@@ -119,9 +119,10 @@ pub(crate) enum Event {
     #[command(after_help = "Examples:\n  \
         wasmhook event push --tenant acme --type invoice.paid --id evt_1 --payload '{\"total\": 12}'\n  \
         wasmhook event push --tenant acme --type invoice.paid --payload @invoice.json\n  \
+        wasmhook event push --tenant acme --type invoice.paid --payload '{}' --deliver-at 2027-01-31T09:00:00Z\n  \
         wasmhook event push < events.ndjson\n\n\
-        Each line of NDJSON is {\"tenant\", \"type\", \"id\", \"payload\", \"occurred_at\"?}. Events go to the Redis \
-        stream when the configuration names Redis, otherwise to the host's HTTP API.")]
+        Each line of NDJSON is {\"tenant\", \"type\", \"id\", \"payload\", \"occurred_at\"?, \"deliver_at\"?, \
+        \"ordering_key\"?}. Events go to the Redis stream when the configuration names Redis, otherwise to the host's HTTP API.")]
     Push(Push),
 }
 
@@ -142,6 +143,12 @@ pub(crate) struct Push {
     /// When it happened, RFC 3339; now if missing.
     #[arg(long, value_name = "TIME", requires = "tenant")]
     pub(crate) occurred_at: Option<String>,
+    /// When to deliver it, RFC 3339, at most a year ahead; at once if missing.
+    #[arg(long, value_name = "TIME", requires = "tenant")]
+    pub(crate) deliver_at: Option<String>,
+    /// Endpoints that ask for order by key get the events of one key in order.
+    #[arg(long, value_name = "KEY", requires = "tenant")]
+    pub(crate) ordering_key: Option<String>,
     /// Push to this host over HTTP, whatever the configuration says.
     #[arg(long, value_name = "URL")]
     pub(crate) to: Option<String>,
@@ -206,6 +213,20 @@ pub(crate) enum Deliveries {
         /// All dead letters of the tenant.
         #[arg(long, conflicts_with = "ids")]
         dead_letters: bool,
+    },
+    /// Let sequences go on that these dead letters block.
+    ///
+    /// An endpoint with `ordering = { …, on_dead_letter = "block" }` gets nothing more of a sequence when one
+    /// of it is a dead letter: until that is replayed and succeeds, or is skipped.
+    #[command(after_help = "Example:\n  \
+        wasmhook deliveries skip --tenant acme whdel_5fe54a7806badae94ec7332ad4a45386")]
+    Skip {
+        /// The tenant.
+        #[arg(long)]
+        tenant: String,
+        /// The delivery ids; `deliveries show` of one that waits names the one that it waits for.
+        #[arg(required = true)]
+        ids: Vec<String>,
     },
 }
 

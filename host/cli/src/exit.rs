@@ -68,7 +68,7 @@ pub(crate) fn code(error: &anyhow::Error) -> Exit {
                 | StoreError::NotReplicated { .. }
                 | StoreError::InUse(_) => Exit::Unavailable,
                 StoreError::NotFound => Exit::NotFound,
-                StoreError::NotFinished(_) => Exit::Refused,
+                StoreError::NotFinished(_) | StoreError::NotBlocking(_) => Exit::Refused,
                 StoreError::Configuration(_) | StoreError::Path { .. } => Exit::Configuration,
                 _ => Exit::Failure,
             };

@@ -60,6 +60,7 @@ pub(crate) async fn run() -> Result<Summary, AnyError> {
         events: vec![Subscription::new("invoice.paid")?],
         headers: SafeHeaders::new([("x-env", "example")])?,
         disabled: false,
+        ordering: None,
         profile: SignatureProfile::Standard,
         body: BodyForm::Payload,
         created_at: Timestamp::now(),
@@ -89,7 +90,7 @@ pub(crate) async fn run() -> Result<Summary, AnyError> {
         tenant: "acme".into(),
         event_type: "invoice.paid".into(),
         payload: br#"{"invoice":"inv_1","total":12.50}"#.as_slice().into(),
-        occurred_at: None,
+        ..EventDraft::default()
     };
     println!(
         "pushed evt_1: {:?}",

@@ -12,6 +12,7 @@ use crate::error::{Context, Error, Result};
 use crate::event::{Event, EventType};
 use crate::ids::{DeliveryId, EndpointId, EventId, TenantId};
 use crate::retry::RetryPolicy;
+use crate::sequence::Sequence;
 
 /// Where a delivery stands.
 ///
@@ -62,6 +63,11 @@ impl DeliveryState {
                 | (Leased, Pending | Failed | Succeeded | DeadLetter)
                 | (DeadLetter | Succeeded, Pending)
         )
+    }
+
+    /// Whether nothing more happens by itself.
+    pub fn is_finished(self) -> bool {
+        matches!(self, Self::Succeeded | Self::DeadLetter)
     }
 
     /// The name in wire formats, tables and metrics.
@@ -116,6 +122,9 @@ pub struct Delivery {
     /// The resolver plugin that was asked for the event's endpoints, if the tenant has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolver: Option<PluginUse>,
+    /// The sequence that it waits its turn in, if its endpoint asked for order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<Sequence>,
     /// Where it stands. Starts as pending.
     pub state: DeliveryState,
     /// Attempts recorded so far, over the whole life. Starts at 0.
@@ -123,7 +132,8 @@ pub struct Delivery {
     /// The value of `attempt` when it was last replayed, and one more for each attempt that waited for
     /// a plugin to be loaded; the retry policy counts from there.
     pub replayed_at_attempt: u32,
-    /// When the next attempt is due; meaningful while pending or failed.
+    /// When the next attempt is due; meaningful while pending or failed. Of one that nobody has tried
+    /// yet it is when it was enqueued, or the later time that its event is to be delivered at.
     pub next_at: Timestamp,
     /// When it was enqueued.
     pub created_at: Timestamp,
@@ -132,7 +142,7 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// A pending delivery of `event`, due now.
+    /// A pending delivery of `event`, due now or when the event is to be delivered.
     pub fn pending(
         id: DeliveryId,
         event: &Event,
@@ -148,13 +158,20 @@ impl Delivery {
             endpoint_id,
             resolved,
             resolver: None,
+            sequence: None,
             state: DeliveryState::Pending,
             attempt: 0,
             replayed_at_attempt: 0,
-            next_at: now,
+            next_at: event.deliver_at.map_or(now, |at| at.max(now)),
             created_at: now,
             updated_at: now,
         }
+    }
+
+    /// Whether it waits for the time that its event is to be delivered at: nobody has tried it, and it
+    /// was to become due later than it was made.
+    pub fn is_scheduled(&self) -> bool {
+        self.attempt == 0 && self.next_at > self.created_at
     }
 
     /// The job that works this delivery off.
@@ -180,6 +197,10 @@ impl Delivery {
             return Conclusion::DeadLetter;
         }
         let since_replay = attempt.number.saturating_sub(self.replayed_at_attempt);
+        let most = self.sequence.as_ref().and_then(|order| order.max_attempts);
+        if most.is_some_and(|most| since_replay >= most.get()) {
+            return Conclusion::DeadLetter;
+        }
         match policy.wait_after(since_replay, &self.id) {
             Some(wait) => Conclusion::Failed {
                 next_at: now.saturating_add(wait).unwrap_or(now),
@@ -309,7 +330,7 @@ mod tests {
             tenant: "acme".into(),
             event_type: "invoice.paid".into(),
             payload: bytes::Bytes::from_static(b" {\"n\": 1.00}\n"),
-            occurred_at: None,
+            ..EventDraft::default()
         }
         .accept(Timestamp::UNIX_EPOCH, 1024)
         .unwrap()
@@ -340,6 +361,25 @@ mod tests {
         );
         assert_eq!(delivery.next_at, delivery.created_at);
         assert_eq!(delivery.updated_at, delivery.created_at);
+    }
+
+    #[test]
+    fn a_delivery_is_due_when_its_event_says() {
+        let mut event = event();
+        let made = |event: &Event, now| {
+            let endpoint = EndpointId::new("main").unwrap();
+            let id = default_id(&event.tenant_id, &event.id, &endpoint);
+            Delivery::pending(id, event, endpoint, None, now)
+        };
+        assert!(!delivery().is_scheduled());
+        let at = Timestamp::from_second(60).unwrap();
+        event.deliver_at = Some(at);
+        let early = made(&event, Timestamp::UNIX_EPOCH);
+        assert_eq!((early.next_at, early.is_scheduled()), (at, true));
+        assert_eq!(early.created_at, Timestamp::UNIX_EPOCH);
+        let now = Timestamp::from_second(61).unwrap();
+        let late = made(&event, now);
+        assert_eq!((late.next_at, late.is_scheduled()), (now, false));
     }
 
     #[test]
@@ -385,6 +425,29 @@ mod tests {
             delivery.conclude(&after(2, 503), &policy, now),
             Conclusion::DeadLetter
         );
+    }
+
+    #[test]
+    fn a_sequence_waits_for_so_many_attempts() {
+        let now = Timestamp::UNIX_EPOCH;
+        let policy = RetryPolicy {
+            max_attempts: 10,
+            ..RetryPolicy::default()
+        };
+        let mut delivery = delivery();
+        delivery.sequence = Some(Sequence {
+            key: None,
+            on_dead_letter: crate::OnDeadLetter::Skip,
+            max_attempts: std::num::NonZeroU32::new(2),
+        });
+        let after = |number| Attempt::answered(number, now, Duration::ZERO, 503);
+        let first = delivery.conclude(&after(1), &policy, now);
+        assert!(matches!(first, Conclusion::Failed { .. }));
+        let second = delivery.conclude(&after(2), &policy, now);
+        assert_eq!(second, Conclusion::DeadLetter);
+        delivery.replayed_at_attempt = 2;
+        let third = delivery.conclude(&after(3), &policy, now);
+        assert!(matches!(third, Conclusion::Failed { .. }));
     }
 
     #[test]

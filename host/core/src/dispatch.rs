@@ -153,13 +153,17 @@ pub fn plan(
         endpoint.validate(policy)?;
         if seen.insert(endpoint.id.clone()) {
             let id = delivery_id(&event.tenant_id, &event.id, &endpoint.id);
-            deliveries.push(Delivery::pending(
-                id,
-                event,
-                endpoint.id.clone(),
-                resolved,
-                now,
-            ));
+            let sequence = match &resolved {
+                Some(made) => made.sequence(),
+                None => endpoint
+                    .ordering
+                    .and_then(|ordering| ordering.sequence(event)),
+            };
+            let pending = Delivery::pending(id, event, endpoint.id.clone(), resolved, now);
+            deliveries.push(Delivery {
+                sequence,
+                ..pending
+            });
         }
     }
     Ok(deliveries)

@@ -11,7 +11,8 @@ use url::{Host, Url};
 use crate::error::{Error, Result};
 use crate::event::{Event, EventType};
 use crate::headers::{self, SafeHeaders};
-use crate::ids::{EndpointId, SecretName, TenantId};
+use crate::ids::{EndpointId, OrderingKey, SecretName, TenantId};
+use crate::sequence::{EndpointOrdering, Sequence};
 use crate::signing;
 
 /// What the operator allows of endpoint URLs.
@@ -263,6 +264,8 @@ pub struct Endpoint {
     pub headers: SafeHeaders,
     /// A disabled endpoint matches no event.
     pub disabled: bool,
+    /// The order that it asks for, if any.
+    pub ordering: Option<EndpointOrdering>,
     /// How requests are signed.
     pub profile: SignatureProfile,
     /// What a standard request's body is.
@@ -314,7 +317,8 @@ pub struct ResolvedEndpoint {
     pub secret: SecretName,
     /// Headers added to every request.
     pub headers: SafeHeaders,
-    /// Deliveries with one key are meant to arrive in order. Kept; not yet acted upon.
+    /// Deliveries to it with one key arrive in order, see [`crate::sequence`]. One that is no
+    /// [`OrderingKey`] asks for nothing.
     pub ordering_key: Option<String>,
 }
 
@@ -336,6 +340,12 @@ impl ResolvedEndpoint {
             .expect("a prefix and 32 hex digits are a valid endpoint id")
     }
 
+    /// The sequence of its delivery, if it is to be in one.
+    pub fn sequence(&self) -> Option<Sequence> {
+        let key = self.ordering_key.as_deref()?;
+        OrderingKey::new(key).ok().map(Sequence::of)
+    }
+
     /// The endpoint as the rest of the host sees it, subscribed to the event's type only.
     pub fn endpoint(&self, event: &Event) -> Endpoint {
         Endpoint {
@@ -346,6 +356,8 @@ impl ResolvedEndpoint {
             events: vec![Subscription::Type(event.event_type.clone())],
             headers: self.headers.clone(),
             disabled: false,
+            // That of its deliveries is their own.
+            ordering: None,
             profile: SignatureProfile::Standard,
             body: BodyForm::Payload,
             created_at: event.occurred_at,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -10,7 +11,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::error::{Context, Error, Result};
-use crate::ids::{EventId, TenantId};
+use crate::ids::{EventId, OrderingKey, TenantId};
+
+/// The furthest ahead that an event may be scheduled: a year. It is kept, payload and all, until then,
+/// and further plans are better kept by who made them.
+pub const MAX_DELAY: Duration = Duration::from_hours(24 * 366);
 
 /// A dotted name in the catalog, such as `invoice.paid`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -164,6 +169,12 @@ pub struct Event {
     pub payload: Payload,
     /// When it happened, in UTC; when it was accepted if the producer did not say.
     pub occurred_at: Timestamp,
+    /// When its deliveries become due, in whole milliseconds; `None`, as for most events, is at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deliver_at: Option<Timestamp>,
+    /// Endpoints that ask for order by key get events of one key in the order of their coming.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ordering_key: Option<OrderingKey>,
 }
 
 /// What a producer pushed, before any check. Also the JSON form of `POST /v1/events` and of one
@@ -186,6 +197,12 @@ pub struct EventDraft {
     /// RFC 3339 time with an offset; missing means now.
     #[serde(default)]
     pub occurred_at: Option<String>,
+    /// RFC 3339 time with an offset, at most [`MAX_DELAY`] ahead; missing or past means now.
+    #[serde(default)]
+    pub deliver_at: Option<String>,
+    /// See [`Event::ordering_key`].
+    #[serde(default)]
+    pub ordering_key: Option<String>,
 }
 
 impl fmt::Debug for EventDraft {
@@ -196,6 +213,8 @@ impl fmt::Debug for EventDraft {
             .field("event_type", &self.event_type)
             .field("payload_bytes", &self.payload.len())
             .field("occurred_at", &self.occurred_at)
+            .field("deliver_at", &self.deliver_at)
+            .field("ordering_key", &self.ordering_key)
             .finish()
     }
 }
@@ -206,8 +225,8 @@ fn raw_payload<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::E
 }
 
 impl EventDraft {
-    /// Normalises and validates. `now` is the time an event without `occurred_at` gets;
-    /// `max_payload` is the largest payload accepted, in bytes.
+    /// Normalises and validates. `now` is the time an event without `occurred_at` gets, and what
+    /// `deliver_at` is ahead of; `max_payload` is the largest payload accepted, in bytes.
     pub fn accept(self, now: Timestamp, max_payload: usize) -> Result<Event> {
         let tenant_id = TenantId::new(&self.tenant)?;
         let event_type = EventType::new(&self.event_type)?;
@@ -222,14 +241,14 @@ impl EventDraft {
             ));
         }
         let payload = Payload::new(self.payload)?;
-        let occurred_at = match self.occurred_at.as_deref().map(str::trim) {
-            None | Some("") => now,
-            Some(text) => text.parse().map_err(|_| {
-                Error::event_field(
-                    "occurred_at",
-                    "expected an RFC 3339 time with an offset, such as 2026-01-31T09:30:00Z",
-                )
-            })?,
+        let occurred_at = time("occurred_at", self.occurred_at.as_deref())?.unwrap_or(now);
+        let deliver_at = match time("deliver_at", self.deliver_at.as_deref())? {
+            Some(at) if at > now => Some(schedulable(at, now)?),
+            _ => None,
+        };
+        let ordering_key = match self.ordering_key.as_deref().map(str::trim) {
+            None | Some("") => None,
+            Some(key) => Some(OrderingKey::new(key)?),
         };
         Ok(Event {
             id,
@@ -237,6 +256,8 @@ impl EventDraft {
             event_type,
             payload,
             occurred_at,
+            deliver_at,
+            ordering_key,
         })
     }
 
@@ -262,10 +283,10 @@ impl EventDraft {
                     });
                 match key {
                     Some(key) => format!(
-                        "unknown field `{key}` at {place}; expected id, tenant, type, payload, occurred_at"
+                        "unknown field `{key}` at {place}; expected id, tenant, type, payload, occurred_at, deliver_at, ordering_key"
                     ),
                     None => format!(
-                        "a field of the wrong type at {place}; expected texts for id, tenant, type, occurred_at and any JSON for payload"
+                        "a field of the wrong type at {place}; expected texts for id, tenant, type, occurred_at, deliver_at, ordering_key and any JSON for payload"
                     ),
                 }
             }
@@ -273,6 +294,36 @@ impl EventDraft {
         };
         Error::InvalidEvent(Context::words(words))
     }
+}
+
+/// A field that holds a time, if it holds anything.
+fn time(field: &'static str, text: Option<&str>) -> Result<Option<Timestamp>> {
+    match text.map(str::trim) {
+        None | Some("") => Ok(None),
+        Some(text) => text.parse().map(Some).map_err(|_| {
+            Error::event_field(
+                field,
+                "expected an RFC 3339 time with an offset, such as 2026-01-31T09:30:00Z",
+            )
+        }),
+    }
+}
+
+/// A time ahead of `now` that deliveries may wait for, in whole milliseconds and never earlier.
+fn schedulable(at: Timestamp, now: Timestamp) -> Result<Timestamp> {
+    let refused = || {
+        Error::event_field(
+            "deliver_at",
+            "expected a time at most a year (366 days) ahead",
+        )
+    };
+    let last = now.saturating_add(MAX_DELAY).map_err(|_| refused())?;
+    if at > last {
+        return Err(refused());
+    }
+    let whole = at.as_nanosecond().div_euclid(1_000_000)
+        + i128::from(at.as_nanosecond().rem_euclid(1_000_000) > 0);
+    Timestamp::from_nanosecond(whole * 1_000_000).map_err(|_| refused())
 }
 
 #[cfg(test)]
@@ -285,7 +336,7 @@ mod tests {
             tenant: " acme ".into(),
             event_type: " invoice.paid ".into(),
             payload: Bytes::from_static(b" { \"a\" : 1.0 } "),
-            occurred_at: None,
+            ..EventDraft::default()
         }
     }
 
@@ -310,6 +361,60 @@ mod tests {
         .accept(Timestamp::UNIX_EPOCH, 1024)
         .unwrap();
         assert_eq!(event.occurred_at.to_string(), "2026-03-01T10:00:00Z");
+    }
+
+    #[test]
+    fn a_scheduled_event_keeps_its_time_in_whole_milliseconds() {
+        let now: Timestamp = "2026-03-01T10:00:00Z".parse().unwrap();
+        let scheduled = |text: &str| {
+            EventDraft {
+                deliver_at: Some(text.into()),
+                ..draft()
+            }
+            .accept(now, 1024)
+            .map(|event| event.deliver_at.map(|at| at.to_string()))
+            .map_err(|error| error.to_string())
+        };
+        let later = "2026-03-01T10:00:00.001Z";
+        assert_eq!(scheduled(later), Ok(Some(later.to_owned())));
+        assert_eq!(
+            scheduled("2026-03-01T13:00:00.0010001+02:00"),
+            Ok(Some("2026-03-01T11:00:00.002Z".to_owned()))
+        );
+        for past in ["", "  ", "2026-03-01T10:00:00Z", "1999-12-31T00:00:00Z"] {
+            assert_eq!(scheduled(past), Ok(None), "{past:?}");
+        }
+        let year = "2027-03-02T10:00:00Z";
+        assert_eq!(scheduled(year), Ok(Some(year.to_owned())));
+        for far in ["2027-03-02T10:00:00.001Z", "9999-01-01T00:00:00Z"] {
+            assert_eq!(
+                scheduled(far).unwrap_err(),
+                "invalid webhook event: field `deliver_at`: expected a time at most a year (366 days) ahead"
+            );
+        }
+        let error = scheduled("tomorrow").unwrap_err();
+        assert!(
+            error.contains("field `deliver_at`: expected an RFC 3339 time"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn an_ordering_key_is_trimmed_and_checked() {
+        let keyed = |text: &str| {
+            EventDraft {
+                ordering_key: Some(text.into()),
+                ..draft()
+            }
+            .accept(Timestamp::UNIX_EPOCH, 1024)
+            .map(|event| event.ordering_key.map(String::from))
+        };
+        assert_eq!(keyed(" order-7 ").unwrap().as_deref(), Some("order-7"));
+        assert_eq!(keyed(" ").unwrap(), None);
+        for bad in ["a\0b", &"x".repeat(257)] {
+            let error = keyed(bad).unwrap_err().to_string();
+            assert!(error.contains("field `ordering_key`"), "{error}");
+        }
     }
 
     #[test]

@@ -108,6 +108,11 @@ id!(
     "expected 1 to 256 bytes without control characters"
 );
 id!(
+    /// What events have in common that are to arrive in order, such as the id of an order.
+    OrderingKey, "ordering_key", 256, event_field, |text| !is_control(text),
+    "expected 1 to 256 bytes without control characters"
+);
+id!(
     /// A tenant's receiver.
     EndpointId, "endpoint_id", 128, endpoint_field, |text| !is_control(text),
     "expected 1 to 128 bytes without control characters"

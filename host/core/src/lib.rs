@@ -35,6 +35,7 @@ pub mod replay;
 pub mod request;
 pub mod retry;
 pub mod secret;
+pub mod sequence;
 pub mod signing;
 
 pub use attempt::{AttemptResult, ErrorClass, Outcome, PluginUse, StatusClass};
@@ -50,8 +51,9 @@ pub use error::{Context, Error, Result};
 pub use event::{Event, EventDraft, EventType, Payload};
 pub use handler::Handler;
 pub use headers::SafeHeaders;
-pub use ids::{DeliveryId, EndpointId, EventId, SecretName, TenantId};
+pub use ids::{DeliveryId, EndpointId, EventId, OrderingKey, SecretName, TenantId};
 pub use replay::replay;
 pub use request::{OutgoingRequest, RequestBuilder};
 pub use retry::RetryPolicy;
 pub use secret::SigningSecret;
+pub use sequence::{EndpointOrdering, OnDeadLetter, OrderBy, Sequence};

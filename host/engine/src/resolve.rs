@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use wasmhook_core::dispatch::{Target, plan};
 use wasmhook_core::{
-    Delivery, Endpoint, EndpointId, EndpointPolicy, EndpointUrl, Error, Event, PluginUse,
-    ResolvedEndpoint, SafeHeaders, SecretName, delivery,
+    Delivery, Endpoint, EndpointId, EndpointPolicy, EndpointUrl, Error, Event, OrderingKey,
+    PluginUse, ResolvedEndpoint, SafeHeaders, SecretName, delivery,
 };
 use wasmhook_runtime::{
     Choice, EndpointView, EventView, Exports, FailurePolicy, Fault, Mode, NewEndpoint, Plugin,
@@ -105,7 +105,12 @@ impl Resolver {
                 let endpoint = EndpointId::new(RESOLUTION)?;
                 let id = delivery::default_id(&event.tenant_id, &event.id, &endpoint);
                 let now = jiff::Timestamp::now();
-                Ok(vec![Delivery::pending(id, event, endpoint, None, now)])
+                let delivery = Delivery::pending(id, event, endpoint, None, now);
+                // Asked again at once, so that a scheduled event has its deliveries in time.
+                Ok(vec![Delivery {
+                    next_at: now,
+                    ..delivery
+                }])
             }
         }
     }
@@ -223,11 +228,15 @@ impl Resolver {
     }
 
     fn made(&self, event: &Event, made: NewEndpoint) -> Result<Target, Error> {
+        let ordering_key = match made.ordering_key.as_deref().map(str::trim) {
+            None | Some("") => None,
+            Some(key) => Some(OrderingKey::new(key)?.into()),
+        };
         let resolved = ResolvedEndpoint {
             url: EndpointUrl::new(&made.url)?,
             secret: SecretName::new(&made.secret)?,
             headers: SafeHeaders::new(made.headers)?,
-            ordering_key: made.ordering_key.map(|key| key.chars().take(256).collect()),
+            ordering_key,
         };
         resolved.url.permitted(self.policy)?;
         let endpoint = resolved.endpoint(event);

@@ -1,7 +1,8 @@
 //! `POST /v1/events`.
 //!
 //! The body is one event, an array of events (`application/json`), or one event per line
-//! (`application/x-ndjson`). An event is `{"id","tenant","type","payload","occurred_at"?}`.
+//! (`application/x-ndjson`). An event is
+//! `{"id","tenant","type","payload","occurred_at"?,"deliver_at"?,"ordering_key"?}`.
 //!
 //! | answer | when |
 //! |---|---|

@@ -30,6 +30,9 @@ pub enum Finding {
     Stray,
     /// Due deliveries that no host would be given, though there is room for them.
     Unserved,
+    /// A sequence in which it is nobody's turn, or that of several, or that does not agree with its
+    /// deliveries.
+    Sequence,
     /// A number of deliveries in flight that is not the number of leases.
     InFlight,
     /// A count of deliveries that is not the number of records.
@@ -57,6 +60,7 @@ impl Finding {
             Self::Doubled => "doubled",
             Self::Stray => "stray",
             Self::Unserved => "unserved",
+            Self::Sequence => "sequence",
             Self::InFlight => "in_flight",
             Self::Counter => "counter",
             Self::EventMissing => "event_missing",
@@ -75,6 +79,7 @@ impl Finding {
             Self::Doubled => "open deliveries in two places of the queue",
             Self::Stray => "places in the queue without an open delivery",
             Self::Unserved => "due deliveries that no host would be given",
+            Self::Sequence => "sequences without a turn, or with more than one",
             Self::InFlight => "numbers in flight that are not those of the leases",
             Self::Counter => "counts that are not those of the records",
             Self::EventMissing => "open deliveries whose event is gone",
@@ -120,6 +125,9 @@ pub struct Looked {
     pub due: u64,
     /// Deliveries that wait for their time.
     pub waiting: u64,
+    /// Deliveries that wait for their turn in a sequence.
+    #[serde(default)]
+    pub behind: u64,
     /// Leases.
     pub leased: u64,
 }

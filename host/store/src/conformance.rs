@@ -15,6 +15,10 @@
     reason = "a broken promise is a panic here"
 )]
 
+mod sequences;
+
+pub use sequences::*;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -54,6 +58,9 @@ macro_rules! conformance_tests {
             a_lost_lease_cannot_release
             an_expired_lease_goes_back_where_it_was
             a_failed_delivery_waits_for_its_time
+            a_scheduled_event_waits_for_its_time
+            a_time_that_is_past_is_now
+            a_scheduled_event_wakes_who_waits
             next_due_is_reported
             a_dead_letter_stays
             a_dead_letter_is_replayed
@@ -79,6 +86,16 @@ macro_rules! conformance_tests {
             waiting_ends_by_itself
             large_batches_pass
             the_store_is_alive
+            a_sequence_goes_one_after_the_other
+            a_batch_is_in_order
+            a_turn_outlasts_failures_and_lost_leases
+            a_dead_letter_lets_the_next_go
+            a_blocking_dead_letter_is_waited_for
+            a_blocking_dead_letter_is_skipped_by_hand
+            a_replayed_delivery_takes_its_old_place
+            a_scheduled_delivery_keeps_its_turn
+            the_end_of_one_wakes_who_waits
+            sequences_are_in_order_whoever_works
         }
     };
     (@each $make:path; $($name:ident)*) => {
@@ -123,7 +140,7 @@ pub fn event(tenant: &str, id: &str) -> Event {
         tenant: tenant.to_owned(),
         event_type: "invoice.paid".to_owned(),
         payload: Bytes::from(format!("{{ \"id\":\"{id}\",\n \"amount\" : 1.00 }}")),
-        occurred_at: None,
+        ..EventDraft::default()
     }
     .accept(now(), 1 << 20)
     .unwrap()
@@ -627,6 +644,105 @@ pub async fn a_failed_delivery_waits_for_its_time(store: Subject) {
         assert_eq!(again.delivery.attempt, 1);
         assert_eq!(again.attempts.len(), 1);
     }
+}
+
+/// An event that is to be delivered at a time, with its deliveries.
+fn scheduled(id: &str, wait: Duration, endpoints: &[&str]) -> EventDeliveries {
+    let at = now().checked_add(wait).unwrap();
+    let event = Event {
+        deliver_at: Some(at),
+        ..event("acme", id)
+    };
+    to(&event, endpoints)
+}
+
+/// A scheduled event is kept and counted as waiting, is not leased before its time, and is after.
+pub async fn a_scheduled_event_waits_for_its_time(store: Subject) {
+    let wait = Duration::from_millis(400);
+    let before = Instant::now();
+    let item = scheduled("evt_1", wait, &["main", "audit"]);
+    let at = item.event.deliver_at;
+    let id = item.deliveries[0].id.clone();
+    let answers = store.enqueue(std::slice::from_ref(&item)).await.unwrap();
+    assert_eq!(answers[0].created, 2);
+    let again = store.enqueue(std::slice::from_ref(&item)).await.unwrap();
+    assert!(again[0].duplicate, "pushed twice");
+    let far = scheduled("evt_2", Duration::from_hours(24 * 300), &["main"]);
+    let last = far.deliveries[0].id.clone();
+    store.enqueue(&[far]).await.unwrap();
+    let early = take_with(&store, 10, LONG, 10).await;
+    if before.elapsed() < Duration::from_millis(300) {
+        assert!(early.leased.is_empty(), "leased before its time");
+        assert!(early.next_due.unwrap() <= wait + Duration::from_millis(100));
+        let kept = get(&store, "acme", &id).await.delivery;
+        assert_eq!(kept.state, DeliveryState::Pending);
+        assert_eq!(Some(kept.next_at), at);
+        assert!(kept.is_scheduled());
+        assert_eq!(store.backlog().await.unwrap().waiting, 3);
+        let kept = store.event(&tenant("acme"), &item.event.id).await.unwrap();
+        assert_eq!(kept.unwrap().deliver_at, at);
+        let first = take_one(&store, LONG).await;
+        assert!(before.elapsed() >= Duration::from_millis(350));
+        let second = take_one(&store, LONG).await;
+        for leased in [first, second] {
+            assert_eq!(leased.event, item.event);
+            assert_eq!(leased.delivery.state, DeliveryState::Pending);
+            assert_eq!(leased.delivery.attempt, 0);
+            written(&store, succeeded(leased)).await;
+        }
+        let end = take_with(&store, 10, LONG, 10).await;
+        assert!(end.leased.is_empty());
+        assert!(end.next_due.unwrap() > Duration::from_hours(24 * 299));
+    }
+    assert_eq!(state(&store, "acme", &last).await, DeliveryState::Pending);
+    let report = store.check(crate::CheckRequest::default()).await.unwrap();
+    assert!(report.is_sound(), "{report:?}");
+}
+
+/// A delivery whose time has passed when it is enqueued is due at once.
+pub async fn a_time_that_is_past_is_now(store: Subject) {
+    let mut item = scheduled("evt_1", Duration::from_millis(1), &["main"]);
+    let made = now() - Duration::from_hours(1);
+    item.deliveries[0].created_at = made;
+    item.deliveries[0].next_at = made + Duration::from_mins(1);
+    assert!(item.deliveries[0].is_scheduled());
+    store.enqueue(&[item]).await.unwrap();
+    assert_eq!(take(&store, 10).await.len(), 1);
+}
+
+/// Who waits for something later hears of an event that is scheduled sooner.
+pub async fn a_scheduled_event_wakes_who_waits(store: Subject) {
+    let late = scheduled("evt_1", PATIENCE * 10, &["main"]);
+    store.enqueue(&[late]).await.unwrap();
+    assert!(take(&store, 10).await.is_empty());
+    let writer = {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move {
+            tokio::time::sleep(SHORT).await;
+            let soon = scheduled("evt_2", SHORT * 2, &["main"]);
+            let at = soon.event.deliver_at.unwrap();
+            store.enqueue(&[soon]).await.unwrap();
+            at
+        })
+    };
+    let start = Instant::now();
+    let mut wait = PATIENCE * 10;
+    let leased = loop {
+        store.wait_for_work(wait).await.unwrap();
+        assert!(start.elapsed() < PATIENCE, "slept through");
+        let batch = take_with(&store, 10, LONG, 10).await;
+        if !batch.leased.is_empty() {
+            break batch.leased;
+        }
+        wait = batch.next_due.unwrap();
+    };
+    let at = writer.await.unwrap();
+    assert!(
+        Timestamp::now() >= at - Duration::from_millis(2),
+        "too early"
+    );
+    assert_eq!(leased.len(), 1);
+    assert_eq!(leased[0].event.id.as_str(), "evt_2");
 }
 
 /// A lease call says when the next delivery becomes due or the next lease ends.

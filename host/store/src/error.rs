@@ -59,6 +59,11 @@ pub enum StoreError {
     /// Only finished deliveries can be replayed.
     #[error("only a succeeded or dead_letter delivery can be replayed, this one is {0}")]
     NotFinished(wasmhook_core::DeliveryState),
+    /// Only a dead letter that blocks its sequence can be skipped.
+    #[error(
+        "only a dead letter that blocks a sequence can be skipped; this delivery is {0} and blocks none"
+    )]
+    NotBlocking(wasmhook_core::DeliveryState),
     /// A setting that cannot be.
     #[error("{0}")]
     Configuration(String),

@@ -18,7 +18,15 @@ use crate::error::StoreError;
 pub struct EventDeliveries {
     /// The event; its payload is kept once however many deliveries there are.
     pub event: Event,
-    /// Its pending deliveries. Their times are replaced by the store's own.
+    /// Its pending deliveries. Their times are replaced by the store's own, but for one: a
+    /// [scheduled](Delivery::is_scheduled) delivery is due at its `next_at` by the store's clock, and at
+    /// once if that clock is past it already.
+    ///
+    /// That time is not turned into a wait, as a retry's is. A wait is right where the host means "so
+    /// long after what just happened"; here a producer named a moment, and of the clocks that may take
+    /// part in it (its own, those of many hosts, the store's) only the store's is one for all: an event
+    /// is then due at the same moment whichever host took it in and however long that took, and what is
+    /// shown is what was asked for.
     pub deliveries: Vec<Delivery>,
     /// False, as for every event from a producer: an event id that is known changes nothing. True
     /// when a resolver plugin that failed at first has answered at last: the deliveries are added to
@@ -95,6 +103,10 @@ pub struct Record {
     pub attempts: Vec<Attempt>,
     /// When the lease ends, while leased.
     pub lease_until: Option<Timestamp>,
+    /// Whose turn it is in the sequence where this one waits for its own. Told of one delivery, not in
+    /// lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind: Option<DeliveryId>,
 }
 
 /// Which deliveries to list. Newest first.
@@ -180,7 +192,15 @@ pub struct Fullness {
     pub bytes: Option<u64>,
 }
 
-/// The queue and the records. Every method is one atomic step per event or per delivery and may be
+/// The queue and the records.
+///
+/// Deliveries to one endpoint with one [`Sequence`](wasmhook_core::Sequence) name are leased one after the
+/// other, in the order of their creation: whoever records the end of one (success, or a dead letter that
+/// does not block) lets the next go in the same atomic step. A delivery that waits for its time or for
+/// another attempt keeps its turn. A replayed one takes its old place, before those that were created
+/// later and have not been leased yet, and waits while it is another's turn.
+///
+/// Every method is one atomic step per event or per delivery and may be
 /// repeated after a lost answer without harm. Time is the store's own.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -205,9 +225,14 @@ pub trait Store: Send + Sync + 'static {
     /// Returns when there may be due work, or after `timeout`. May return early.
     async fn wait_for_work(&self, timeout: Duration) -> Result<(), StoreError>;
 
-    /// Makes a finished delivery pending and due. [`StoreError::NotFound`] when this tenant has no
+    /// Makes a finished delivery pending and due, once it is its turn in its sequence, if it is in one. [`StoreError::NotFound`] when this tenant has no
     /// such delivery, [`StoreError::NotFinished`] when it is not finished.
     async fn replay(&self, tenant: &TenantId, delivery: &DeliveryId) -> Result<(), StoreError>;
+
+    /// Lets a sequence go on that this dead letter blocks. It is an ordinary dead letter then, kept as
+    /// long as any. [`StoreError::NotFound`] when this tenant has no such delivery,
+    /// [`StoreError::NotBlocking`] when it blocks nothing.
+    async fn skip(&self, tenant: &TenantId, delivery: &DeliveryId) -> Result<(), StoreError>;
 
     /// One delivery of a tenant.
     async fn get(

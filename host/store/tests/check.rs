@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,12 +13,15 @@ use proptest::prelude::Rng as _;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use tempfile::TempDir;
 use wasmhook_core::attempt::Attempt;
-use wasmhook_core::{Conclusion, DeliveryId, DeliveryState, TenantId};
+use wasmhook_core::{
+    Conclusion, DeliveryId, DeliveryState, OnDeadLetter, OrderingKey, Sequence, TenantId,
+};
 use wasmhook_store::conformance::{event, to};
 use wasmhook_store::embedded::{EmbeddedConfig, EmbeddedStore};
 use wasmhook_store::redis::{RedisConfig, RedisStore};
 use wasmhook_store::{
-    CheckReport, CheckRequest, Finding, LeaseRequest, Leased, Outcome, Recorded, Retention, Store,
+    CheckReport, CheckRequest, EventDeliveries, Filter, Finding, LeaseRequest, Leased, Outcome,
+    Recorded, Retention, Store, StoreError,
 };
 use wasmhook_testing::RedisServer;
 
@@ -97,6 +101,46 @@ async fn fill(store: &dyn Store) -> Vec<Leased> {
     held
 }
 
+/// An event of acme with a delivery to `main` in the sequence of the whole endpoint, which a dead letter
+/// blocks.
+fn in_order(n: usize) -> EventDeliveries {
+    let mut item = to(&event("acme", &format!("evt_{n}")), &["main"]);
+    item.deliveries[0].sequence = Some(Sequence {
+        key: None,
+        on_dead_letter: OnDeadLetter::Block,
+        max_attempts: None,
+    });
+    item
+}
+
+/// Enqueues so many in one sequence; the first is leased.
+async fn put_in_order(store: &dyn Store, count: usize) -> Vec<Leased> {
+    let batch: Vec<_> = (0..count).map(in_order).collect();
+    store.enqueue(&batch).await.unwrap();
+    let held = take(store, 100).await;
+    assert_eq!(held.len(), 1);
+    assert_sound(store).await;
+    held
+}
+
+/// Works a sequence off: each of these events comes once, and in order.
+async fn drains_in_order(store: &dyn Store, mut batch: Vec<Leased>, expected: Range<usize>) {
+    let start = Instant::now();
+    for n in expected {
+        while batch.is_empty() {
+            assert!(start.elapsed() < PATIENCE, "evt_{n} does not come");
+            batch = take(store, 100).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(batch.len(), 1);
+        let leased = batch.remove(0);
+        assert_eq!(leased.event.id.as_str(), format!("evt_{n}"));
+        record(store, end(leased, 204)).await;
+    }
+    assert!(take(store, 100).await.is_empty());
+    assert_sound(store).await;
+}
+
 fn counts(report: &CheckReport) -> BTreeMap<Finding, (u64, u64)> {
     let count = |(finding, found): (&Finding, &wasmhook_store::check::Found)| {
         (*finding, (found.count, found.repaired))
@@ -173,13 +217,47 @@ async fn random_work(store: &dyn Store, seed: u64) {
             0..=2 => {
                 let tenant = ["acme", "globex", "initech"][pick / 8 % 3];
                 let endpoints = [&["a"][..], &["a", "b"], &["b", "c", "d"]][pick / 24 % 3];
-                put(store, tenant, &format!("evt_{step}"), endpoints).await;
+                let mut item = to(&event(tenant, &format!("evt_{step}")), endpoints);
+                if pick / 72 % 2 == 0 {
+                    let names = ["", "x", "y"];
+                    let sequence = Sequence {
+                        key: OrderingKey::new(names[pick / 144 % 3]).ok(),
+                        on_dead_letter: match pick / 432 % 3 {
+                            0 => OnDeadLetter::Block,
+                            _ => OnDeadLetter::Skip,
+                        },
+                        max_attempts: None,
+                    };
+                    for delivery in &mut item.deliveries {
+                        delivery.sequence = Some(sequence.clone());
+                    }
+                }
+                store.enqueue(&[item]).await.unwrap();
             }
             3 | 4 => held.extend(take(store, 1 + pick / 8 % 6).await),
             5 | 6 => {
                 if let Some(leased) = held.pop() {
                     let status = [204, 410, 500, 503][pick / 8 % 4];
                     record(store, end(leased, status)).await;
+                }
+            }
+            _ if pick / 8 % 4 == 0 => {
+                let tenant = TenantId::new(["acme", "globex"][pick / 32 % 2]).unwrap();
+                let dead = Filter {
+                    tenant: tenant.clone(),
+                    state: Some(DeliveryState::DeadLetter),
+                    cursor: None,
+                    limit: 100,
+                };
+                for record in store.list(&dead).await.unwrap().records {
+                    let id = &record.delivery.id;
+                    match store.skip(&tenant, id).await {
+                        Ok(()) | Err(StoreError::NotBlocking(_)) => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                    if pick / 64 % 2 == 0 {
+                        store.replay(&tenant, id).await.unwrap();
+                    }
                 }
             }
             _ if pick / 8 % 2 == 0 => {
@@ -287,6 +365,7 @@ async fn work_beside_repairs(store: Arc<dyn Store>) {
 
 mod redis_store {
     use super::*;
+    use wasmhook_core::Event;
 
     const SHARD: &str = "{wasmhook:0}:";
 
@@ -393,9 +472,14 @@ mod redis_store {
     async fn a_lost_waiting_set_is_filled_with_the_same_times() {
         let (_server, store, mut connection) = make().await;
         let held = fill(&store).await;
+        let scheduled = Event {
+            deliver_at: Some(Timestamp::from_millisecond(4_000_000_000_000).unwrap()),
+            ..event("acme", "evt_scheduled")
+        };
+        store.enqueue(&[to(&scheduled, &["main"])]).await.unwrap();
         by_hand(&mut connection, "DEL", "w", &[]).await;
         let report = finds_and_mends(&store, Finding::Lost).await;
-        assert_eq!(report.findings[&Finding::Lost].count, 6);
+        assert_eq!(report.findings[&Finding::Lost].count, 7);
         drains(&store, held, 18).await;
         let due: Vec<(String, f64)> = redis::cmd("ZRANGE")
             .arg(format!("{SHARD}w"))
@@ -404,7 +488,7 @@ mod redis_store {
             .await
             .unwrap();
         let acme = TenantId::new("acme").unwrap();
-        assert_eq!(due.len(), 6);
+        assert_eq!(due.len(), 7);
         for (member, score) in due.iter().filter(|(member, _)| member.starts_with("acme")) {
             let id = DeliveryId::new(member.split('\0').next_back().unwrap()).unwrap();
             let kept = store.get(&acme, &id).await.unwrap().unwrap();
@@ -415,6 +499,115 @@ mod redis_store {
             let next_at = kept.delivery.next_at.as_millisecond() as f64;
             assert!((score - next_at).abs() < 1.0);
         }
+    }
+
+    /// The sequence of the whole endpoint `main` of acme.
+    const SEQUENCE: &str = "g:acme\0main\0";
+
+    #[tokio::test]
+    async fn a_lost_sequence_is_put_together_again() {
+        let (_server, store, mut connection) = make().await;
+        let held = put_in_order(&store, 6).await;
+        by_hand(&mut connection, "DEL", SEQUENCE, &[]).await;
+        let report = finds_and_mends(&store, Finding::Lost).await;
+        assert_eq!(report.findings[&Finding::Lost].count, 5);
+        assert_eq!(report.findings[&Finding::Sequence].count, 1);
+        drains_in_order(&store, held, 0..6).await;
+    }
+
+    #[tokio::test]
+    async fn a_lost_sequence_whose_turn_was_due_is_put_together_again() {
+        let (_server, store, mut connection) = make().await;
+        let held = put_in_order(&store, 6).await;
+        store.release(&held).await.unwrap();
+        by_hand(&mut connection, "DEL", SEQUENCE, &[]).await;
+        finds_and_mends(&store, Finding::Sequence).await;
+        drains_in_order(&store, Vec::new(), 0..6).await;
+    }
+
+    #[tokio::test]
+    async fn a_sequence_in_which_it_is_nobodys_turn_goes_on() {
+        let (_server, store, mut connection) = make().await;
+        let mut held = put_in_order(&store, 4).await;
+        let first = held[0].delivery.id.to_string();
+        // As if the record that ended the first had not let the next one go.
+        record(&store, end(held.remove(0), 204)).await;
+        let second = take(&store, 9).await.remove(0);
+        by_hand(
+            &mut connection,
+            "ZREM",
+            "l",
+            &[&format!("acme\0{}", second.delivery.id)],
+        )
+        .await;
+        by_hand(
+            &mut connection,
+            "ZREM",
+            SEQUENCE,
+            &[second.delivery.id.as_str()],
+        )
+        .await;
+        by_hand(&mut connection, "ZADD", SEQUENCE, &["0", &first]).await;
+        let report = finds_and_mends(&store, Finding::Sequence).await;
+        assert_eq!(report.findings[&Finding::Lost].count, 1);
+        drains_in_order(&store, Vec::new(), 1..4).await;
+    }
+
+    #[tokio::test]
+    async fn only_one_of_a_sequence_has_its_turn() {
+        let (_server, store, mut connection) = make().await;
+        let held = put_in_order(&store, 5).await;
+        // One goes out of turn, another stands in the lane while it waits for its turn.
+        let third = in_order(2).deliveries[0].id.to_string();
+        by_hand(&mut connection, "ZADD", SEQUENCE, &["CH", "0", &third]).await;
+        by_hand(
+            &mut connection,
+            "RPUSH",
+            "q:acme\0main",
+            &[&format!("-{third}")],
+        )
+        .await;
+        let fourth = in_order(3).deliveries[0].id.to_string();
+        by_hand(
+            &mut connection,
+            "RPUSH",
+            "q:acme\0main",
+            &[&format!("-{fourth}")],
+        )
+        .await;
+        let report = finds_and_mends(&store, Finding::Sequence).await;
+        assert_eq!(report.findings[&Finding::Doubled].count, 1);
+        drains_in_order(&store, held, 0..5).await;
+    }
+
+    #[tokio::test]
+    async fn what_does_not_belong_in_a_sequence_leaves_it() {
+        let (_server, store, mut connection) = make().await;
+        let held = put_in_order(&store, 3).await;
+        put(&store, "acme", "plain", &["main"]).await;
+        let plain = id_of("acme", "plain");
+        let members = ["9", "whdel_gone", "8", &plain];
+        by_hand(&mut connection, "ZADD", SEQUENCE, &members).await;
+        let moved = in_order(1).deliveries[0].id.to_string();
+        by_hand(&mut connection, "ZADD", SEQUENCE, &["CH", "7", &moved]).await;
+        let report = finds_and_mends(&store, Finding::Stray).await;
+        assert_eq!(report.findings[&Finding::Stray].count, 3);
+        let plain = take(&store, 9).await;
+        assert_eq!(plain.len(), 1);
+        store.release(&plain).await.unwrap();
+        record(&store, end(take(&store, 9).await.remove(0), 204)).await;
+        drains_in_order(&store, held, 0..3).await;
+    }
+
+    #[tokio::test]
+    async fn a_delivery_whose_event_is_gone_holds_up_nobody() {
+        let (_server, store, mut connection) = make().await;
+        let held = put_in_order(&store, 3).await;
+        store.release(&held).await.unwrap();
+        by_hand(&mut connection, "DEL", "e:acme\0evt_0", &[]).await;
+        by_hand(&mut connection, "DEL", "e:acme\0evt_1", &[]).await;
+        finds_and_mends(&store, Finding::EventMissing).await;
+        drains_in_order(&store, Vec::new(), 2..3).await;
     }
 
     #[tokio::test]
@@ -753,6 +946,48 @@ mod embedded_store {
     async fn a_finished_delivery_is_not_sent_again() {
         let stray = "UPDATE deliveries SET stage = 0 WHERE state = 3";
         damaged(stray, Finding::Stray, true).await;
+    }
+
+    #[tokio::test]
+    async fn in_a_sequence_it_is_the_turn_of_one() {
+        for (statement, finding) in [
+            // Nobody's, or that of all.
+            (
+                "UPDATE deliveries SET stage = 4 WHERE stage = 0",
+                Finding::Sequence,
+            ),
+            (
+                "UPDATE deliveries SET stage = 0 WHERE stage = 4",
+                Finding::Sequence,
+            ),
+            // Finished by its stage, and not by its state.
+            (
+                "UPDATE deliveries SET stage = 3 WHERE seq IN (1, 3)",
+                Finding::Lost,
+            ),
+            (
+                "UPDATE deliveries SET stage = 5 WHERE seq IN (2, 3)",
+                Finding::Lost,
+            ),
+        ] {
+            let (_folder, store, connection) = make();
+            let held = put_in_order(&store, 5).await;
+            store.release(&held).await.unwrap();
+            assert!(connection.execute(statement, []).unwrap() > 0);
+            finds_and_mends(&store, finding).await;
+            drains_in_order(&store, Vec::new(), 0..5).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_delivery_whose_event_is_gone_holds_up_nobody() {
+        let (_folder, store, connection) = make();
+        let held = put_in_order(&store, 3).await;
+        store.release(&held).await.unwrap();
+        let gone = "DELETE FROM events WHERE id IN ('evt_0', 'evt_1')";
+        assert_eq!(connection.execute(gone, []).unwrap(), 2);
+        finds_and_mends(&store, Finding::EventMissing).await;
+        drains_in_order(&store, Vec::new(), 2..3).await;
     }
 
     #[tokio::test]

@@ -113,6 +113,47 @@ async fn a_wrong_password_is_refused_at_once() {
 }
 
 #[tokio::test]
+async fn a_queue_of_layout_1_is_taken_over_and_older_hosts_check_it_no_more() {
+    let server = RedisServer::start().unwrap();
+    let client = redis::Client::open(server.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let fields = [("shards", "4"), ("layout", "1")];
+    let _: () = redis::cmd("HSET")
+        .arg("wasmhook:meta")
+        .arg(&fields)
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    let config = RedisConfig::new(server.url());
+    let store = RedisStore::connect(config.clone()).await.unwrap();
+    let mut layout = redis::cmd("HGET");
+    layout.arg("wasmhook:meta").arg("layout");
+    let kept: String = layout.query_async(&mut connection).await.unwrap();
+    assert_eq!(kept, "2");
+    let ttl: i64 = redis::cmd("TTL")
+        .arg("{wasmhook:0}:v")
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(ttl, -1, "older hosts get their turn to check again");
+    assert!(store.claim_check(Duration::from_mins(1)).await.unwrap());
+    // A layout to come is refused.
+    let _: () = redis::cmd("HSET")
+        .arg("wasmhook:meta")
+        .arg(&[("layout", "3")])
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    let Err(StoreError::Configuration(text)) = RedisStore::connect(config).await else {
+        panic!("another layout was accepted");
+    };
+    assert!(
+        text.contains("layout 3") && text.contains("layout 2"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
 async fn another_number_of_shards_is_refused() {
     let server = RedisServer::start().unwrap();
     drop(store(&server).await);
@@ -394,6 +435,10 @@ mod stream {
             occurred_at: n
                 .is_multiple_of(2)
                 .then(|| "2026-01-31T09:30:00Z".to_owned()),
+            deliver_at: n
+                .is_multiple_of(3)
+                .then(|| "2999-01-31T09:30:00Z".to_owned()),
+            ordering_key: n.is_multiple_of(5).then(|| format!("order-{n} ☂")),
         }
     }
 

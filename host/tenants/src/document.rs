@@ -6,8 +6,8 @@ use http::HeaderName;
 use jiff::Timestamp;
 use serde::Deserialize;
 use wasmhook_core::{
-    BodyForm, Endpoint, EndpointId, EndpointPolicy, EndpointUrl, SafeHeaders, SecretName,
-    SignatureProfile, Subscription, TenantId,
+    BodyForm, Endpoint, EndpointId, EndpointOrdering, EndpointPolicy, EndpointUrl, SafeHeaders,
+    SecretName, SignatureProfile, Subscription, TenantId,
 };
 
 /// What is wrong in a document: the key, and the reason.
@@ -42,6 +42,7 @@ struct Entry {
     headers: BTreeMap<String, String>,
     #[serde(default)]
     disabled: bool,
+    ordering: Option<EndpointOrdering>,
     profile: Option<ProfileName>,
     body: Option<BodyForm>,
     signature_header: Option<String>,
@@ -140,6 +141,7 @@ fn endpoint(
         events: each("events", &entry.events, |event| Subscription::new(event))?,
         headers,
         disabled: entry.disabled,
+        ordering: entry.ordering,
         profile,
         body: entry.body.unwrap_or_default(),
         created_at: at,

@@ -1,3 +1,5 @@
+use wasmhook_core::{OnDeadLetter, OrderBy};
+
 use super::*;
 
 fn read_as(text: &str, profile: SignatureProfile) -> Result<Vec<Endpoint>, Fault> {
@@ -47,6 +49,45 @@ fn a_full_entry_is_read() {
     };
     assert_eq!(signature_header, "x-acme-sig");
     assert_eq!(event_id_header, "x-webhook-event-id");
+}
+
+#[test]
+fn an_endpoint_asks_for_order() {
+    let ordering = |text: &str| {
+        let endpoints = read(&format!("{ORDERS}ordering = {text}"));
+        endpoints.map(|endpoints| endpoints[0].ordering.unwrap())
+    };
+    assert_eq!(read(ORDERS).unwrap()[0].ordering, None);
+    let plain = ordering("{ by = \"key\" }").unwrap();
+    assert_eq!(plain.by, OrderBy::Key);
+    assert_eq!(plain.on_dead_letter, OnDeadLetter::Skip);
+    assert_eq!(plain.max_attempts, None);
+    let all =
+        ordering("{ by = \"endpoint\", on_dead_letter = \"block\", max_attempts = 5 }").unwrap();
+    assert_eq!(all.by, OrderBy::Endpoint);
+    assert_eq!(all.on_dead_letter, OnDeadLetter::Block);
+    assert_eq!(all.max_attempts.unwrap().get(), 5);
+    for (bad, key) in [
+        ("{}", "ordering"),
+        ("{ by = \"tenant\" }", "ordering.by"),
+        (
+            "{ by = \"key\", max_attempts = 0 }",
+            "ordering.max_attempts",
+        ),
+        (
+            "{ by = \"key\", on_dead_letter = \"drop\" }",
+            "ordering.on_dead_letter",
+        ),
+        ("{ by = \"key\", skip = 1 }", "ordering.skip"),
+    ] {
+        let fault = ordering(bad).unwrap_err();
+        assert_eq!(
+            fault.key,
+            Some(format!("endpoints[0].{key}")),
+            "{bad}: {}",
+            fault.reason
+        );
+    }
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use serde::Serialize;
-use wasmhook_core::{DeliveryId, DeliveryState, PluginUse, TenantId};
+use wasmhook_core::{
+    Delivery, DeliveryId, DeliveryState, OnDeadLetter, PluginUse, Sequence, TenantId,
+};
 use wasmhook_store::{Cursor, Filter, Record, Store, StoreError};
 
 use crate::config::Config;
@@ -82,9 +84,18 @@ pub(crate) async fn list(
     Ok(())
 }
 
+/// Whether it waits for a time: to be tried again, or that its event is to be delivered at.
+fn waits(delivery: &Delivery) -> bool {
+    match delivery.state {
+        DeliveryState::Failed => true,
+        DeliveryState::Pending => delivery.is_scheduled(),
+        _ => false,
+    }
+}
+
 fn row(record: &Record) -> [String; 9] {
     let delivery = &record.delivery;
-    let next = if delivery.state == DeliveryState::Failed {
+    let next = if waits(delivery) {
         output::relative(delivery.next_at)
     } else {
         String::new()
@@ -138,6 +149,9 @@ pub(crate) async fn show(
                 "occurred_at".into(),
                 serde_json::to_value(event.occurred_at)?,
             );
+            if let Some(at) = event.deliver_at {
+                object.insert("deliver_at".into(), serde_json::to_value(at)?);
+            }
             object.insert("payload_bytes".into(), event.payload.len().into());
         }
         return output::json(&value);
@@ -153,11 +167,17 @@ pub(crate) async fn show(
     ];
     if let Some(event) = &event {
         facts.push(("occurred", output::time(event.occurred_at)));
+        if let Some(at) = event.deliver_at {
+            facts.push(("scheduled", output::time(at)));
+        }
         facts.push(("payload", format!("{} bytes", event.payload.len())));
     }
     facts.push(("endpoint", endpoint(&record)));
     if let Some(resolver) = &delivery.resolver {
         facts.push(("resolver", plugin(resolver)));
+    }
+    if let Some(sequence) = &delivery.sequence {
+        facts.push(("sequence", sequence_words(sequence)));
     }
     facts.push(("state", state(&record)));
     facts.push(("enqueued", output::time(delivery.created_at)));
@@ -207,11 +227,14 @@ fn endpoint(record: &Record) -> String {
 fn state(record: &Record) -> String {
     let delivery = &record.delivery;
     let more = match (delivery.state, record.lease_until) {
-        (DeliveryState::Failed, _) => format!(
-            ", next attempt {} ({})",
-            output::time(delivery.next_at),
-            output::relative(delivery.next_at)
-        ),
+        (DeliveryState::Pending, _) if record.behind.is_some() => {
+            let first = record.behind.as_ref().map(DeliveryId::as_str);
+            format!(", waiting for {}", first.unwrap_or_default())
+        }
+        (DeliveryState::Failed, _) => format!(", next attempt {}", due(delivery)),
+        (DeliveryState::Pending, _) if delivery.is_scheduled() => {
+            format!(", due {}", due(delivery))
+        }
         (DeliveryState::Leased, Some(until)) => format!(", until {}", output::time(until)),
         _ => String::new(),
     };
@@ -219,6 +242,25 @@ fn state(record: &Record) -> String {
         "{} after {} attempts{more}",
         delivery.state, delivery.attempt
     )
+}
+
+fn sequence_words(sequence: &Sequence) -> String {
+    let key = match &sequence.key {
+        Some(key) => format!("key {key}"),
+        None => "all of the endpoint".to_owned(),
+    };
+    let dead = match sequence.on_dead_letter {
+        OnDeadLetter::Block => "a dead letter blocks it",
+        OnDeadLetter::Skip => "dead letters are skipped",
+    };
+    let most = sequence.max_attempts;
+    let most = most.map_or_else(String::new, |most| format!(" after {most} attempts"));
+    format!("{key}; {dead}{most}")
+}
+
+fn due(delivery: &Delivery) -> String {
+    let (at, relative) = (delivery.next_at, output::relative(delivery.next_at));
+    format!("{} ({relative})", output::time(at))
 }
 
 fn attempts(record: &Record) {
@@ -296,6 +338,36 @@ pub(crate) async fn replay(
         return output::json(&Replayed { replayed });
     }
     output::line(format!("replayed {} deliveries", replayed.len()));
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Skipped {
+    skipped: Vec<DeliveryId>,
+}
+
+/// Lets sequences go on that dead letters block.
+pub(crate) async fn skip(
+    config: &Config,
+    tenant: &str,
+    ids: &[String],
+    json: bool,
+) -> anyhow::Result<()> {
+    let store = stores::open(config, false).await?.store;
+    let tenant = TenantId::new(tenant)?;
+    let ids: Vec<_> = ids.iter().map(DeliveryId::new).collect::<Result<_, _>>()?;
+    let mut skipped = Vec::with_capacity(ids.len());
+    for id in ids {
+        if let Err(error) = store.skip(&tenant, &id).await {
+            let words = format!("{id} was not skipped ({} before it were)", skipped.len());
+            return Err(anyhow::Error::new(error).context(words));
+        }
+        skipped.push(id);
+    }
+    if json {
+        return output::json(&Skipped { skipped });
+    }
+    output::line(format!("skipped {} deliveries", skipped.len()));
     Ok(())
 }
 

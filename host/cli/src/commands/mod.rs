@@ -60,6 +60,9 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
                     tenant,
                     response,
                 } => deliveries::show(&config, &id, tenant, response, json).await,
+                Deliveries::Skip { tenant, ids } => {
+                    deliveries::skip(&config, &tenant, &ids, json).await
+                }
                 Deliveries::Replay {
                     tenant,
                     ids,

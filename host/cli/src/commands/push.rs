@@ -105,6 +105,8 @@ fn single(push: Push) -> anyhow::Result<Option<EventDraft>> {
         event_type,
         payload,
         occurred_at: push.occurred_at,
+        deliver_at: push.deliver_at,
+        ordering_key: push.ordering_key,
     };
     // Refused here already, so that who pushes to a stream is told at once.
     draft
@@ -245,6 +247,10 @@ struct Line<'a> {
     payload: &'a RawValue,
     #[serde(skip_serializing_if = "Option::is_none")]
     occurred_at: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deliver_at: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ordering_key: Option<&'a str>,
 }
 
 #[derive(Deserialize)]
@@ -284,6 +290,8 @@ async fn post(
                 event_type: &draft.event_type,
                 payload,
                 occurred_at: draft.occurred_at.as_deref(),
+                deliver_at: draft.deliver_at.as_deref(),
+                ordering_key: draft.ordering_key.as_deref(),
             })
         })
         .collect::<Result<Vec<_>, serde_json::Error>>()?;

@@ -49,8 +49,15 @@ pub(crate) async fn check(config: &Config, repair: bool, json: bool) -> anyhow::
 fn tell(report: &CheckReport) {
     let looked = &report.looked;
     output::line(format!(
-        "looked at {} deliveries, {} of them open: {} due in {} lanes, {} waiting, {} leased",
-        looked.deliveries, looked.open, looked.due, looked.lanes, looked.waiting, looked.leased
+        "looked at {} deliveries, {} of them open: {} due in {} lanes, {} waiting, {} behind others in \
+         their sequence, {} leased",
+        looked.deliveries,
+        looked.open,
+        looked.due,
+        looked.lanes,
+        looked.waiting,
+        looked.behind,
+        looked.leased
     ));
     let rows: Vec<_> = report.findings.iter().map(row).collect();
     let header = ["found", "repaired", "kind", "meaning", "for example"];

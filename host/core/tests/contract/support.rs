@@ -43,6 +43,7 @@ pub(crate) fn draft() -> EventDraft {
         event_type: "invoice.paid".into(),
         payload: br#"{"total":1.00, "n":1e2}"#.as_slice().into(),
         occurred_at: Some("2026-03-01T12:00:00+02:00".into()),
+        ..EventDraft::default()
     }
 }
 
@@ -60,6 +61,7 @@ pub(crate) fn endpoint(id: &str) -> Endpoint {
         events: vec![Subscription::All],
         headers: SafeHeaders::default(),
         disabled: false,
+        ordering: None,
         profile: SignatureProfile::Standard,
         body: BodyForm::Payload,
         created_at: now(),

@@ -13,9 +13,10 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use wasmhook_core::DeliveryState;
 
 use super::EmbeddedStore;
-use super::lanes::{Stage, Tally};
+use super::lanes::{STAGES, Stage, Tally};
 use super::rows;
 use super::schema;
+use super::sequences::advance;
 use super::thread::{self, Fault};
 use super::writer::Writer;
 use crate::check::{CheckReport, CheckRequest, Finding};
@@ -36,7 +37,6 @@ struct Suspect {
     cure: Cure,
 }
 
-#[derive(Clone, Copy)]
 enum Cure {
     None,
     /// The stage of a delivery that does not follow from its state.
@@ -46,7 +46,9 @@ enum Cure {
     /// An event that has deliveries and is marked as having none.
     Keep(i64),
     /// What to add to the counts of a lane.
-    Count(i64, [i64; 5]),
+    Count(i64, [i64; STAGES]),
+    /// A sequence of a lane in which it is nobody's turn, or that of several.
+    Turn(i64, String),
 }
 
 /// How a delivery stands in its row.
@@ -57,10 +59,12 @@ struct Standing {
     back: Option<i64>,
     leased: bool,
     next_at: i64,
+    sequence: Option<String>,
+    blocks: bool,
 }
 
 impl Standing {
-    /// Reads it from the columns `lane, state, stage, back, lease, lease_until, next_at`.
+    /// Reads it from the columns `lane, state, stage, back, lease, lease_until, next_at, sequence, blocks`.
     fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
         let lease: Option<i64> = row.get("lease")?;
         let until: Option<i64> = row.get("lease_until")?;
@@ -71,6 +75,8 @@ impl Standing {
             back: row.get("back")?,
             leased: lease.is_some() && until.is_some(),
             next_at: row.get("next_at")?,
+            sequence: row.get("sequence")?,
+            blocks: row.get("blocks")?,
         })
     }
 
@@ -82,6 +88,8 @@ impl Standing {
             (2, _) => Some(Stage::InFlight),
             (3, Some(DeliveryState::Succeeded)) => Some(Stage::Succeeded),
             (3, Some(DeliveryState::DeadLetter)) => Some(Stage::DeadLetter),
+            (4, _) => Some(Stage::Behind),
+            (5, _) => Some(Stage::Blocking),
             _ => None,
         }
     }
@@ -91,6 +99,8 @@ impl Standing {
         match (self.state?, self.stage) {
             (DeliveryState::Pending | DeliveryState::Failed, 0 | 1)
             | (DeliveryState::Succeeded | DeliveryState::DeadLetter, 3) => None,
+            (DeliveryState::Pending | DeliveryState::Failed, 4) if self.sequence.is_some() => None,
+            (DeliveryState::DeadLetter, 5) if self.sequence.is_some() && self.blocks => None,
             (DeliveryState::Leased, 2) if self.leased && matches!(self.back, Some(0 | 2)) => None,
             (DeliveryState::Succeeded | DeliveryState::DeadLetter, _) => Some(Finding::Stray),
             _ => Some(Finding::Lost),
@@ -104,7 +114,12 @@ impl Standing {
             DeliveryState::Leased => DeliveryState::Pending,
             state => state,
         };
-        Some((state, Stage::of(state, self.next_at, now)))
+        let stage = match (Stage::of(state, self.next_at, now), &self.sequence) {
+            // It is its turn if it is nobody else's, and it is the first.
+            (Stage::Ready | Stage::Delayed, Some(_)) => Stage::Behind,
+            (stage, _) => stage,
+        };
+        Some((state, stage))
     }
 }
 
@@ -185,6 +200,7 @@ fn picture(database: &Path) -> Result<Picture, StoreError> {
         damage(&transaction, &mut suspects)?;
         let counts = deliveries(&transaction, &mut report, &mut suspects)?;
         lanes(&transaction, counts, &mut report, &mut suspects)?;
+        sequences(&transaction, &mut suspects)?;
         events(&transaction, &mut suspects)?;
         Ok((report, suspects))
     };
@@ -212,11 +228,11 @@ fn deliveries(
     connection: &Connection,
     report: &mut CheckReport,
     suspects: &mut Vec<Suspect>,
-) -> rusqlite::Result<HashMap<i64, [i64; 5]>> {
-    let mut counts: HashMap<i64, [i64; 5]> = HashMap::new();
+) -> rusqlite::Result<HashMap<i64, [i64; STAGES]>> {
+    let mut counts: HashMap<i64, [i64; STAGES]> = HashMap::new();
     let mut statement = connection.prepare(
         "SELECT d.seq, d.id, t.name, d.lane, d.state, d.stage, d.back, d.lease, d.lease_until,
-                d.next_at, l.id IS NULL AS astray, e.seq IS NULL AS eventless
+                d.next_at, d.sequence, d.blocks, l.id IS NULL AS astray, e.seq IS NULL AS eventless
          FROM deliveries d
          LEFT JOIN tenants t ON t.id = d.tenant
          LEFT JOIN lanes l ON l.id = d.lane
@@ -238,6 +254,7 @@ fn deliveries(
             Some(Stage::Ready) => report.looked.due += 1,
             Some(Stage::Delayed) => report.looked.waiting += 1,
             Some(Stage::InFlight) => report.looked.leased += 1,
+            Some(Stage::Behind) => report.looked.behind += 1,
             _ => {}
         }
         if let Some(stage) = standing.counted() {
@@ -268,13 +285,13 @@ fn deliveries(
 /// Checks the counts of each lane, and whether it is open.
 fn lanes(
     connection: &Connection,
-    mut counts: HashMap<i64, [i64; 5]>,
+    mut counts: HashMap<i64, [i64; STAGES]>,
     report: &mut CheckReport,
     suspects: &mut Vec<Suspect>,
 ) -> rusqlite::Result<()> {
     let mut statement = connection.prepare(
         "SELECT l.id, coalesce(t.name, ''), l.endpoint,
-                l.ready, l.delayed, l.in_flight, l.succeeded, l.dead_letter,
+                l.ready, l.delayed, l.in_flight, l.succeeded, l.dead_letter, l.behind, l.blocking,
                 l.open <> (l.ready > 0 AND l.in_flight < s.max_per_endpoint)
          FROM lanes l CROSS JOIN settings s LEFT JOIN tenants t ON t.id = l.tenant",
     )?;
@@ -288,9 +305,9 @@ fn lanes(
         }
         let finding = if change[Stage::InFlight as usize] != 0 {
             Finding::InFlight
-        } else if change != [0; 5] {
+        } else if change != [0; STAGES] {
             Finding::Counter
-        } else if row.get(8)? {
+        } else if row.get(3 + STAGES)? {
             Finding::Unserved
         } else {
             continue;
@@ -300,6 +317,27 @@ fn lanes(
             tenant: row.get(1)?,
             subject: row.get(2)?,
             cure: Cure::Count(lane, change),
+        });
+    }
+    Ok(())
+}
+
+/// Finds sequences in which it is nobody's turn although some wait, or that of several.
+fn sequences(connection: &Connection, suspects: &mut Vec<Suspect>) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare(
+        "SELECT d.lane, d.sequence, coalesce(t.name, ''), coalesce(l.endpoint, '')
+         FROM deliveries d INDEXED BY deliveries_sequence
+         LEFT JOIN lanes l ON l.id = d.lane LEFT JOIN tenants t ON t.id = l.tenant
+         WHERE d.sequence IS NOT NULL AND d.stage <> 3
+         GROUP BY d.lane, d.sequence HAVING sum(d.stage <> 4) <> 1",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        suspects.push(Suspect {
+            finding: Finding::Sequence,
+            tenant: row.get(2)?,
+            subject: row.get(3)?,
+            cure: Cure::Turn(row.get(0)?, row.get(1)?),
         });
     }
     Ok(())
@@ -329,10 +367,11 @@ fn mend(writer: &Writer, suspects: &[Suspect]) -> Result<Vec<bool>, Fault> {
     let mut tally = Tally::default();
     let mut mended = Vec::with_capacity(suspects.len());
     for suspect in suspects {
-        mended.push(match suspect.cure {
+        mended.push(match &suspect.cure {
             Cure::None => false,
-            Cure::Stage(seq) => stage(writer, seq, &mut tally)?,
-            Cure::Bury(seq) => bury(writer, seq, &mut tally)?,
+            Cure::Stage(seq) => stage(writer, *seq, &mut tally)?,
+            Cure::Bury(seq) => bury(writer, *seq, &mut tally)?,
+            Cure::Turn(lane, sequence) => turn(writer, *lane, sequence, &mut tally)?,
             Cure::Keep(event) => {
                 let mut update = writer
                     .connection
@@ -346,7 +385,7 @@ fn mend(writer: &Writer, suspects: &[Suspect]) -> Result<Vec<bool>, Fault> {
                     .prepare_cached("SELECT 1 FROM lanes WHERE id = ?1")?;
                 // A lane is removed with its last delivery.
                 if select.exists([lane])? {
-                    tally.correct(lane, change);
+                    tally.correct(*lane, *change);
                 }
                 true
             }
@@ -361,7 +400,7 @@ fn standing(writer: &Writer, seq: i64) -> Result<Option<Standing>, Fault> {
     let found = writer
         .connection
         .prepare_cached(
-            "SELECT lane, state, stage, back, lease, lease_until, next_at
+            "SELECT lane, state, stage, back, lease, lease_until, next_at, sequence, blocks
              FROM deliveries WHERE seq = ?1",
         )?
         .query_row([seq], Standing::of)
@@ -415,5 +454,45 @@ fn moved(
         tally.leave(from.lane, counted);
     }
     tally.enter(from.lane, stage);
+    if let Some(sequence) = &from.sequence {
+        advance(writer, from.lane, sequence, now, tally)?;
+    }
     Ok(())
+}
+
+/// Has it be the turn of one delivery of a sequence: of the one that is leased, or that blocks, or of the
+/// first. What else is leased or blocks is left, for it may just be sent.
+fn turn(writer: &Writer, lane: i64, sequence: &str, tally: &mut Tally) -> Result<bool, Fault> {
+    let mut select = writer.connection.prepare_cached(
+        "SELECT seq, stage FROM deliveries INDEXED BY deliveries_sequence
+         WHERE sequence = ?2 AND lane = ?1 AND stage IN (0, 1, 2, 5) AND stage <> 3
+         ORDER BY stage DESC, seq",
+    )?;
+    let found = select.query_map(params![lane, sequence], |row| {
+        Ok((row.get(0)?, row.get(1)?))
+    })?;
+    let found: Vec<(i64, i64)> = found.collect::<rusqlite::Result<_>>()?;
+    // Those that nobody has begun go by their order alone.
+    let begun = found.iter().filter(|(_, stage)| *stage >= 2).count();
+    let first = match begun {
+        0 => found.iter().min().map(|(seq, _)| *seq),
+        _ => None,
+    };
+    let mut update = writer
+        .connection
+        .prepare_cached("UPDATE deliveries SET stage = 4 WHERE seq = ?1")?;
+    for (seq, stage) in found {
+        let from = match stage {
+            0 => Stage::Ready,
+            1 => Stage::Delayed,
+            _ => continue,
+        };
+        if Some(seq) != first {
+            update.execute([seq])?;
+            tally.leave(lane, from);
+            tally.enter(lane, Stage::Behind);
+        }
+    }
+    advance(writer, lane, sequence, writer.clock.now(), tally)?;
+    Ok(begun < 2)
 }

@@ -3,10 +3,12 @@
 use rusqlite::{OptionalExtension as _, params};
 use serde::Serialize;
 use wasmhook_core::ports::Enqueued;
-use wasmhook_core::{Delivery, DeliveryState};
+use wasmhook_core::{Delivery, DeliveryState, OrderingKey, Sequence};
 
+use super::clock::nanos;
 use super::lanes::{Stage, Tally, lane_number, tenant_number};
 use super::rows::state_number;
+use super::sequences::advance;
 use super::thread::Fault;
 use super::writer::Writer;
 use crate::error::StoreError;
@@ -81,8 +83,9 @@ fn insert_event(
     writer
         .connection
         .prepare_cached(
-            "INSERT INTO events (tenant, id, type, occurred_at, created_at, bare, payload)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO events (tenant, id, type, occurred_at, created_at, bare, payload,
+                 deliver_at, ordering_key)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?
         .execute(params![
             tenant,
@@ -92,6 +95,8 @@ fn insert_event(
             now,
             one.deliveries.is_empty(),
             event.payload.bytes().as_ref(),
+            event.deliver_at.map(nanos),
+            event.ordering_key.as_ref().map(OrderingKey::as_str),
         ])?;
     Ok(writer.connection.last_insert_rowid())
 }
@@ -115,13 +120,24 @@ fn insert_delivery(
     let lane = lane_number(writer, tenant, delivery.endpoint_id.as_str())?;
     let resolved = packed(delivery.resolved.as_ref())?;
     let asked = packed(delivery.resolver.as_ref())?;
+    // By the store's clock, and not in its past: see `EventDeliveries`.
+    let next_at = if delivery.is_scheduled() {
+        nanos(delivery.next_at).max(now)
+    } else {
+        now
+    };
+    let sequence = delivery.sequence.as_ref();
+    let stage = match sequence {
+        None => Stage::of(DeliveryState::Pending, next_at, now),
+        Some(_) => Stage::Behind,
+    };
     writer
         .connection
         .prepare_cached(
             "INSERT INTO deliveries (id, tenant, lane, event, state, stage, attempt,
                  replayed_at_attempt, next_at, created_at, updated_at, resolved,
-                 resolver)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9, ?9, ?10, ?11)",
+                 resolver, sequence, blocks, max_attempts)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11, ?12, ?13, ?14, ?15)",
         )?
         .execute(params![
             delivery.id.as_str(),
@@ -129,14 +145,21 @@ fn insert_delivery(
             lane,
             event,
             state_number(DeliveryState::Pending),
-            Stage::Ready.number(),
+            stage.number(),
             delivery.attempt,
             delivery.replayed_at_attempt,
+            next_at,
             now,
             resolved,
             asked,
+            sequence.map(Sequence::name),
+            sequence.is_some_and(Sequence::blocks),
+            sequence.and_then(|sequence| Some(sequence.max_attempts?.get())),
         ])?;
-    tally.enter(lane, Stage::Ready);
+    tally.enter(lane, stage);
+    if let Some(sequence) = sequence {
+        advance(writer, lane, sequence.name(), now, tally)?;
+    }
     Ok(true)
 }
 

@@ -21,7 +21,14 @@ pub(super) enum Stage {
     Succeeded,
     /// Given up.
     DeadLetter,
+    /// Waiting for its turn in a sequence.
+    Behind,
+    /// Given up, and its sequence waits for it.
+    Blocking,
 }
+
+/// How many stages there are.
+pub(super) const STAGES: usize = 7;
 
 impl Stage {
     /// The number in the table, which does not tell the two ends apart.
@@ -31,6 +38,8 @@ impl Stage {
             Self::Delayed => 1,
             Self::InFlight => 2,
             Self::Succeeded | Self::DeadLetter => 3,
+            Self::Behind => 4,
+            Self::Blocking => 5,
         }
     }
 
@@ -54,7 +63,7 @@ pub(super) struct Tally {
 
 #[derive(Debug, Default)]
 struct Change {
-    counts: [i64; 5],
+    counts: [i64; STAGES],
     served: Option<i64>,
 }
 
@@ -70,7 +79,7 @@ impl Tally {
     }
 
     /// The lane's counts differ from its deliveries by so much.
-    pub(super) fn correct(&mut self, lane: i64, difference: [i64; 5]) {
+    pub(super) fn correct(&mut self, lane: i64, difference: [i64; STAGES]) {
         for (count, more) in self.change(lane).counts.iter_mut().zip(difference) {
             *count += more;
         }
@@ -90,7 +99,15 @@ impl Tally {
     pub(super) fn apply(self, writer: &Writer) -> Result<bool, Fault> {
         let mut news = false;
         for (lane, change) in self.lanes {
-            let [ready, delayed, in_flight, succeeded, dead_letter] = change.counts;
+            let [
+                ready,
+                delayed,
+                in_flight,
+                succeeded,
+                dead_letter,
+                behind,
+                blocking,
+            ] = change.counts;
             let (tenant, open, left): (i64, bool, i64) = writer
                 .connection
                 .prepare_cached(
@@ -100,12 +117,15 @@ impl Tally {
                          in_flight = in_flight + ?4,
                          succeeded = succeeded + ?5,
                          dead_letter = dead_letter + ?6,
+                         behind = behind + ?8,
+                         blocking = blocking + ?9,
                          served = coalesce(?7, served),
                          open = ready + ?2 > 0
                             AND in_flight + ?4 < (SELECT max_per_endpoint FROM settings)
                      WHERE id = ?1
                      RETURNING tenant, open,
-                               ready + delayed + in_flight + succeeded + dead_letter",
+                               ready + delayed + in_flight + succeeded + dead_letter + behind
+                                   + blocking",
                 )?
                 .query_row(
                     params![
@@ -115,7 +135,9 @@ impl Tally {
                         in_flight,
                         succeeded,
                         dead_letter,
-                        change.served
+                        change.served,
+                        behind,
+                        blocking
                     ],
                     |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
                 )?;

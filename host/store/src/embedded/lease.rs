@@ -162,7 +162,7 @@ impl Round<'_> {
         let mut select = connection.prepare_cached(concat!(
             "SELECT ",
             delivery_columns!(),
-            ", d.event, e.occurred_at, e.payload",
+            ", d.event, e.occurred_at, e.deliver_at, e.ordering_key, e.payload",
             " FROM deliveries d INDEXED BY deliveries_ready",
             delivery_joins!(),
             "WHERE d.stage = 0 AND d.lane = ?1 ORDER BY d.next_at, d.seq LIMIT ?2",

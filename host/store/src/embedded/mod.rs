@@ -18,6 +18,7 @@ mod record;
 mod retain;
 mod rows;
 mod schema;
+mod sequences;
 mod thread;
 mod writer;
 
@@ -204,6 +205,15 @@ impl Store for EmbeddedStore {
         self.writer
             .call("replay", move |writer| {
                 record::replay(writer, &tenant, &delivery)
+            })
+            .await
+    }
+
+    async fn skip(&self, tenant: &TenantId, delivery: &DeliveryId) -> Result<(), StoreError> {
+        let (tenant, delivery) = (tenant.clone(), delivery.clone());
+        self.writer
+            .call("skip", move |writer| {
+                record::skip(writer, &tenant, &delivery)
             })
             .await
     }

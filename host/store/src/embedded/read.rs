@@ -88,7 +88,11 @@ pub(super) fn get(
     ))?;
     let mut rows = statement.query(params![tenant.as_str(), id.as_str()])?;
     match rows.next()? {
-        Some(row) => rows::record(&reader.connection, row).map(Some),
+        Some(row) => {
+            let behind = rows::behind(&reader.connection, row)?;
+            let record = rows::record(&reader.connection, row)?;
+            Ok(Some(Record { behind, ..record }))
+        }
         None => Ok(None),
     }
 }
@@ -99,7 +103,8 @@ pub(super) fn event(
     id: &EventId,
 ) -> Result<Option<Event>, Fault> {
     let mut statement = reader.connection.prepare_cached(
-        "SELECT e.seq AS event, e.id AS event_id, t.name AS tenant, e.type, e.occurred_at, e.payload
+        "SELECT e.seq AS event, e.id AS event_id, t.name AS tenant, e.type, e.occurred_at, e.deliver_at,
+                e.ordering_key, e.payload
          FROM tenants t CROSS JOIN events e ON e.tenant = t.id
          WHERE t.name = ?1 AND e.id = ?2",
     )?;
@@ -224,8 +229,8 @@ pub(super) fn backlog(reader: &Reader) -> Result<Backlog, Fault> {
     let counts = reader
         .connection
         .prepare_cached(
-            "SELECT coalesce(sum(ready + delayed), 0), coalesce(sum(in_flight), 0),
-                    coalesce(sum(succeeded), 0), coalesce(sum(dead_letter), 0)
+            "SELECT coalesce(sum(ready + delayed + behind), 0), coalesce(sum(in_flight), 0),
+                    coalesce(sum(succeeded), 0), coalesce(sum(dead_letter + blocking), 0)
              FROM lanes",
         )?
         .query_row([], |row| {

@@ -8,6 +8,7 @@ use super::clock::nanos;
 use super::lanes::{Stage, Tally};
 use super::lease::parse_token;
 use super::rows::{self, state_number};
+use super::sequences::advance;
 use super::thread::Fault;
 use super::writer::Writer;
 use crate::error::StoreError;
@@ -47,13 +48,15 @@ fn record_one(
     };
     let next_at = nanos(next.next_at);
     let stage = Stage::of(next.state, next_at, now);
-    let lane: Option<i64> = writer
+    // A dead letter that blocks its sequence has a stage of its own.
+    let ended: Option<(i64, bool, Option<String>)> = writer
         .connection
         .prepare_cached(
-            "UPDATE deliveries SET state = ?3, stage = ?4, back = NULL, attempt = ?5, next_at = ?6,
+            "UPDATE deliveries SET state = ?3, back = NULL, attempt = ?5, next_at = ?6,
+                 stage = CASE WHEN ?3 = 4 AND blocks THEN 5 ELSE ?4 END,
                  updated_at = ?7, lease = NULL, lease_until = NULL
              WHERE seq = ?1 AND stage = 2 AND lease = ?2
-             RETURNING lane",
+             RETURNING lane, blocks, sequence",
         )?
         .query_row(
             params![
@@ -65,15 +68,22 @@ fn record_one(
                 next_at,
                 now
             ],
-            |row| row.get(0),
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
         )
         .optional()?;
-    let Some(lane) = lane else {
+    let Some((lane, blocks, sequence)) = ended else {
         return Ok(Recorded::LeaseLost);
     };
     insert_attempt(writer, seq, &outcome.attempt)?;
     tally.leave(lane, Stage::InFlight);
-    tally.enter(lane, stage);
+    match sequence {
+        Some(_) if blocks && stage == Stage::DeadLetter => tally.enter(lane, Stage::Blocking),
+        Some(sequence) => {
+            tally.enter(lane, stage);
+            advance(writer, lane, &sequence, now, tally)?;
+        }
+        None => tally.enter(lane, stage),
+    }
     Ok(Recorded::Written)
 }
 
@@ -144,36 +154,87 @@ pub(super) fn release(writer: &Writer, leases: &[Leased]) -> Result<(), Fault> {
     Ok(())
 }
 
-pub(super) fn replay(writer: &Writer, tenant: &TenantId, id: &DeliveryId) -> Result<(), Fault> {
-    let now = writer.clock.now();
-    let found: Option<(i64, i64, i64)> = writer
-        .connection
-        .prepare_cached(
-            "SELECT d.seq, d.lane, d.state FROM deliveries d JOIN tenants t ON t.id = d.tenant
-             WHERE t.name = ?1 AND d.id = ?2",
-        )?
-        .query_row(params![tenant.as_str(), id.as_str()], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-        })
-        .optional()?;
-    let Some((seq, lane, number)) = found else {
+/// A delivery that support asked for.
+struct Found {
+    seq: i64,
+    lane: i64,
+    state: DeliveryState,
+    /// Whether its sequence waits for it, though it is a dead letter.
+    blocking: bool,
+    sequence: Option<String>,
+}
+
+fn find(writer: &Writer, tenant: &TenantId, id: &DeliveryId) -> Result<Found, Fault> {
+    let mut statement = writer.connection.prepare_cached(
+        "SELECT d.seq, d.lane, d.state, d.stage, d.sequence
+         FROM deliveries d JOIN tenants t ON t.id = d.tenant
+         WHERE t.name = ?1 AND d.id = ?2",
+    )?;
+    let mut rows = statement.query(params![tenant.as_str(), id.as_str()])?;
+    let Some(row) = rows.next()? else {
         return Err(Fault::Store(StoreError::NotFound));
     };
-    let state = rows::state(number).ok_or_else(|| rows::corrupt("delivery", seq))?;
+    let seq = row.get(0)?;
+    Ok(Found {
+        seq,
+        lane: row.get(1)?,
+        state: rows::state(row.get(2)?).ok_or_else(|| rows::corrupt("delivery", seq))?,
+        blocking: row.get::<_, i64>(3)? == Stage::Blocking.number(),
+        sequence: row.get(4)?,
+    })
+}
+
+pub(super) fn skip(writer: &Writer, tenant: &TenantId, id: &DeliveryId) -> Result<(), Fault> {
+    let now = writer.clock.now();
+    let found = find(writer, tenant, id)?;
+    let (true, Some(sequence)) = (found.blocking, found.sequence) else {
+        return Err(Fault::Store(StoreError::NotBlocking(found.state)));
+    };
+    writer
+        .connection
+        .prepare_cached("UPDATE deliveries SET stage = 3, updated_at = ?2 WHERE seq = ?1")?
+        .execute(params![found.seq, now])?;
+    let mut tally = Tally::default();
+    tally.leave(found.lane, Stage::Blocking);
+    tally.enter(found.lane, Stage::DeadLetter);
+    advance(writer, found.lane, &sequence, now, &mut tally)?;
+    let news = tally.apply(writer)?;
+    writer.announce(news);
+    Ok(())
+}
+
+pub(super) fn replay(writer: &Writer, tenant: &TenantId, id: &DeliveryId) -> Result<(), Fault> {
+    let now = writer.clock.now();
+    let Found {
+        seq,
+        lane,
+        state,
+        blocking,
+        sequence,
+    } = find(writer, tenant, id)?;
     if !state.may_become(DeliveryState::Pending) || state == DeliveryState::Leased {
         return Err(Fault::Store(StoreError::NotFinished(state)));
     }
+    // One that blocked its sequence has its turn still; others wait for theirs in their old place.
+    let (from, to) = match &sequence {
+        _ if blocking => (Stage::Blocking, Stage::Ready),
+        Some(_) => (Stage::of(state, now, now), Stage::Behind),
+        None => (Stage::of(state, now, now), Stage::Ready),
+    };
     writer
         .connection
         .prepare_cached(
-            "UPDATE deliveries SET state = 0, stage = 0, replayed_at_attempt = attempt,
+            "UPDATE deliveries SET state = 0, stage = ?3, replayed_at_attempt = attempt,
                  next_at = ?2, updated_at = ?2
              WHERE seq = ?1",
         )?
-        .execute(params![seq, now])?;
+        .execute(params![seq, now, to.number()])?;
     let mut tally = Tally::default();
-    tally.leave(lane, Stage::of(state, now, now));
-    tally.enter(lane, Stage::Ready);
+    tally.leave(lane, from);
+    tally.enter(lane, to);
+    if let Some(sequence) = sequence {
+        advance(writer, lane, &sequence, now, &mut tally)?;
+    }
     let news = tally.apply(writer)?;
     writer.announce(news);
     Ok(())

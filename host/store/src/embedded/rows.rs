@@ -1,5 +1,7 @@
 //! Rows read back into the types of the domain.
 
+use std::num::NonZeroU32;
+
 use bytes::Bytes;
 use jiff::Timestamp;
 use rusqlite::types::FromSql;
@@ -9,10 +11,13 @@ use serde::de::value::Error as ValueError;
 use serde::de::{DeserializeOwned, IntoDeserializer};
 use wasmhook_core::attempt::Attempt;
 use wasmhook_core::{
-    Delivery, DeliveryId, DeliveryState, EndpointId, Event, EventId, EventType, Payload, TenantId,
+    Delivery, DeliveryId, DeliveryState, EndpointId, Event, EventId, EventType, OnDeadLetter,
+    OrderingKey, Payload, Sequence, TenantId,
 };
 
 use super::clock::timestamp;
+use super::lanes::Stage;
+use super::sequences::turn;
 use super::thread::Fault;
 use crate::error::StoreError;
 use crate::queue::{Record, RejectedEvent};
@@ -22,7 +27,7 @@ macro_rules! delivery_columns {
     () => {
         "d.seq, d.id, t.name AS tenant, e.id AS event_id, e.type, l.endpoint, d.state, d.attempt, \
          d.replayed_at_attempt, d.next_at, d.created_at, d.updated_at, d.lease_until, d.resolved, \
-         d.resolver"
+         d.resolver, d.lane, d.stage, d.sequence, d.blocks, d.max_attempts"
     };
 }
 /// What [`delivery_columns`] are read from, after `deliveries d`.
@@ -66,6 +71,7 @@ pub(super) fn delivery(row: &Row<'_>) -> Result<Delivery, Fault> {
             .ok_or_else(damaged)?,
         resolved: packed(row, "resolved").map_err(|()| damaged())?,
         resolver: packed(row, "resolver").map_err(|()| damaged())?,
+        sequence: sequence(row)?,
         state: state(row.get("state")?).ok_or_else(damaged)?,
         attempt: row.get("attempt")?,
         replayed_at_attempt: row.get("replayed_at_attempt")?,
@@ -73,6 +79,38 @@ pub(super) fn delivery(row: &Row<'_>) -> Result<Delivery, Fault> {
         created_at: timestamp(row.get("created_at")?),
         updated_at: timestamp(row.get("updated_at")?),
     })
+}
+
+fn sequence(row: &Row<'_>) -> Result<Option<Sequence>, Fault> {
+    let Some(name) = row.get_ref("sequence")?.as_str_or_null().ok().flatten() else {
+        return Ok(None);
+    };
+    let seq: i64 = row.get("seq")?;
+    let damaged = || corrupt("delivery", seq);
+    let key = match name {
+        "" => None,
+        key => Some(OrderingKey::new(key).map_err(|_| damaged())?),
+    };
+    let most: Option<u32> = row.get("max_attempts")?;
+    Ok(Some(Sequence {
+        key,
+        on_dead_letter: if row.get("blocks")? {
+            OnDeadLetter::Block
+        } else {
+            OnDeadLetter::Skip
+        },
+        max_attempts: most.and_then(NonZeroU32::new),
+    }))
+}
+
+/// Whose turn it is in the sequence where the delivery in a row waits for its own.
+pub(super) fn behind(connection: &Connection, row: &Row<'_>) -> Result<Option<DeliveryId>, Fault> {
+    if row.get::<_, i64>("stage")? != Stage::Behind.number() {
+        return Ok(None);
+    }
+    let (lane, name): (i64, String) = (row.get("lane")?, row.get("sequence")?);
+    let first = turn(connection, lane, &name)?;
+    Ok(first.and_then(|id| DeliveryId::new(id).ok()))
 }
 
 /// The delivery in a row, with its attempts and its lease.
@@ -83,10 +121,12 @@ pub(super) fn record(connection: &Connection, row: &Row<'_>) -> Result<Record, F
         delivery,
         attempts,
         lease_until: row.get::<_, Option<i64>>("lease_until")?.map(timestamp),
+        behind: None,
     })
 }
 
-/// The event with the columns `event_id`, `tenant`, `type`, `occurred_at` and `payload`.
+/// The event with the columns `event_id`, `tenant`, `type`, `occurred_at`, `deliver_at`, `ordering_key` and
+/// `payload`.
 pub(super) fn event(row: &Row<'_>) -> Result<Event, Fault> {
     let seq: i64 = row.get("event")?;
     let damaged = || corrupt("event", seq);
@@ -96,6 +136,10 @@ pub(super) fn event(row: &Row<'_>) -> Result<Event, Fault> {
         event_type: checked(row, "type", |text| EventType::new(text).ok()).ok_or_else(damaged)?,
         payload: Payload::from_stored(Bytes::from(row.get::<_, Vec<u8>>("payload")?)),
         occurred_at: checked(row, "occurred_at", |text| text.parse().ok()).ok_or_else(damaged)?,
+        deliver_at: row.get::<_, Option<i64>>("deliver_at")?.map(timestamp),
+        ordering_key: optional::<String>(row, "ordering_key")?
+            .map(|key| OrderingKey::new(key).map_err(|_| damaged()))
+            .transpose()?,
     })
 }
 

@@ -8,6 +8,7 @@
 
 mod places;
 mod records;
+mod sequences;
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
@@ -47,6 +48,8 @@ struct Shard {
     counted: [u64; 3],
     /// `<tenant> \0 <endpoint>`, with another zero byte for what is due again.
     lanes: Vec<String>,
+    /// `<tenant> \0 <endpoint> \0 <key>`.
+    sequences: Vec<String>,
     /// Hashes of what is in the lanes.
     due: HashSet<u64>,
     /// Hashes of the lines that finished deliveries should have in their tenant's.
@@ -84,11 +87,13 @@ impl RedisStore {
             check.entries(shard).await?;
             check.members(shard, "w").await?;
             check.members(shard, "l").await?;
+            check.behind(shard).await?;
         }
         check.records().await?;
         check.finished().await?;
         for shard in 0..self.keys.shards() {
             check.judge(shard).await?;
+            check.turns(shard).await?;
             check.bury(shard).await?;
             check.flights(shard).await?;
             check.counters(shard).await?;
@@ -176,7 +181,7 @@ impl Check<'_> {
 
     /// Finds the lanes, and checks the indexes by the way.
     async fn names(&mut self) -> Result<(), StoreError> {
-        let pattern = self.store.keys.pattern("qox");
+        let pattern = self.store.keys.pattern("qoxg");
         for holder in self.store.link.holders().await? {
             let mut cursor = "0".to_owned();
             loop {
@@ -194,6 +199,8 @@ impl Check<'_> {
             // The walk may have met a lane twice.
             shard.lanes.sort_unstable();
             shard.lanes.dedup();
+            shard.sequences.sort_unstable();
+            shard.sequences.dedup();
             self.report.looked.lanes += shard.lanes.len() as u64;
         }
         Ok(())
@@ -210,6 +217,9 @@ impl Check<'_> {
         match rest.split_once(':') {
             Some(("q", lane)) if lane.contains('\0') => {
                 self.shards[shard].lanes.push(lane.to_owned());
+            }
+            Some(("g", sequence)) if sequence.splitn(3, '\0').count() == 3 => {
+                self.shards[shard].sequences.push(sequence.to_owned());
             }
             Some(("o", tenant)) => self.index(shard, "o", tenant, &key).await?,
             Some(("x", tenant)) => self.index(shard, "x", tenant, &key).await?,
@@ -239,8 +249,14 @@ impl Check<'_> {
         let whole = self.report.findings.iter().all(|(finding, found)| {
             found.count == found.repaired || !matches!(finding, Finding::Lost | Finding::Doubled)
         });
+        let reliable = match (whole, self.shards[shard].sequences.is_empty()) {
+            (false, _) => "0",
+            // What waits for its turn is in sequences, which come and go.
+            (true, false) => "x",
+            (true, true) => "1",
+        };
         let mut call = self.store.call("check_counters", shard);
-        call.arg(self.mend()).arg(u8::from(whole));
+        call.arg(self.mend()).arg(reliable);
         for said in &self.shards[shard].said {
             call.arg(said);
         }

@@ -1,7 +1,7 @@
 //! Packed records: what the functions keep without looking into it.
 //!
 //! A record starts with what the functions do look at (see `queue.lua`): 16 digits of creation
-//! stamp, a letter for the state, then event, endpoint, attempt and ordering key, each ended by a
+//! stamp, a letter for the state, then event, endpoint, attempt and sequence, each ended by a
 //! zero byte. A version byte and the rest in postcard follow. Tenant and delivery id are in the key.
 //! Times are milliseconds, except an event's own.
 
@@ -12,12 +12,18 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use wasmhook_core::attempt::{Attempt, ErrorClass, Outcome, PluginUse};
 use wasmhook_core::{
-    Delivery, DeliveryId, DeliveryState, EndpointId, Event, EventId, EventType, Payload,
-    ResolvedEndpoint, TenantId,
+    Delivery, DeliveryId, DeliveryState, EndpointId, Event, EventId, EventType, OnDeadLetter,
+    OrderingKey, Payload, ResolvedEndpoint, Sequence, TenantId,
 };
 
 /// The version of what follows the envelope.
 const VERSION: u8 = 1;
+/// The version of the record of a delivery that is in a sequence. It differs in nothing: hosts that do not
+/// know sequences are to leave such a delivery alone, for they would not let the next one go.
+const SEQUENCE_VERSION: u8 = 2;
+/// The version of an event that says how it is to be delivered. Others are of the first, which all hosts
+/// can read.
+const EVENT_VERSION: u8 = 2;
 /// Digits of the creation stamp.
 pub(super) const STAMP: usize = 16;
 /// Of very many attempts, the first and the latest are kept, this many in all.
@@ -63,6 +69,13 @@ struct PackedEvent {
     event_type: EventType,
     seconds: i64,
     nanoseconds: i32,
+}
+
+/// What follows in an event of [`EVENT_VERSION`].
+#[derive(Default, Serialize, Deserialize)]
+struct PackedWishes {
+    deliver_at: Option<i64>,
+    ordering_key: Option<OrderingKey>,
 }
 
 fn time(ms: i64) -> Result<Timestamp> {
@@ -160,23 +173,71 @@ pub(super) fn pack_rest(
         }),
         resolver: delivery.resolver.clone(),
         replayed_at_attempt: delivery.replayed_at_attempt,
-        next_at: delivery.next_at.as_millisecond(),
+        next_at: if delivery.attempt == 0 && !delivery.is_scheduled() {
+            // When it is made, which is the server's to say.
+            0
+        } else {
+            delivery.next_at.as_millisecond()
+        },
         updated_at: delivery.updated_at.as_millisecond(),
         attempts: kept.collect(),
     };
     let mut to = to;
-    // Nothing is ordered yet: the ordering key is empty.
     write!(
         to,
-        "{}{}\0{}\0{}\0\0",
+        "{}{}\0{}\0{}\0",
         letter(delivery.state),
         delivery.event_id,
         delivery.endpoint_id,
         delivery.attempt
     )
     .expect("memory takes everything");
-    to.push(VERSION);
+    match &delivery.sequence {
+        None => to.extend_from_slice(&[0, VERSION]),
+        Some(sequence) => {
+            pack_sequence(&mut to, sequence, delivery);
+            to.extend_from_slice(&[0, SEQUENCE_VERSION]);
+        }
+    }
     finish(&packed, to)
+}
+
+/// What a record says of its sequence: whether a dead letter blocks it (b) or is skipped (s), after how many
+/// attempts it is one, when the delivery is due at the soonest, and the key.
+fn pack_sequence(to: &mut Vec<u8>, sequence: &Sequence, delivery: &Delivery) {
+    to.push(if sequence.blocks() { b'b' } else { b's' });
+    if let Some(most) = sequence.max_attempts {
+        write!(to, "{most}").expect("memory takes everything");
+    }
+    to.push(b':');
+    if delivery.state == DeliveryState::Pending && delivery.is_scheduled() {
+        write!(to, "{}", delivery.next_at.as_millisecond()).expect("memory takes everything");
+    }
+    write!(to, ":{}", sequence.name()).expect("memory takes everything");
+}
+
+fn unpack_sequence(text: &str) -> Result<Option<Sequence>> {
+    let Some((policy, rest)) = text.split_at_checked(1) else {
+        return Ok(None);
+    };
+    let mut parts = rest.splitn(3, ':');
+    let mut part = || parts.next().ok_or(Damaged);
+    let (most, _due, key) = (part()?, part()?, part()?);
+    Ok(Some(Sequence {
+        key: match key {
+            "" => None,
+            key => Some(OrderingKey::new(key).map_err(|_| Damaged)?),
+        },
+        on_dead_letter: match policy {
+            "b" => OnDeadLetter::Block,
+            "s" => OnDeadLetter::Skip,
+            _ => return Err(Damaged),
+        },
+        max_attempts: match most {
+            "" => None,
+            most => Some(most.parse().map_err(|_| Damaged)?),
+        },
+    }))
 }
 
 /// A whole record of a known delivery, with the stamp that it was read with.
@@ -211,9 +272,9 @@ pub(super) fn unpack_record(
     let event_id = EventId::new(text()?).map_err(|_| Damaged)?;
     let endpoint_id = EndpointId::new(text()?).map_err(|_| Damaged)?;
     let attempt = text()?.parse().map_err(|_| Damaged)?;
-    let _ordering = text()?;
+    let sequence = unpack_sequence(text()?)?;
     let (version, packed) = parts.next().and_then(<[u8]>::split_first).ok_or(Damaged)?;
-    if *version != VERSION {
+    if !matches!(*version, VERSION | SEQUENCE_VERSION) {
         return Err(Damaged);
     }
     let (_, created_at) = stamp_time(stamp).ok_or(Damaged)?;
@@ -227,9 +288,9 @@ pub(super) fn unpack_record(
         .into_iter()
         .map(PackedAttempt::unpack)
         .collect::<Result<_>>()?;
-    // One that nobody has tried yet carries no time but the server's.
+    // One that nobody has tried yet carries no time but the server's, and the one that it waits for.
     let untried = attempt == 0 && state == DeliveryState::Pending;
-    let given = |ms| if untried { Ok(created_at) } else { time(ms) };
+    let next_at = time(packed.next_at)?;
     let delivery = Delivery {
         id: id.clone(),
         tenant_id: tenant.clone(),
@@ -238,12 +299,21 @@ pub(super) fn unpack_record(
         endpoint_id,
         resolved,
         resolver: packed.resolver,
+        sequence,
         state,
         attempt,
         replayed_at_attempt: packed.replayed_at_attempt,
-        next_at: given(packed.next_at)?,
+        next_at: if untried {
+            next_at.max(created_at)
+        } else {
+            next_at
+        },
         created_at,
-        updated_at: given(packed.updated_at)?,
+        updated_at: if untried {
+            created_at
+        } else {
+            time(packed.updated_at)?
+        },
     };
     Ok((delivery, attempts))
 }
@@ -256,8 +326,16 @@ pub(super) fn pack_event(event: &Event) -> Vec<u8> {
         nanoseconds: event.occurred_at.subsec_nanosecond(),
     };
     let mut start = Vec::with_capacity(64 + event.payload.len());
-    start.push(VERSION);
+    let plain = event.deliver_at.is_none() && event.ordering_key.is_none();
+    start.push(if plain { VERSION } else { EVENT_VERSION });
     let mut bytes = finish(&facts, start);
+    if !plain {
+        let wishes = PackedWishes {
+            deliver_at: event.deliver_at.map(Timestamp::as_millisecond),
+            ordering_key: event.ordering_key.clone(),
+        };
+        bytes = finish(&wishes, bytes);
+    }
     bytes.extend_from_slice(event.payload.bytes());
     bytes
 }
@@ -265,17 +343,20 @@ pub(super) fn pack_event(event: &Event) -> Vec<u8> {
 /// Reads an event; its payload shares the memory of `bytes`.
 pub(super) fn unpack_event(tenant: &TenantId, id: &EventId, bytes: &Bytes) -> Result<Event> {
     let (version, packed) = bytes.split_first().ok_or(Damaged)?;
-    if *version != VERSION {
-        return Err(Damaged);
-    }
-    let (facts, payload): (PackedEvent, _) =
-        postcard::take_from_bytes(packed).map_err(|_| Damaged)?;
+    let (facts, rest): (PackedEvent, _) = postcard::take_from_bytes(packed).map_err(|_| Damaged)?;
+    let (wishes, payload) = match *version {
+        VERSION => (PackedWishes::default(), rest),
+        EVENT_VERSION => postcard::take_from_bytes(rest).map_err(|_| Damaged)?,
+        _ => return Err(Damaged),
+    };
     Ok(Event {
         id: id.clone(),
         tenant_id: tenant.clone(),
         event_type: facts.event_type,
         payload: Payload::from_stored(bytes.slice_ref(payload)),
         occurred_at: Timestamp::new(facts.seconds, facts.nanoseconds).map_err(|_| Damaged)?,
+        deliver_at: wishes.deliver_at.map(time).transpose()?,
+        ordering_key: wishes.ordering_key,
     })
 }
 
@@ -295,7 +376,7 @@ mod tests {
             tenant: "acme".to_owned(),
             event_type: "a.b".to_owned(),
             payload: Bytes::from(payload.to_owned()),
-            occurred_at: None,
+            ..EventDraft::default()
         }
         .accept(Timestamp::UNIX_EPOCH, 1 << 20)
         .unwrap();
@@ -340,9 +421,19 @@ mod tests {
             id in "[a-zé☂ ]{0,20}x",
             endpoint in "[a-z{}☂]{1,20}",
             numbers in proptest::collection::vec((any::<u32>(), "[a-z☂]{0,40}", any::<Option<u16>>()), 0..10),
+            sequence in proptest::option::of((
+                proptest::option::of("[a-zé☂:]{1,20}"),
+                any::<bool>(),
+                any::<Option<std::num::NonZeroU32>>(),
+            )),
         ) {
             let event = event(&id, "1", (0, 0));
-            let delivery = delivery(&event, &endpoint, 7);
+            let mut delivery = delivery(&event, &endpoint, 7);
+            delivery.sequence = sequence.map(|(key, blocks, max_attempts)| Sequence {
+                key: key.map(|key| OrderingKey::new(key).unwrap()),
+                on_dead_letter: if blocks { OnDeadLetter::Block } else { OnDeadLetter::Skip },
+                max_attempts,
+            });
             let attempts: Vec<_> = numbers.iter().map(|(n, text, status)| attempt(*n, text, *status)).collect();
             let split = attempts.split_last();
             let bytes = pack_record(
@@ -360,9 +451,13 @@ mod tests {
             payload in "[ \n]{0,3}\"[a-zé☂]{0,200}\"[ \n]{0,3}",
             seconds in -10_000_000_000i64..10_000_000_000,
             nanoseconds in 0..1_000_000_000i32,
+            deliver_at in proptest::option::of(0..10_000_000_000_000i64),
+            key in proptest::option::of("[a-zé☂:]{1,20}"),
         ) {
             let nanoseconds = if seconds < 0 { 0 } else { nanoseconds };
-            let event = event("evt", &payload, (seconds, nanoseconds));
+            let mut event = event("evt", &payload, (seconds, nanoseconds));
+            event.deliver_at = deliver_at.map(|ms| time(ms).unwrap());
+            event.ordering_key = key.map(|key| OrderingKey::new(key).unwrap());
             let bytes = Bytes::from(pack_event(&event));
             prop_assert_eq!(unpack_event(&event.tenant_id, &event.id, &bytes).unwrap(), event);
         }

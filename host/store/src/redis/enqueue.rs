@@ -3,9 +3,18 @@
 use wasmhook_core::ports::Enqueued;
 use wasmhook_core::{Delivery, EventId, TenantId};
 
+use super::functions::Call;
 use super::{RedisStore, codec};
 use crate::error::StoreError;
 use crate::queue::EventDeliveries;
+
+/// The key of a delivery's sequence as the functions take it: after a sign, or nothing.
+pub(super) fn sequence_arg(call: &mut Call, delivery: &Delivery) {
+    match &delivery.sequence {
+        Some(sequence) => call.parts(&[b"=", sequence.name().as_bytes()]),
+        None => call.arg(""),
+    };
+}
 
 impl RedisStore {
     pub(super) async fn enqueue_events(
@@ -25,7 +34,11 @@ impl RedisStore {
                 let tenant = item.event.tenant_id.as_str().as_bytes();
                 call.arg(tenant);
                 call.parts(&[tenant, b"\0", item.event.id.as_str().as_bytes()]);
-                call.arg(u8::from(item.extends));
+                let special = item
+                    .deliveries
+                    .iter()
+                    .any(|delivery| delivery.is_scheduled() || delivery.sequence.is_some());
+                call.arg(u8::from(item.extends) + 2 * u8::from(special));
                 // Without deliveries nothing is kept.
                 let event = match item.deliveries.as_slice() {
                     [] => Vec::new(),
@@ -41,6 +54,15 @@ impl RedisStore {
                     call.parts(&[tenant, b"\0", delivery.endpoint_id.as_str().as_bytes()]);
                     let rest = codec::pack_rest(Vec::with_capacity(192), delivery, &[], None);
                     call.arg(&rest);
+                    if special {
+                        // By the server's clock, as everything is due: see `EventDeliveries`.
+                        let due = delivery.next_at.as_millisecond();
+                        match delivery.is_scheduled() {
+                            true => call.arg(due),
+                            false => call.arg(""),
+                        };
+                        sequence_arg(call, delivery);
+                    }
                     size += rest.len();
                 }
                 size
@@ -87,7 +109,9 @@ impl RedisStore {
 
     fn keep_fresh(&self, first: u64, item: &EventDeliveries) {
         let shard = self.keys.shard_of(&item.event.tenant_id);
-        for (stamp, delivery) in (first..).zip(&item.deliveries) {
+        // What waits for its time is read when it is due.
+        let due = |(_, delivery): &(u64, &Delivery)| !delivery.is_scheduled();
+        for (stamp, delivery) in (first..).zip(&item.deliveries).filter(due) {
             let Some(at) = i64::try_from(stamp)
                 .ok()
                 .and_then(|stamp| jiff::Timestamp::from_microsecond(stamp).ok())

@@ -44,7 +44,7 @@ impl Call {
 
     /// Whether somebody goes by the answer as by a promise.
     fn acknowledges(&self) -> bool {
-        matches!(self.operation, "enqueue" | "record" | "replay")
+        matches!(self.operation, "enqueue" | "record" | "replay" | "skip")
     }
 
     /// The shard's prefix.

@@ -37,6 +37,11 @@ impl Keys {
 
     /// Set while no host need check the queue again.
     pub(super) fn checked(&self) -> String {
+        format!("{}V", self.shard(0))
+    }
+
+    /// The same for hosts of layout 1, which would take what waits its turn in a sequence for lost.
+    pub(super) fn checked_before_sequences(&self) -> String {
         format!("{}v", self.shard(0))
     }
 

@@ -54,8 +54,13 @@ impl RedisStore {
         let unexpected = || self.link.unexpected("get");
         let bytes = reply.bytes().ok_or_else(unexpected)?;
         let ends = reply.bytes().ok_or_else(unexpected)?;
-        let record = read_record(tenant, id, &bytes, &ends)
+        let first = reply.text().ok_or_else(unexpected)?;
+        let mut record = read_record(tenant, id, &bytes, &ends)
             .ok_or_else(|| StoreError::Corrupt(format!("delivery {id} of tenant {tenant}")))?;
+        let open = !record.delivery.state.is_finished();
+        record.behind = DeliveryId::new(first)
+            .ok()
+            .filter(|first| open && first != id);
         Ok(Some((bytes, record)))
     }
 
@@ -174,5 +179,6 @@ fn read_record(tenant: &TenantId, id: &DeliveryId, record: &[u8], ends: &[u8]) -
         delivery,
         attempts,
         lease_until,
+        behind: None,
     })
 }

@@ -28,6 +28,7 @@ mod functions;
 mod keys;
 mod lease;
 mod list;
+mod memory;
 mod outlook;
 mod record;
 mod reply;
@@ -50,6 +51,7 @@ use connection::Link;
 use fresh::Fresh;
 use functions::{Call, Functions};
 use keys::Keys;
+use memory::ServerMemory;
 use outlook::Outlook;
 use reply::Reply;
 use wake::{Listener, News};
@@ -57,8 +59,9 @@ use wake::{Listener, News};
 /// How many refused events are kept.
 pub const MAX_REJECTED: usize = 10_000;
 
-/// The form of keys and records; raised with every change that older hosts cannot read.
-const LAYOUT: u16 = 1;
+/// The form of keys and records; raised with every change that older hosts cannot read. Layout 2 has
+/// sequences, and is otherwise layout 1.
+const LAYOUT: u16 = 2;
 /// At most this many events, outcomes or leases in one call, so that none holds up the server.
 const CHUNK: usize = 512;
 /// At most this many bytes of payload in one enqueue call, unless a single event has more.
@@ -220,7 +223,11 @@ async fn check_shards(link: &Link, keys: &Keys, config: &RedisConfig) -> Result<
             .ignore();
     }
     pipeline.cmd("HMGET").arg(&meta).arg("shards").arg("layout");
-    let ((kept, layout),): ((String, String),) = link.pipeline("HMGET", &pipeline).await?;
+    let ((kept, mut layout),): ((String, String),) = link.pipeline("HMGET", &pipeline).await?;
+    if layout == "1" {
+        upgrade(link, keys).await?;
+        layout = LAYOUT.to_string();
+    }
     if layout != LAYOUT.to_string() {
         return Err(StoreError::Configuration(format!(
             "{} holds a queue of layout {layout} under the prefix {}, but this version knows layout {LAYOUT}; use the version that made it, or another prefix",
@@ -239,32 +246,18 @@ async fn check_shards(link: &Link, keys: &Keys, config: &RedisConfig) -> Result<
     )))
 }
 
-/// What a server says of its memory.
-struct ServerMemory {
-    /// Tells servers apart.
-    run_id: String,
-    used: u64,
-    /// Zero for none.
-    limit: u64,
-}
-
-impl ServerMemory {
-    fn read(info: &str) -> Option<Self> {
-        let figure = |name: &str| -> Option<&str> {
-            let mut lines = info.lines().filter_map(|line| line.split_once(':'));
-            Some(lines.find(|(key, _)| *key == name)?.1.trim())
-        };
-        Some(Self {
-            run_id: figure("run_id")?.to_owned(),
-            used: figure("used_memory")?.parse().ok()?,
-            limit: figure("maxmemory")?.parse().ok()?,
-        })
-    }
-
-    fn percent(&self) -> Option<u8> {
-        let percent = self.used.saturating_mul(100).checked_div(self.limit)?;
-        Some(u8::try_from(percent).unwrap_or(u8::MAX))
-    }
+/// Makes layout 2 of layout 1. Hosts of the older version do not start any more. Those that are running do
+/// no harm: what is in a sequence they cannot read, so they leave it for others when its lease ends; and
+/// their turn to check and repair the queue is taken for good.
+async fn upgrade(link: &Link, keys: &Keys) -> Result<(), StoreError> {
+    let mut turn = redis::cmd("SET");
+    turn.arg(keys.checked_before_sequences()).arg(LAYOUT);
+    let _: Value = link.query("SET", &turn).await?;
+    let mut layout = redis::cmd("HSET");
+    layout.arg(keys.meta()).arg("layout").arg(LAYOUT);
+    let _: Value = link.query("HSET", &layout).await?;
+    tracing::info!("the queue is of layout {LAYOUT} now; older hosts can no longer start on it");
+    Ok(())
 }
 
 fn micros(duration: Duration) -> u64 {
@@ -302,6 +295,10 @@ impl Store for RedisStore {
 
     async fn replay(&self, tenant: &TenantId, delivery: &DeliveryId) -> Result<(), StoreError> {
         self.replay_finished(tenant, delivery).await
+    }
+
+    async fn skip(&self, tenant: &TenantId, delivery: &DeliveryId) -> Result<(), StoreError> {
+        self.skip_blocking(tenant, delivery).await
     }
 
     async fn get(

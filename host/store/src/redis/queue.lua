@@ -6,7 +6,9 @@
 -- function costs.
 --
 --   d:<tenant>\0<delivery>   record: 16 digits creation stamp, state (p, f, s or x), event \0
---                            endpoint \0 attempt \0 ordering \0 packed by the client
+--                            endpoint \0 attempt \0 sequence \0 packed by the client. The sequence is
+--                            empty, or s or b (whether a dead letter is skipped or blocks), what the
+--                            client adds, a colon, when it is due in ms or nothing, a colon, and its key
 --   e:<tenant>\0<event>      the event, packed by the client
 --   c:<tenant>\0<event>      how many deliveries beyond one share the event; absent for an only one
 --   q:<lane>                 lane: list of due entries. A lane is <tenant> \0 <endpoint>, or that and
@@ -15,6 +17,10 @@
 --   t                        ring of tenants that can be served, by last turn
 --   b                        set of lanes that left the ring because their endpoint was at its cap
 --   n                        hash: <tenant> \0 <endpoint> -> deliveries in flight
+--   g:<tenant>\0<endpoint>\0<key>
+--                            sequence: ids of deliveries that go one after the other, by creation stamp.
+--                            The one whose turn it is has the score 0, and it alone is in a lane, waiting
+--                            or leased; or it is a dead letter that blocks. It leaves when it is finished
 --   w                        waiting lane members by the time they are due, in ms
 --   l                        leased members by the fence, which is also the end of the lease, in us
 --   i:<tenant>               stream of all deliveries in the order of their making: several in an entry,
@@ -22,13 +28,15 @@
 --   j                        hash: tenant -> where clearing its stream of removed deliveries goes on
 --   o:<tenant>               open ids that failed before, by creation stamp
 --   x:<tenant>               dead-letter ids by creation stamp
---   f:<tenant>               finished ids in order of finishing: <ms> \0 <attempt> \0 <delivery>
+--   f:<tenant>               finished ids in order of finishing: <ms> \0 <attempt> \0 <delivery>. A dead
+--                            letter that blocks a sequence is in it, and in m, when it does no longer
 --   m                        hash: tenant -> how many are finished; a line of f: may be of one that was
 --                            replayed since
 --   k                        hash: how many are open (o), succeeded (s) and dead letters (x)
 --   u                        the last stamp given out
 --   T                        set of tenants that have deliveries
---   v                        in shard 0 only: set while no host need check the queue again
+--   V                        in shard 0 only: set while no host need check the queue again (v was for hosts
+--                            of layout 1, which do not know sequences)
 --
 -- A member is <tenant> \0 <delivery>, a lane member <tenant> \0 <endpoint> \0 <delivery>. No id holds
 -- a zero byte. A stamp is a time in microseconds, made larger than every stamp before it: unique in
@@ -156,6 +164,15 @@ local function envelope(record)
   return string.sub(record, 17, 17), string.sub(record, 18, a - 1), string.sub(record, a + 1, b - 1), string.sub(record, b + 1, c - 1)
 end
 
+-- What a record says of its sequence: s or b, when it is due in ms (or ''), the key; nothing if it has none.
+local function sequence(record)
+  local place = 18
+  for _ = 1, 3 do place = string.find(record, Z, place, true) + 1 end
+  local last = string.find(record, Z, place, true) - 1
+  if last < place then return nil end
+  return string.match(string.sub(record, place, last), '^([sb])%d*:(%d*):(.*)$')
+end
+
 -- Tells waiting hosts that there is work in this shard; `quiet` is whether nothing could be served
 -- before. Who is awake leases until it gets less than it asked for, so one message per start of work
 -- is enough. `me` lets the host that caused it pass the message over.
@@ -223,26 +240,82 @@ local function landed(p, counts, stamp_of)
   end
 end
 
+-- Adds to the waiting set; `waiting` are times in ms and members in turn. A new head of the line is due
+-- earlier than what hosts that wait know of.
+local function delay(p, channel, waiting)
+  if #waiting == 0 then return end
+  local key = p .. 'w'
+  local head = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
+  many('ZADD', key, waiting, 2)
+  local new = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
+  if channel ~= '' and (not head[2] or tonumber(new[2]) < tonumber(head[2])) then
+    redis.call('PUBLISH', channel, p)
+  end
+end
+
+-- Of each of these sequences (<lane> \0 <key> -> anything), lets the next one go where it is nobody's
+-- turn: to `queues` or `waiting`. A member without an open record is dropped.
+local function advance(p, sequences, now, queues, waiting)
+  for name in pairs(sequences) do
+    local key = p .. 'g:' .. name
+    local tenant, endpoint = split(name)
+    while true do
+      local head = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
+      if #head == 0 or tonumber(head[2]) == 0 then break end
+      local id = head[1]
+      local value = redis.call('GET', p .. 'd:' .. tenant .. Z .. id)
+      local kind, attempt, due, _ = nil, nil, nil, nil
+      if value then
+        kind, _, _, attempt = envelope(value)
+        _, due = sequence(value)
+      end
+      if kind == 'p' or kind == 'f' then
+        local lane = tenant .. Z .. endpoint
+        redis.call('ZADD', key, 0, id)
+        if due and due ~= '' and tonumber(due) * 1000 > now then
+          waiting[#waiting + 1] = due
+          waiting[#waiting + 1] = lane .. Z .. id
+        elseif attempt == '0' then
+          add(queues, lane, string.sub(value, 1, 16) .. id)
+        else
+          add(queues, lane, '-' .. id)
+        end
+        break
+      end
+      redis.call('ZREM', key, id)
+    end
+  end
+end
+
+-- Whether an event asks for nothing of its deliveries, by its flags in `enqueue`.
+local function plainly(flags)
+  return flags == '0' or flags == '1'
+end
+
 -- ARGV: channel, me, then per event: tenant, event's part of its keys (<tenant> \0 <event>), extends
--- (0|1), packed event, number of deliveries, and per delivery: its key, its id, its lane, its record
--- after the stamp. Events of one tenant are best side by side. Reply: the first stamp, then per event the number created (their stamps follow one
--- another), or -1 for a duplicate.
+-- (0|1, or 2|3 if any delivery is scheduled or in a sequence), packed event, number of deliveries, and per
+-- delivery: its key, its id, its lane, its record after the stamp, and for 2|3 when it is due, in ms, and =
+-- with the key of its sequence, or nothing for either. Events of one tenant are best side by side. Reply:
+-- the first stamp, then per event the number created (their stamps follow one another), or -1 for a
+-- duplicate.
 local function enqueue(keys, argv)
   local p = keys[1]
   local n = #argv
   local wanted = {}
   local i = 3
   while i <= n do
-    local last = i + 4 + tonumber(argv[i + 4]) * 4
+    local step = plainly(argv[i + 2]) and 4 or 6
+    local last = i + 4 + tonumber(argv[i + 4]) * step
     wanted[#wanted + 1] = p .. 'e:' .. argv[i + 1]
-    for j = i + 5, last, 4 do wanted[#wanted + 1] = argv[j] end
+    for j = i + 5, last, step do wanted[#wanted + 1] = argv[j] end
     i = last + 1
   end
   local taken = existing(wanted)
-  local first = next_stamp(p, time())
+  local now = time()
+  local first = next_stamp(p, now)
   local stamp = first
   local quiet = is_quiet(p)
-  local queues, sets, tenants = {}, {}, {}
+  local queues, sets, tenants, waiting, sequences = {}, {}, {}, {}, {}
   local reply = { num(first) }
   local at = 0
   -- Deliveries of one tenant whose stamps follow one another, for one entry of its stream.
@@ -255,14 +328,16 @@ local function enqueue(keys, argv)
   end
   i = 3
   while i <= n do
-    local tenant, extends, count = argv[i], argv[i + 2] == '1', tonumber(argv[i + 4])
+    local tenant, flags, count = argv[i], argv[i + 2], tonumber(argv[i + 4])
+    local extends, plain = flags == '1' or flags == '3', plainly(flags)
+    local step = plain and 4 or 6
     at = at + 1
     local event = wanted[at]
     local known, created = taken[event], 0
     if known and not extends then
       created = -1
     else
-      for j = i + 5, i + 4 + count * 4, 4 do
+      for j = i + 5, i + 4 + count * step, step do
         local key = argv[j]
         if not taken[key] then
           taken[key] = true
@@ -271,7 +346,17 @@ local function enqueue(keys, argv)
           created = created + 1
           sets[#sets + 1] = key
           sets[#sets + 1] = text .. argv[j + 3]
-          add(queues, argv[j + 2], text .. argv[j + 1])
+          if plain then
+            add(queues, argv[j + 2], text .. argv[j + 1])
+          elseif argv[j + 5] ~= '' then
+            add(sequences, argv[j + 2] .. Z .. string.sub(argv[j + 5], 2), text, argv[j + 1])
+          elseif argv[j + 4] ~= '' and tonumber(argv[j + 4]) * 1000 > now then
+            waiting[#waiting + 1] = argv[j + 4]
+            waiting[#waiting + 1] = argv[j + 2] .. Z .. argv[j + 1]
+          else
+            -- Its time is past, whatever the host's clock said.
+            add(queues, argv[j + 2], text .. argv[j + 1])
+          end
           if run.tenant ~= tenant or #run.ids == ENTRY then entry() end
           if #run.ids == 0 then run.tenant, run.stamp = tenant, text end
           run.ids[#run.ids + 1] = argv[j + 1]
@@ -290,7 +375,7 @@ local function enqueue(keys, argv)
     end
     at = at + count
     reply[#reply + 1] = created
-    i = i + 5 + count * 4
+    i = i + 5 + count * step
   end
   if stamp > first then
     plain('MSET', sets)
@@ -300,7 +385,10 @@ local function enqueue(keys, argv)
     for tenant in pairs(tenants) do names[#names + 1] = tenant end
     many('SADD', p .. 'T', names)
     redis.call('HINCRBY', p .. 'k', 'o', num(stamp - first))
+    for name, members in pairs(sequences) do many('ZADD', p .. 'g:' .. name, members, 2) end
+    advance(p, sequences, now, queues, waiting)
     queue(p, queues, first, 'RPUSH')
+    delay(p, argv[1], waiting)
     wake(p, argv[1], argv[2], quiet)
   end
   return reply
@@ -502,7 +590,8 @@ local function in_force(p, members, fences)
 end
 
 -- ARGV: channel, me, then per outcome: tenant, lane, member, fence, state (s, x or f; upper case if it
--- was waiting for another attempt before), for s and x the end of its line in f: (\0 <attempt> \0 <delivery>) and for f the wait
+-- was waiting for another attempt before; with - and the key of its sequence if it leaves that, or with ! if
+-- it is a dead letter that blocks it), for s and x the end of its line in f: (\0 <attempt> \0 <delivery>) and for f the wait
 -- in ms, and its record. Reply: whether something can be leased now (1 or 0), then 1 or 0 for each:
 -- written, or the lease is lost.
 local function record(keys, argv)
@@ -524,6 +613,7 @@ local function record(keys, argv)
   local ms = num(math.floor(now / 1000))
   local written, finished, waiting = {}, {}, {}
   local closed, opened, dead, counts = {}, {}, {}, {}
+  local left, queues = {}, {}
   local succeeded, buried = 0, 0
   local d = p .. 'd:'
   for n = 1, #members do
@@ -536,6 +626,14 @@ local function record(keys, argv)
       counts[lane] = (counts[lane] or 0) + 1
       written[#written + 1] = d .. member
       written[#written + 1] = value
+      local blocks = false
+      if #kind > 1 then
+        blocks = string.byte(kind, 2) == 33
+        if not blocks then
+          add(left, lane .. Z .. string.sub(kind, 3), string.sub(member, #tenant + 2))
+        end
+        kind = string.sub(kind, 1, 1)
+      end
       if kind == 's' then
         succeeded = succeeded + 1
         add(finished, tenant, ms .. argv[i + 5])
@@ -553,7 +651,7 @@ local function record(keys, argv)
             add(dead, tenant, string.sub(value, 1, 16), id)
           end
           if kind ~= 'x' then add(closed, tenant, id) end
-          add(finished, tenant, ms .. argv[i + 5])
+          if not blocks then add(finished, tenant, ms .. argv[i + 5]) end
         end
       end
     end
@@ -571,16 +669,13 @@ local function record(keys, argv)
     if succeeded > 0 then redis.call('HINCRBY', p .. 'k', 's', succeeded) end
     if buried > 0 then redis.call('HINCRBY', p .. 'k', 'x', buried) end
   end
-  if #waiting > 0 then
-    -- A new head of the line is due earlier than what hosts that wait know of.
-    local head = redis.call('ZRANGE', p .. 'w', 0, 0, 'WITHSCORES')
-    many('ZADD', p .. 'w', waiting, 2)
-    local new = redis.call('ZRANGE', p .. 'w', 0, 0, 'WITHSCORES')
-    if argv[1] ~= '' and (not head[2] or tonumber(new[2]) < tonumber(head[2])) then
-      redis.call('PUBLISH', argv[1], p)
-    end
-  end
   local quiet = is_quiet(p)
+  if next(left) then
+    for name, ids in pairs(left) do many('ZREM', p .. 'g:' .. name, ids) end
+    advance(p, left, now, queues, waiting)
+    queue(p, queues, stamps(p, now, 1), 'RPUSH')
+  end
+  delay(p, argv[1], waiting)
   landed(p, counts, function() return stamps(p, now, 1) end)
   wake(p, argv[1], argv[2], quiet)
   if not quiet or redis.call('EXISTS', p .. 't') == 1 then reply[1] = 1 end
@@ -618,13 +713,22 @@ local function release(keys, argv)
   return #held
 end
 
--- ARGV: member. Reply: record and end of the lease in us (or empty), or nothing.
+-- ARGV: member. Reply: record, end of the lease in us (or empty), and the delivery whose turn it is in its
+-- sequence (or empty); or nothing.
 local function get(keys, argv)
   local p = keys[1]
   local value = redis.call('GET', p .. 'd:' .. argv[1])
   if not value then return {} end
   local ends = redis.call('ZSCORE', p .. 'l', argv[1])
-  return { value, ends and num(tonumber(ends)) or '' }
+  local policy, _, key = sequence(value)
+  local first = nil
+  if policy then
+    local _, _, endpoint = envelope(value)
+    local tenant = string.sub(argv[1], 1, string.find(argv[1], Z, 1, true))
+    local name = p .. 'g:' .. tenant .. endpoint .. Z .. key
+    first = redis.call('ZRANGE', name, 0, 0)[1]
+  end
+  return { value, ends and num(tonumber(ends)) or '', first or '' }
 end
 
 -- Adds to a list's reply: id, stamp, record, end of the lease in us (or empty), for those that have a
@@ -742,8 +846,11 @@ local function leased(keys, argv)
   return reply
 end
 
--- ARGV: channel, me, tenant, id, lane, record as read, record to be. Reply: 1 moved, 0 the record is
--- another one by now, -1 not finished.
+-- ARGV: channel, me, tenant, id, lane, record as read, record to be, = with the key of its sequence or
+-- nothing. Reply: 1 moved, 0 the record is another one by now, -1 not finished.
+--
+-- A sequence is in the order of creation, so a delivery that had left it takes its old place again, before
+-- those that came later and have not gone yet. If it is another's turn it waits for that one.
 local function replay(keys, argv)
   local p, tenant, id = keys[1], argv[3], argv[4]
   local key = p .. 'd:' .. tenant .. Z .. id
@@ -755,9 +862,47 @@ local function replay(keys, argv)
   redis.call('SET', key, argv[7])
   redis.call('HINCRBY', p .. 'k', kind, -1)
   redis.call('HINCRBY', p .. 'k', 'o', 1)
-  redis.call('HINCRBY', p .. 'm', tenant, -1)
-  local quiet = is_quiet(p)
-  queue(p, { [argv[5]] = { '-' .. id } }, stamps(p, time(), 1), 'RPUSH')
+  local quiet, now = is_quiet(p), time()
+  local queues = { [argv[5]] = { '-' .. id } }
+  local counted = true
+  if #argv[8] > 0 then
+    local name = argv[5] .. Z .. string.sub(argv[8], 2)
+    local score = redis.call('ZSCORE', p .. 'g:' .. name, id)
+    -- It is still its turn if it blocked.
+    counted = not score or tonumber(score) ~= 0
+    if counted then
+      queues = {}
+      redis.call('ZADD', p .. 'g:' .. name, string.sub(value, 1, 16), id)
+      local waiting = {}
+      advance(p, { [name] = true }, now, queues, waiting)
+      delay(p, argv[1], waiting)
+    end
+  end
+  if counted then redis.call('HINCRBY', p .. 'm', tenant, -1) end
+  queue(p, queues, stamps(p, now, 1), 'RPUSH')
+  wake(p, argv[1], argv[2], quiet)
+  return 1
+end
+
+-- ARGV: channel, me, tenant, id, lane, key of its sequence. For a dead letter that blocks it: lets the
+-- sequence go on. Reply: 1, or 0 when it does not block.
+local function skip(keys, argv)
+  local p, tenant, id = keys[1], argv[3], argv[4]
+  local name = argv[5] .. Z .. argv[6]
+  local key = p .. 'g:' .. name
+  local value = redis.call('GET', p .. 'd:' .. tenant .. Z .. id)
+  local score = redis.call('ZSCORE', key, id)
+  if not value or not score or tonumber(score) ~= 0 then return 0 end
+  local kind, _, _, attempt = envelope(value)
+  if kind ~= 'x' then return 0 end
+  local now = time()
+  redis.call('ZREM', key, id)
+  redis.call('RPUSH', p .. 'f:' .. tenant, num(math.floor(now / 1000)) .. Z .. attempt .. Z .. id)
+  redis.call('HINCRBY', p .. 'm', tenant, 1)
+  local quiet, queues, waiting = is_quiet(p), {}, {}
+  advance(p, { [name] = true }, now, queues, waiting)
+  queue(p, queues, stamps(p, now, 1), 'RPUSH')
+  delay(p, argv[1], waiting)
   wake(p, argv[1], argv[2], quiet)
   return 1
 end
@@ -882,5 +1027,6 @@ redis.register_function('@_scan', scan)
 redis.register_function('@_list', list)
 redis.register_function('@_leased', leased)
 redis.register_function('@_replay', replay)
+redis.register_function('@_skip', skip)
 redis.register_function('@_retain', retain)
 redis.register_function('@_backlog', backlog)

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use wasmhook_core::{DeliveryId, DeliveryState, TenantId};
 
+use super::enqueue::sequence_arg;
 use super::{RedisStore, codec, micros};
 use crate::error::StoreError;
 use crate::queue::{Leased, Outcome, Recorded};
@@ -51,7 +52,23 @@ impl RedisStore {
                 call.parts(&[tenant, b"\0", delivery.endpoint_id.as_str().as_bytes()]);
                 call.parts(&[tenant, b"\0", id]);
                 call.arg(leased.token.0.as_bytes());
-                call.arg(kind(outcome).unwrap_or("x"));
+                let kind = kind(outcome).unwrap_or("x");
+                match &leased.delivery.sequence {
+                    Some(sequence) if delivery.state == DeliveryState::Succeeded => {
+                        call.parts(&[kind.as_bytes(), b"-", sequence.name().as_bytes()]);
+                    }
+                    Some(sequence) if delivery.state == DeliveryState::DeadLetter => {
+                        if sequence.blocks() {
+                            call.parts(&[kind.as_bytes(), b"!"]);
+                        } else {
+                            call.parts(&[kind.as_bytes(), b"-", sequence.name().as_bytes()]);
+                        }
+                    }
+                    // It stays its turn until it is finished.
+                    _ => {
+                        call.arg(kind);
+                    }
+                }
                 if delivery.state == DeliveryState::Failed {
                     let wait = delivery.next_at.duration_since(now);
                     let wait = Duration::try_from(wait).unwrap_or_default();
@@ -108,6 +125,31 @@ impl RedisStore {
         Ok(())
     }
 
+    pub(super) async fn skip_blocking(
+        &self,
+        tenant: &TenantId,
+        id: &DeliveryId,
+    ) -> Result<(), StoreError> {
+        let shard = self.keys.shard_of(tenant);
+        let Some((_, record)) = self.read(tenant, id).await? else {
+            return Err(StoreError::NotFound);
+        };
+        let delivery = record.delivery;
+        if let Some(sequence) = &delivery.sequence {
+            let mut call = self.call("skip", shard);
+            call.arg(&self.channel).arg(&self.me);
+            call.arg(tenant.as_str()).arg(id.as_str());
+            let endpoint = delivery.endpoint_id.as_str().as_bytes();
+            call.parts(&[tenant.as_str().as_bytes(), b"\0", endpoint]);
+            call.arg(sequence.name());
+            if self.run("skip", &call).await?.int() == Some(1) {
+                self.outlook.work(shard);
+                return Ok(());
+            }
+        }
+        Err(StoreError::NotBlocking(delivery.state))
+    }
+
     pub(super) async fn replay_finished(
         &self,
         tenant: &TenantId,
@@ -130,6 +172,7 @@ impl RedisStore {
             let endpoint = replayed.endpoint_id.as_str().as_bytes();
             call.parts(&[tenant.as_str().as_bytes(), b"\0", endpoint]);
             call.arg(bytes.as_ref()).arg(&packed);
+            sequence_arg(&mut call, &replayed);
             let mut reply = self.run("replay", &call).await?;
             if reply.int() == Some(1) {
                 self.outlook.work(shard);

@@ -26,6 +26,23 @@ local function open(value)
   return false
 end
 
+-- Where a delivery of this record stands in its sequence: `first`, `behind`, or `out` if it is not in it;
+-- nothing if it is to be in none. And the name of the sequence.
+local function standing(p, tenant, endpoint, id, value)
+  local policy, _, key = sequence(value)
+  if not policy then return nil end
+  local name = tenant .. Z .. endpoint .. Z .. key
+  local score = redis.call('ZSCORE', p .. 'g:' .. name, id)
+  if not score then return 'out', name end
+  return tonumber(score) == 0 and 'first' or 'behind', name
+end
+
+-- Whether it is the turn of an open delivery, or it waits for none.
+local function may_go(p, tenant, endpoint, id, value)
+  local stands = standing(p, tenant, endpoint, id, value)
+  return not stands or stands == 'first'
+end
+
 -- The lane without the mark of what is due again.
 local function first_lane(lane)
   return string.byte(lane, -1) == 0 and string.sub(lane, 1, -2) or lane
@@ -67,12 +84,14 @@ local function check_entries(keys, argv)
   local p, lane, last = keys[1], argv[1], tonumber(argv[2])
   local cut = string.find(lane, Z, 1, true)
   local tenant, endpoint = string.sub(lane, 1, cut), string.sub(first_lane(lane), cut + 1)
+  local owner, ids = string.sub(tenant, 1, -2), {}
   local reply = redis.call('LRANGE', p .. 'q:' .. lane, last - tonumber(argv[3]) + 1, last)
   local n = #reply
   local records, members, waiting = {}, {}, {}
   for i = 1, n do
     local entry = reply[i]
     local id = string.byte(entry) == 45 and string.sub(entry, 2) or string.sub(entry, 17)
+    ids[i] = id
     members[i] = tenant .. id
     records[i] = p .. 'd:' .. members[i]
     waiting[i] = tenant .. endpoint .. Z .. id
@@ -81,7 +100,8 @@ local function check_entries(keys, argv)
   local leases, waits = zmscore(p .. 'l', members), zmscore(p .. 'w', waiting)
   for i = 1, n do
     local state, of = open(records[i])
-    if state == false or (state and (of ~= endpoint or leases[i] or waits[i])) then
+    if state == false or (state and (of ~= endpoint or leases[i] or waits[i]
+        or not may_go(p, owner, endpoint, ids[i], records[i]))) then
       reply[#reply + 1] = reply[i]
     end
   end
@@ -111,9 +131,14 @@ local function check_members(keys, argv)
     if here[i] then
       local state, of = open(records[i])
       local wrong = state == false
-      if state and kind == 'w' then
-        local _, endpoint = split(members[i])
-        wrong = of ~= endpoint or leases[i]
+      if state then
+        local gap = string.find(leased[i], Z, 1, true)
+        local tenant, id = string.sub(leased[i], 1, gap - 1), string.sub(leased[i], gap + 1)
+        if kind == 'w' then
+          local _, endpoint = split(members[i])
+          wrong = of ~= endpoint or leases[i]
+        end
+        wrong = wrong or not may_go(p, tenant, of, id, records[i])
       end
       if wrong then reply[#reply + 1] = members[i] end
     end
@@ -173,10 +198,11 @@ local function check_records(keys, argv)
       if kind == 'p' or kind == 'f' then
         if redis.call('EXISTS', p .. 'e:' .. tenant .. Z .. event) == 0 then letters = 'e' end
         local waiting = tenant .. Z .. endpoint .. Z .. id
-        if not leases[i] and tonumber(stamp) <= cut and not redis.call('ZSCORE', p .. 'w', waiting) then
+        if not leases[i] and tonumber(stamp) <= cut and not redis.call('ZSCORE', p .. 'w', waiting)
+            and standing(p, tenant, endpoint, id, value) ~= 'behind' then
           letters = letters .. 'd'
         end
-      else
+      elseif kind == 's' or standing(p, tenant, endpoint, id, value) ~= 'first' then
         letters = kind
       end
       if not streamed(p, tenant, id, stamp) then letters = letters .. 'n' end
@@ -294,7 +320,10 @@ end
 -- ARGV: mend, channel, ms until what was lost is due at the soonest, then per suspect: tenant, id,
 -- endpoint and entry of the lane where it was seen (or empty), and the time in ms when it is due.
 -- Reply: for as many as could be looked at, - for one in its place, L for an open one that was
--- nowhere, D for one in two places, S for an entry without an open delivery.
+-- nowhere, D for one in two places, S for an entry without an open delivery, O for one that goes out of
+-- turn; and with it the name of its sequence, if it is to be in one.
+--
+-- Nobody gets the turn of a sequence here: who has it already may not be looked at yet.
 --
 -- What was lost goes to the waiting set, whatever its state: there it is found by its name, so that
 -- it cannot be put back twice, and lanes stay short while very many are looked for in them.
@@ -321,50 +350,167 @@ local function judge(keys, argv)
     local member = tenant .. Z .. id
     local value = redis.call('GET', p .. 'd:' .. member)
     local state, endpoint = open(value)
-    local verdict = '-'
+    local verdict, name = '-', nil
     if state ~= nil then
       local forms = { '-' .. id }
       if value then forms[2] = string.sub(value, 1, 16) .. id end
       if entry ~= '' and entry ~= forms[1] and entry ~= forms[2] then forms[#forms + 1] = entry end
       local leased = redis.call('ZSCORE', p .. 'l', member)
-      local home, other, more
+      local home, other, more, stands
       if state then
         home, more = places_of(p, tenant, id, endpoint, forms, wanted, known)
         looked = looked + more
+        stands, name = standing(p, tenant, endpoint, id, value)
       end
       if seen ~= '' and seen ~= endpoint then
         other, more = places_of(p, tenant, id, seen, forms, wanted, known)
         looked = looked + more
       end
       local there = home and home.total + home.waits or 0
+      local behind = stands == 'behind' and 1 or 0
+      local turn = name and p .. 'g:' .. name
       local astray = other and other.total + other.waits or 0
       if not state then
         if leased or astray > 0 then
           verdict = 'S'
           if mend and leased then redis.call('ZREM', p .. 'l', member) end
         end
-      elseif not leased and there == 0 then
+      elseif not leased and there + behind == 0 then
         verdict = 'L'
-        if mend then
+        if mend and stands == 'out' then
+          redis.call('ZADD', turn, string.sub(value, 1, 16), id)
+        elseif mend then
           lost[#lost + 1] = num(math.max(now + tonumber(argv[3]), tonumber(argv[i + 4])))
           lost[#lost + 1] = home.waiting
         end
-      elseif (leased and 1 or 0) + there + astray > 1 then
+      elseif (leased and 1 or 0) + there + astray + behind > 1 then
         verdict = 'D'
+      elseif stands == 'out' then
+        verdict = 'O'
+        if mend then
+          local first = redis.call('ZRANGE', turn, 0, 0, 'WITHSCORES')
+          if leased or not first[2] or tonumber(first[2]) ~= 0 then
+            redis.call('ZADD', turn, 0, id)
+          else
+            cleared(p, home, false, known)
+            redis.call('ZADD', turn, string.sub(value, 1, 16), id)
+          end
+        end
       end
       if mend and verdict ~= '-' then
-        if home and verdict == 'D' and (leased or there > 1) then
-          cleared(p, home, not leased and home.total > 0, known)
+        if home and verdict == 'D' and (leased or there > 1 or behind > 0) then
+          cleared(p, home, not leased and behind == 0 and home.total > 0, known)
+          -- What is leased may just be sent: it is its turn by now.
+          if leased and turn then redis.call('ZADD', turn, 0, id) end
+          if stands == 'out' and not leased then redis.call('ZADD', turn, string.sub(value, 1, 16), id) end
         end
         if other then cleared(p, other, false, known) end
       end
     end
-    reply[#reply + 1] = verdict
+    reply[#reply + 1] = name and verdict .. name or verdict
   end
   if #lost > 0 then
     many('ZADD', p .. 'w', lost, 2)
     if argv[2] ~= '' then redis.call('PUBLISH', argv[2], p) end
   end
+  return reply
+end
+
+-- ARGV: mend, channel, me, then names of sequences. Has it be the turn of one delivery in each. Reply: the names
+-- of those in which it was nobody's turn, or that of one without an open record, or that of several.
+local function check_sequences(keys, argv)
+  local p, mend, reply = keys[1], argv[1] == '1', {}
+  local now = time()
+  local queues, waiting, quiet = {}, {}, is_quiet(p)
+  for i = 4, #argv do
+    local name = argv[i]
+    local tenant, endpoint, key = split(name)
+    local turn, firsts, strays = p .. 'g:' .. name, {}, {}
+    local ids = redis.call('ZRANGE', turn, '-inf', 0, 'BYSCORE', 'LIMIT', 0, 100)
+    local begun = false
+    for n = 1, #ids do
+      local member = tenant .. Z .. ids[n]
+      local value = redis.call('GET', p .. 'd:' .. member)
+      local kind, policy, of, named, _ = nil, nil, nil, nil, nil
+      if value then
+        kind, _, of = facts(value)
+        if kind then policy, _, named = sequence(value) end
+      end
+      local belongs = policy and of == endpoint and named == key
+      if value and not kind then
+        -- It cannot be read, so it has its turn.
+        begun = true
+        firsts[#firsts + 1] = { id = ids[n], begun = true }
+      elseif belongs and (kind == 'p' or kind == 'f' or (kind == 'x' and policy == 'b')) then
+        local here = kind == 'x' or redis.call('ZSCORE', p .. 'l', member)
+        begun = begun or here
+        firsts[#firsts + 1] = { id = ids[n], begun = here, value = value }
+      else
+        strays[#strays + 1] = ids[n]
+      end
+    end
+    local stalled = #firsts == 0 and redis.call('EXISTS', turn) == 1
+    if stalled or #strays > 0 or #firsts > 1 then
+      reply[#reply + 1] = name
+      if mend then
+        many('ZREM', turn, strays)
+        -- What is leased or blocks keeps its turn; of those that nobody has begun, the one made first.
+        table.sort(firsts, function(a, b) return (a.value or '') < (b.value or '') end)
+        for n = 1, #firsts do
+          local first = firsts[n]
+          if not first.begun and (begun or n > 1) then
+            local stamp = string.sub(first.value, 1, 16)
+            local forms = { '-' .. first.id, stamp .. first.id }
+            cleared(p, places_of(p, tenant, first.id, endpoint, forms), false)
+            redis.call('ZADD', turn, stamp, first.id)
+          end
+        end
+        advance(p, { [name] = true }, now, queues, waiting)
+      end
+    end
+  end
+  if mend and #reply > 0 then
+    queue(p, queues, stamps(p, now, 1), 'RPUSH')
+    delay(p, argv[2], waiting)
+    wake(p, argv[2], argv[3], quiet)
+  end
+  return reply
+end
+
+-- ARGV: mend, name of a sequence, then ids in it. Reply: how many wait for their turn, then those that do
+-- are not in the place of an open record of it.
+local function check_behind(keys, argv)
+  local p, name = keys[1], argv[2]
+  local tenant, endpoint, key = split(name)
+  local turn, ids, records = p .. 'g:' .. name, {}, {}
+  for i = 3, #argv do
+    ids[i - 2] = argv[i]
+    records[i - 2] = p .. 'd:' .. tenant .. Z .. argv[i]
+  end
+  records = mget(records)
+  local scores, reply, count = zmscore(turn, ids), {}, 0
+  local strays, moved = {}, {}
+  for i = 1, #ids do
+    local state, of = open(records[i])
+    if scores[i] and tonumber(scores[i]) ~= 0 and state ~= nil then
+      count = count + 1
+      local policy, _, named = nil, nil, nil
+      if state then policy, _, named = sequence(records[i]) end
+      if not policy or of ~= endpoint or named ~= key then
+        strays[#strays + 1] = ids[i]
+        reply[#reply + 1] = ids[i]
+      elseif tonumber(scores[i]) ~= tonumber(string.sub(records[i], 1, 16)) then
+        moved[#moved + 1] = string.sub(records[i], 1, 16)
+        moved[#moved + 1] = ids[i]
+        reply[#reply + 1] = ids[i]
+      end
+    end
+  end
+  if argv[1] == '1' then
+    many('ZREM', turn, strays)
+    many('ZADD', turn, moved, 2)
+  end
+  table.insert(reply, 1, count)
   return reply
 end
 
@@ -388,6 +534,15 @@ local function bury(keys, argv)
   redis.call('HINCRBY', p .. 'm', tenant, 1)
   redis.call('HINCRBY', p .. 'k', 'o', -1)
   redis.call('HINCRBY', p .. 'k', 'x', 1)
+  -- What cannot be sent blocks nothing.
+  local _, name = standing(p, tenant, endpoint, id, argv[4])
+  if name then
+    local queues, waiting, now = {}, {}, time()
+    redis.call('ZREM', p .. 'g:' .. name, id)
+    advance(p, { [name] = true }, now, queues, waiting)
+    queue(p, queues, stamps(p, now, 1), 'RPUSH')
+    delay(p, '', waiting)
+  end
   return 1
 end
 
@@ -439,7 +594,7 @@ local function check_flights(keys, argv)
   return wrong
 end
 
--- ARGV: mend, whether the sets may be relied on, then the counters o, s and x as they were when the
+-- ARGV: mend, which sets may be relied on (1: all; x: not those of the open; 0: none), then the counters o, s and x as they were when the
 -- records began to be counted, and what was counted. If nothing was done meanwhile the records count,
 -- otherwise the sets that the open and the dead are in, at once; the succeeded are in none. Reply: the
 -- letters of those that were wrong.
@@ -459,12 +614,13 @@ local function check_counters(keys, argv)
     count(3, 'x', tonumber(argv[8]))
     return wrong
   end
-  if argv[2] ~= '1' then return wrong end
+  if argv[2] == '0' then return wrong end
   if redis.call('SCARD', p .. 'T') <= TENANTS then
     local dead, tenants = 0, redis.call('SMEMBERS', p .. 'T')
     for i = 1, #tenants do dead = dead + redis.call('ZCARD', p .. 'x:' .. tenants[i]) end
     count(3, 'x', dead)
   end
+  if argv[2] ~= '1' then return wrong end
   if redis.call('ZCARD', p .. 't') + redis.call('SCARD', p .. 'b') > TENANTS then return wrong end
   local lanes, seen = redis.call('SMEMBERS', p .. 'b'), {}
   for i = 1, #lanes do seen[lanes[i]] = true end
@@ -490,6 +646,8 @@ redis.register_function('@_check_records', check_records)
 redis.register_function('@_check_index', check_index)
 redis.register_function('@_check_line', check_line)
 redis.register_function('@_judge', judge)
+redis.register_function('@_check_sequences', check_sequences)
+redis.register_function('@_check_behind', check_behind)
 redis.register_function('@_bury', bury)
 redis.register_function('@_check_flights', check_flights)
 redis.register_function('@_check_counters', check_counters)

@@ -96,7 +96,11 @@ pub(super) async fn check_queue(link: &Link) -> Result<(), StoreError> {
             (shard.as_str(), calls),
             (
                 meta.as_str(),
-                vec![on("HSETNX", &meta, 2), on("HGET", &meta, 1)],
+                vec![
+                    on("HSETNX", &meta, 2),
+                    on("HSET", &meta, 2),
+                    on("HGET", &meta, 1),
+                ],
             ),
             (
                 rejected.as_str(),

@@ -263,6 +263,12 @@ impl EventStream for RedisStream {
                 if let Some(at) = &event.occurred_at {
                     command.arg("occurred_at").arg(at);
                 }
+                if let Some(at) = &event.deliver_at {
+                    command.arg("deliver_at").arg(at);
+                }
+                if let Some(key) = &event.ordering_key {
+                    command.arg("ordering_key").arg(key);
+                }
                 command.ignore();
             }
             self.link.write("XADD", &pipeline).await?;
@@ -351,6 +357,8 @@ fn draft_of(fields: Vec<Value>) -> EventDraft {
             b"tenant" | b"tenant_id" => draft.tenant = lossy(),
             b"type" => draft.event_type = lossy(),
             b"occurred_at" => draft.occurred_at = Some(lossy()),
+            b"deliver_at" => draft.deliver_at = Some(lossy()),
+            b"ordering_key" => draft.ordering_key = Some(lossy()),
             b"payload" => draft.payload = Bytes::from(value),
             _ => {}
         }

@@ -126,6 +126,8 @@ fn check_place(at: Window, key: &Key, known: &Known, record: &Record) -> Result<
     );
     let expected = match &known.place {
         Place::Waiting { state, .. } | Place::Finished { state, .. } => *state,
+        Place::Behind => DeliveryState::Pending,
+        Place::Blocking => DeliveryState::DeadLetter,
         Place::Leased { back, .. } if known.may_have_ended(at) && state == *back => {
             return Ok(true);
         }

@@ -9,7 +9,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use wasmhook_core::attempt::Attempt;
 use wasmhook_core::ports::Enqueued;
-use wasmhook_core::{Delivery, DeliveryId, DeliveryState, EndpointId, Event, EventId, TenantId};
+use wasmhook_core::{
+    Delivery, DeliveryId, DeliveryState, EndpointId, Event, EventId, Sequence, TenantId,
+};
 use wasmhook_store::{
     Batch, EventDeliveries, LeaseRequest, LeaseToken, Leased, Outcome, Recorded, Retention,
     StoreError,
@@ -60,8 +62,12 @@ pub(crate) struct Known {
     pub(crate) born: (u64, usize),
     pub(crate) attempts: Vec<Attempt>,
     pub(crate) replayed_at_attempt: u32,
-    /// When the host said that the next attempt is due, after one that failed.
+    /// When the host said that the next attempt is due, after one that failed, or the first.
     pub(crate) next_at: Option<Timestamp>,
+    /// When it was to be due when it was made, if that was to be later.
+    scheduled: Option<Timestamp>,
+    /// The sequence that it is in, if any.
+    pub(crate) sequence: Option<Sequence>,
     pub(crate) place: Place,
 }
 
@@ -76,6 +82,10 @@ pub(crate) enum Place {
         token: LeaseToken,
         ends: Window,
     },
+    /// Waiting for its turn in its sequence, as pending.
+    Behind,
+    /// A dead letter that its sequence waits for.
+    Blocking,
     /// Succeeded or dead letter, by the call of this number.
     Finished {
         state: DeliveryState,
@@ -99,7 +109,7 @@ impl Known {
         match &self.place {
             Place::Waiting { due, .. } => due.surely_before(now),
             Place::Leased { .. } => self.surely_ended(now),
-            Place::Finished { .. } => false,
+            Place::Behind | Place::Blocking | Place::Finished { .. } => false,
         }
     }
 
@@ -177,15 +187,22 @@ impl Reference {
                     born: (self.calls, place),
                     attempts: Vec::new(),
                     replayed_at_attempt: 0,
-                    next_at: None,
-                    place: Place::Waiting {
-                        state: DeliveryState::Pending,
-                        due: call,
+                    next_at: scheduled(call, delivery),
+                    scheduled: delivery.is_scheduled().then_some(delivery.next_at),
+                    sequence: delivery.sequence.clone(),
+                    place: if delivery.sequence.is_some() {
+                        Place::Behind
+                    } else {
+                        Place::Waiting {
+                            state: DeliveryState::Pending,
+                            due: first_due(call, delivery),
+                        }
                     },
                 };
                 self.deliveries.insert(key(delivery), known);
             }
         }
+        self.advance(call);
         Ok(())
     }
 
@@ -265,6 +282,8 @@ impl Reference {
                 );
                 back
             }
+            Place::Behind => return Err(format!("{key:?} was leased before its turn")),
+            Place::Blocking => return Err(format!("{key:?} was leased while it blocks")),
             Place::Finished { state, .. } => {
                 return Err(format!("{key:?} was leased while it is {state}"));
             }
@@ -389,6 +408,11 @@ impl Reference {
                 (Some(known), Recorded::Written) => {
                     known.attempts.push(outcome.attempt.clone());
                     known.place = concluded(call, self.calls, &outcome.delivery);
+                    if outcome.delivery.state == DeliveryState::DeadLetter
+                        && known.sequence.as_ref().is_some_and(Sequence::blocks)
+                    {
+                        known.place = Place::Blocking;
+                    }
                     known.next_at = matches!(known.place, Place::Waiting { .. })
                         .then_some(outcome.delivery.next_at);
                 }
@@ -404,6 +428,7 @@ impl Reference {
                 "{key:?} was recorded by none of those who hold its lease"
             );
         }
+        self.advance(call);
         Ok(())
     }
 
@@ -450,6 +475,21 @@ impl Reference {
                 promise!(answer.is_ok(), "{key:?} was not replayed: {answer:?}");
                 known.replayed_at_attempt = known.attempt();
                 known.next_at = None;
+                known.place = if known.sequence.is_some() {
+                    Place::Behind
+                } else {
+                    Place::Waiting {
+                        state: DeliveryState::Pending,
+                        due: call,
+                    }
+                };
+                self.advance(call);
+                return Ok(());
+            }
+            Place::Blocking => {
+                promise!(answer.is_ok(), "{key:?} was not replayed: {answer:?}");
+                known.replayed_at_attempt = known.attempt();
+                known.next_at = None;
                 known.place = Place::Waiting {
                     state: DeliveryState::Pending,
                     due: call,
@@ -457,6 +497,7 @@ impl Reference {
                 return Ok(());
             }
             Place::Waiting { state, .. } => vec![*state],
+            Place::Behind => vec![DeliveryState::Pending],
             Place::Leased { back, .. } if known.may_have_ended(call) => {
                 vec![DeliveryState::Leased, *back]
             }
@@ -467,6 +508,95 @@ impl Reference {
             "the replay of {key:?}, which is {allowed:?}, was answered {answer:?}"
         );
         Ok(())
+    }
+
+    /// Support skipped a delivery: a dead letter of that tenant that blocks, and nothing else.
+    pub(crate) fn skip(
+        &mut self,
+        call: Window,
+        key: &Key,
+        answer: &Result<(), StoreError>,
+    ) -> Verdict {
+        self.calls += 1;
+        let Some(known) = self.deliveries.get_mut(key) else {
+            promise!(
+                matches!(answer, Err(StoreError::NotFound)),
+                "skipping {key:?}, which this tenant has not, was answered {answer:?}"
+            );
+            return Ok(());
+        };
+        if matches!(known.place, Place::Blocking) {
+            promise!(answer.is_ok(), "{key:?} was not skipped: {answer:?}");
+            known.place = Place::Finished {
+                state: DeliveryState::DeadLetter,
+                at: call,
+                call: self.calls,
+            };
+            self.advance(call);
+            return Ok(());
+        }
+        promise!(
+            matches!(answer, Err(StoreError::NotBlocking(_))),
+            "skipping {key:?}, which blocks nothing, was answered {answer:?}"
+        );
+        Ok(())
+    }
+
+    /// The dead letters that block.
+    pub(crate) fn blocking(&self) -> Vec<Key> {
+        self.deliveries
+            .iter()
+            .filter(|(_, known)| matches!(known.place, Place::Blocking))
+            .map(|(key, _)| key.clone())
+            .collect()
+    }
+
+    /// Of each sequence in which it is nobody's turn, the delivery that was made first is due, or waits
+    /// for its time.
+    fn advance(&mut self, call: Window) {
+        let mut taken = BTreeSet::new();
+        let mut next: BTreeMap<_, ((u64, usize), Key)> = BTreeMap::new();
+        for (key, known) in &self.deliveries {
+            let Some(sequence) = sequence(key, known) else {
+                continue;
+            };
+            match &known.place {
+                Place::Finished { .. } => {}
+                Place::Behind => {
+                    let this = (known.born, key.clone());
+                    let first = next.entry(sequence).or_insert_with(|| this.clone());
+                    if this.0 < first.0 {
+                        *first = this;
+                    }
+                }
+                _ => {
+                    taken.insert(sequence);
+                }
+            }
+        }
+        for (sequence, (_, key)) in next {
+            if let (false, Some(known)) = (taken.contains(&sequence), self.deliveries.get_mut(&key))
+            {
+                let at = known.scheduled.filter(|_| known.attempts.is_empty());
+                known.place = Place::Waiting {
+                    state: DeliveryState::Pending,
+                    due: at.map_or(call, |at| by_time(call, at)),
+                };
+            }
+        }
+    }
+
+    /// Whose turn it is where this delivery waits for its own.
+    pub(crate) fn turn_before(&self, key: &Key) -> Option<DeliveryId> {
+        let known = self.deliveries.get(key)?;
+        let of = matches!(known.place, Place::Behind).then(|| sequence(key, known))?;
+        self.deliveries
+            .iter()
+            .find(|(other, known)| {
+                sequence(other, known) == of
+                    && !matches!(known.place, Place::Behind | Place::Finished { .. })
+            })
+            .map(|(key, _)| key.1.clone())
     }
 
     /// Housekeeping removed finished deliveries; `kept` is what is listed since.
@@ -583,6 +713,12 @@ impl Reference {
     }
 }
 
+/// What deliveries must have in common to be in one sequence.
+fn sequence(key: &Key, known: &Known) -> Option<(TenantId, EndpointId, String)> {
+    let name = known.sequence.as_ref()?.name();
+    Some((key.0.clone(), known.endpoint.clone(), name.to_owned()))
+}
+
 /// What does not depend on the state.
 pub(crate) fn check_facts(
     key: &Key,
@@ -593,6 +729,12 @@ pub(crate) fn check_facts(
     promise!(
         (&delivery.event_id, &delivery.endpoint_id) == (&known.event, &known.endpoint),
         "{key:?} is of another event or endpoint than was pushed"
+    );
+    promise!(
+        delivery.sequence == known.sequence,
+        "{key:?} is in sequence {:?}, not {:?}",
+        delivery.sequence,
+        known.sequence
     );
     promise!(
         delivery.attempt == known.attempt(),
@@ -617,6 +759,30 @@ pub(crate) fn check_facts(
         known.next_at
     );
     Ok(())
+}
+
+/// When a new delivery is due: at once, or at its time by the store's clock.
+fn first_due(call: Window, delivery: &Delivery) -> Window {
+    if delivery.is_scheduled() {
+        by_time(call, delivery.next_at)
+    } else {
+        call
+    }
+}
+
+/// The time that a new delivery is shown to wait for, if it surely waits.
+fn scheduled(call: Window, delivery: &Delivery) -> Option<Timestamp> {
+    let waits = delivery.is_scheduled() && call.surely_before(Window::at(delivery.next_at));
+    waits.then_some(delivery.next_at)
+}
+
+/// Due at a time that a host said, in a call that may have come before or after it.
+fn by_time(call: Window, at: Timestamp) -> Window {
+    let at = Window::at(at);
+    Window {
+        from: at.from.max(call.from),
+        to: at.to.max(call.to),
+    }
 }
 
 /// Where a delivery is after an outcome was written.

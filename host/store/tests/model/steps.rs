@@ -11,6 +11,8 @@ use proptest::sample::{Index, select, subsequence};
 pub(crate) const TENANTS: [&str; 3] = ["acme", "globex", "initech"];
 pub(crate) const EVENTS: [&str; 5] = ["evt_0", "evt_1", "evt_2", "evt_3", "évt ☂"];
 pub(crate) const ENDPOINTS: [&str; 3] = ["main", "audit", "öther"];
+/// Names of sequences; the empty one is the whole endpoint's.
+pub(crate) const SEQUENCES: [&str; 2] = ["", "ørder"];
 /// Workers that share the store, each with leases of its own.
 pub(crate) const CLIENTS: usize = 3;
 
@@ -59,6 +61,13 @@ pub(crate) enum Step {
         foreign: bool,
         twice: bool,
     },
+    /// Support lets a sequence go on that a dead letter blocks: one of the `blocking`, or any delivery.
+    Skip {
+        client: usize,
+        blocking: bool,
+        delivery: Index,
+        twice: bool,
+    },
     /// Housekeeping.
     Retain {
         client: usize,
@@ -80,6 +89,10 @@ pub(crate) struct Push {
     pub(crate) event: &'static str,
     pub(crate) endpoints: Vec<&'static str>,
     pub(crate) extends: bool,
+    /// It is to be delivered so much later.
+    pub(crate) later: Option<Duration>,
+    /// The sequence that its deliveries are in, and whether a dead letter blocks it.
+    pub(crate) sequence: Option<(&'static str, bool)>,
     /// Events of one id differ by this.
     pub(crate) version: u8,
 }
@@ -123,6 +136,9 @@ fn step() -> impl Strategy<Value = Step> {
                 Step::Replay { client, finished, delivery, foreign, twice }
             }
         ),
+        2 => (client(), prop::bool::weighted(0.8), any::<Index>(), seldom()).prop_map(
+            |(client, blocking, delivery, twice)| Step::Skip { client, blocking, delivery, twice }
+        ),
         3 => retain(),
         1 => client().prop_map(|client| Step::Wait { client }),
         2 => Just(Step::Pass),
@@ -145,15 +161,24 @@ fn push() -> impl Strategy<Value = Push> {
         select(&EVENTS[..]),
         subsequence(ENDPOINTS.to_vec(), 0..=ENDPOINTS.len()),
         seldom(),
+        prop_oneof![6 => Just(None), 1 => Just(Some(SHORT)), 1 => Just(Some(LONG))],
+        prop_oneof![
+            1 => Just(None),
+            1 => (select(&SEQUENCES[..]), prop::bool::weighted(0.4)).prop_map(Some),
+        ],
         0..3u8,
     )
-        .prop_map(|(tenant, event, endpoints, extends, version)| Push {
-            tenant,
-            event,
-            endpoints,
-            extends,
-            version,
-        })
+        .prop_map(
+            |(tenant, event, endpoints, extends, later, sequence, version)| Push {
+                tenant,
+                event,
+                endpoints,
+                extends,
+                later,
+                sequence,
+                version,
+            },
+        )
 }
 
 fn lease() -> impl Strategy<Value = Step> {

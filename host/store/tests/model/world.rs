@@ -11,11 +11,12 @@ use proptest::sample::Index;
 use wasmhook_core::attempt::Attempt;
 use wasmhook_core::delivery::default_id;
 use wasmhook_core::{
-    Conclusion, Delivery, DeliveryState, EndpointId, Event, EventDraft, EventId, TenantId,
+    Conclusion, Delivery, DeliveryState, EndpointId, Event, EventDraft, EventId, OnDeadLetter,
+    OrderingKey, Sequence, TenantId,
 };
 use wasmhook_store::{
-    Batch, EventDeliveries, Filter, LeaseRequest, Leased, Outcome, Record, Recorded, Retention,
-    Store, StoreError,
+    Batch, CheckRequest, EventDeliveries, Filter, LeaseRequest, Leased, Outcome, Record, Recorded,
+    Retention, Store, StoreError,
 };
 
 use crate::observation::Observation;
@@ -178,6 +179,19 @@ impl World {
                     self.replay(*client, &key).await?;
                 }
             }
+            Step::Skip {
+                client,
+                blocking,
+                delivery,
+                twice,
+            } => {
+                let Some(key) = self.to_skip(*blocking, *delivery) else {
+                    return Ok(());
+                };
+                for _ in 0..=usize::from(*twice) {
+                    self.skip(*client, &key).await?;
+                }
+            }
             Step::Retain { client, age, count } => {
                 self.retain(
                     *client,
@@ -215,6 +229,16 @@ impl World {
             owner = tenant(next.unwrap());
         }
         Some((owner, id))
+    }
+
+    /// Which delivery is meant, if there is any.
+    fn to_skip(&self, blocking: bool, delivery: Index) -> Option<Key> {
+        let known = if blocking {
+            self.reference.blocking()
+        } else {
+            self.reference.deliveries.keys().cloned().collect()
+        };
+        (!known.is_empty()).then(|| delivery.get(&known).clone())
     }
 
     /// Calls, and says within which window of the store's clock the answer was given.
@@ -283,7 +307,8 @@ impl World {
             answers.len()
         );
         let outcomes: Vec<_> = outcomes.into_iter().zip(answers).collect();
-        self.reference.record(call, &outcomes, together)
+        self.reference.record(call, &outcomes, together)?;
+        self.announced(call).await
     }
 
     async fn release(&mut self, client: usize, leases: &[Leased]) -> Verdict {
@@ -298,6 +323,14 @@ impl World {
         let replay = async { Ok(store.replay(&key.0, &key.1).await) };
         let (call, answer) = self.call(replay).await?;
         self.reference.replay(call, key, &answer)?;
+        self.announced(call).await
+    }
+
+    async fn skip(&mut self, client: usize, key: &Key) -> Verdict {
+        let store = Arc::clone(&self.clients[client].store);
+        let skip = async { Ok(store.skip(&key.0, &key.1).await) };
+        let (call, answer) = self.call(skip).await?;
+        self.reference.skip(call, key, &answer)?;
         self.announced(call).await
     }
 
@@ -441,6 +474,12 @@ impl World {
                 "delivery {id} of {owner} is listed and cannot be had"
             ));
         };
+        let first = self.reference.turn_before(&(owner.clone(), id.clone()));
+        promise!(
+            record.behind == first,
+            "delivery {id} of {owner} is behind {:?}, not {first:?}",
+            record.behind
+        );
         let at = Window::at(self.subject.now());
         self.reference
             .observe_record(at, &(owner.clone(), id.clone()), &record)?;
@@ -470,6 +509,10 @@ impl World {
             self.release(client, &leases).await?;
             self.look().await?;
         }
+        let store = Arc::clone(&self.clients[0].store);
+        let report = store.check(CheckRequest::default()).await;
+        let report = report.map_err(|error| words(&error))?;
+        promise!(report.is_sound(), "a check finds {:?}", report.findings);
         let can_jump = self.subject.leap().await.map_err(|error| words(&error))?;
         if !can_jump {
             tokio::time::sleep(SHORT + SHORT / 2).await;
@@ -479,11 +522,17 @@ impl World {
             duration: LONG,
             max_per_endpoint: 1000,
         };
-        // The second call gets nothing, for the first got everything.
-        for _ in 0..2 {
+        // Each call gets everything but what waits for its turn, so the last gets nothing.
+        loop {
+            for key in self.reference.blocking() {
+                self.skip(0, &key).await?;
+            }
             self.lease(&[0], &everything).await?;
             self.look().await?;
             let leases = std::mem::take(&mut self.clients[0].held);
+            if leases.is_empty() {
+                break;
+            }
             let ends = leases.into_iter().map(|leased| (leased, End::Succeeded));
             self.record(0, ends, false).await?;
             self.look().await?;
@@ -522,13 +571,28 @@ fn pushed(push: &Push, now: Timestamp) -> EventDeliveries {
         event_type: format!("invoice.v{}", push.version),
         payload: Bytes::from(format!("{{ \"version\" :\n {}.00 }}", push.version)),
         occurred_at: Some(format!("2026-01-31T09:30:0{}.123456789Z", push.version)),
+        deliver_at: push
+            .later
+            .map(|wait| now.checked_add(wait).unwrap().to_string()),
+        ..EventDraft::default()
     }
     .accept(now, 1024)
     .unwrap();
     let deliveries = push.endpoints.iter().map(|name| {
         let endpoint = EndpointId::new(name).unwrap();
         let id = default_id(&event.tenant_id, &event.id, &endpoint);
-        Delivery::pending(id, &event, endpoint, None, now)
+        Delivery {
+            sequence: push.sequence.map(|(name, blocks)| Sequence {
+                key: OrderingKey::new(name).ok(),
+                on_dead_letter: if blocks {
+                    OnDeadLetter::Block
+                } else {
+                    OnDeadLetter::Skip
+                },
+                max_attempts: None,
+            }),
+            ..Delivery::pending(id, &event, endpoint, None, now)
+        }
     });
     EventDeliveries {
         deliveries: deliveries.collect(),

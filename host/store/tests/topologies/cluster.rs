@@ -247,7 +247,7 @@ fn draft(n: usize) -> EventDraft {
         tenant: "acme".to_owned(),
         event_type: "a.b".to_owned(),
         payload: "{}".into(),
-        occurred_at: None,
+        ..EventDraft::default()
     }
 }
 

@@ -80,7 +80,7 @@ fn events() -> [wasmhook_core::EventDraft; 1] {
         tenant: "acme".to_owned(),
         event_type: "a.b".to_owned(),
         payload: "{}".into(),
-        occurred_at: None,
+        ..wasmhook_core::EventDraft::default()
     }]
 }
 

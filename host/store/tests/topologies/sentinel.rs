@@ -68,7 +68,7 @@ async fn stream_and_wake_ups_follow_the_master() {
         tenant: "acme".to_owned(),
         event_type: "a.b".to_owned(),
         payload: "{}".into(),
-        occurred_at: None,
+        ..EventDraft::default()
     }];
     let host = async {
         loop {

@@ -198,12 +198,18 @@ impl Check<'_> {
                 return Err(self.unexpected());
             }
             for suspect in &these[..judged] {
-                let finding = match reply.text().as_deref() {
-                    Some("L") => Finding::Lost,
-                    Some("D") => Finding::Doubled,
-                    Some("S") => Finding::Stray,
+                let said = reply.text().ok_or_else(|| self.unexpected())?;
+                let (verdict, sequence) = said.split_at_checked(1).unwrap_or_default();
+                let finding = match verdict {
+                    "L" => Finding::Lost,
+                    "D" => Finding::Doubled,
+                    "S" => Finding::Stray,
+                    "O" => Finding::Sequence,
                     _ => continue,
                 };
+                if !sequence.is_empty() {
+                    self.shards[shard].sequences.push(sequence.to_owned());
+                }
                 // It may be suspected for each of its places.
                 if told.is_some_and(|told| told.tenant == suspect.tenant && told.id == suspect.id) {
                     continue;
@@ -274,7 +280,7 @@ impl Check<'_> {
         let due = |name: &Option<(TenantId, DeliveryId)>| {
             let (tenant, id) = name.as_ref()?;
             let (delivery, _) = codec::unpack_record(tenant, id, &records.next()??).ok()?;
-            let waits = delivery.state == DeliveryState::Failed;
+            let waits = delivery.state == DeliveryState::Failed || delivery.is_scheduled();
             waits.then(|| delivery.next_at.as_millisecond())
         };
         Ok(names
