@@ -239,10 +239,11 @@ impl Attempter {
                         content = merged;
                         continue;
                     }
-                    Err(error) => (
-                        format!("plugin {}: its request was refused: {error}", plugin.name()),
-                        true,
-                    ),
+                    Err(error) => {
+                        plugin.refuse_answer(event.id.as_str(), &error.to_string());
+                        let words = format!("its request was refused: {error}");
+                        (format!("plugin {}: {words}", plugin.name()), true)
+                    }
                 },
                 Err(failed) => failed,
             };

@@ -174,11 +174,11 @@ impl Resolver {
         match self.apply(event, subscribed, call.value) {
             Ok(targets) => Ok((targets, Some(used))),
             // An answer that breaks a rule is the plugin's fault; a fixed plugin heals it.
-            Err(error) => Err(failure(
-                used,
-                true,
-                format!("the resolver's answer was refused: {error}"),
-            )),
+            Err(error) => {
+                plugin.refuse_answer(event.id.as_str(), &error.to_string());
+                let words = format!("the resolver's answer was refused: {error}");
+                Err(failure(used, true, words))
+            }
         }
     }
 

@@ -34,6 +34,16 @@ enum Question<'a> {
     Resolve(&'a EventView<'a>, &'a [EndpointView<'a>]),
 }
 
+impl<'a> Question<'a> {
+    /// The event that it is about.
+    fn event(self) -> Option<&'a EventView<'a>> {
+        match self {
+            Self::Start => None,
+            Self::Transform(event, _) | Self::Resolve(event, _) => Some(event),
+        }
+    }
+}
+
 /// What it says, in the generated types.
 enum Answer {
     Started,
@@ -91,6 +101,9 @@ impl Plugin {
         let began = Instant::now();
         let (value, cpu) = self.run(question, read).await;
         self.record.note(began.elapsed(), cpu, value.as_ref().err());
+        if let (Some(probation), Some(event)) = (self.probation.get(), question.event()) {
+            probation.note(event.id, value.as_ref().err());
+        }
         match value {
             Ok(value) => Ok(Call {
                 value,

@@ -43,6 +43,7 @@ mod status;
 mod text;
 mod turns;
 mod types;
+mod versions;
 mod wasi;
 
 pub use check::CheckReport;
@@ -60,6 +61,7 @@ pub use record::CallStatistics;
 pub use registry::{TenantPlugins, Unready};
 pub use status::{PluginStatus, RescanReport, ServingState};
 pub use types::{
-    Call, CallResult, Choice, Digest, EndpointView, EventView, Exports, Mode, NewEndpoint, Request,
-    Resolution, Verdict,
+    Call, CallResult, Choice, Digest, EndpointView, EventView, Exports, Mode, NewEndpoint,
+    NotADigest, Request, Resolution, Verdict,
 };
+pub use versions::{ArchiveError, Kept, Rollback, VersionArchive, VersionRecord, VersionState};

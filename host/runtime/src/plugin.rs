@@ -1,12 +1,13 @@
 //! One version of one tenant's plugin, ready to be called.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Semaphore;
 
 use crate::config::Reuse;
 use crate::engine::Shared;
+use crate::error::Fault;
 use crate::guest_log::GuestLog;
 use crate::instance::{Idle, Instance, Linked, Metered};
 use crate::limits::Limits;
@@ -15,6 +16,7 @@ use crate::meter::Meter;
 use crate::record::Record;
 use crate::state::State;
 use crate::types::{Digest, Exports};
+use crate::versions::Probation;
 
 /// A component, compiled and linked. Tenants with the same bytes share one, as it holds code only.
 pub(crate) struct Code {
@@ -37,6 +39,8 @@ pub struct Plugin {
     pub(crate) idle: Idle,
     pub(crate) concurrency: Semaphore,
     pub(crate) record: Record,
+    /// Watches its calls, if it is new and there is a version to go back to.
+    pub(crate) probation: OnceLock<Probation>,
 }
 
 impl Plugin {
@@ -55,6 +59,7 @@ impl Plugin {
             config: Arc::new(manifest.config.clone()),
             idle: Idle::default(),
             record: Record::default(),
+            probation: OnceLock::new(),
             shared,
             tenant,
             name,
@@ -91,6 +96,18 @@ impl Plugin {
     /// The limits it runs under: the host's, changed by its manifest as far as the host allows.
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// Say that the host cannot use what the plugin answered for an event: it counts as a call that
+    /// failed. `reason` names the rule, not the content.
+    pub fn refuse_answer(&self, event: &str, reason: &str) {
+        let fault = Fault::Refused {
+            reason: reason.to_owned(),
+        };
+        self.record.note_error(&fault);
+        if let Some(probation) = self.probation.get() {
+            probation.disown(event, &fault);
+        }
     }
 
     /// A store for a call that cannot reuse one.

@@ -2,18 +2,19 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 
 use crate::error::LoadError;
-use crate::folder::{Key, Scan, Stamp};
-use crate::loader::{Loaded, Outcome, Version};
+use crate::folder::{Key, Scan, Stamp, Standing};
+use crate::loader::{Known, Loaded, Outcome, Version};
 use crate::manifest::{FailurePolicy, Manifest};
 use crate::plugin::Plugin;
 use crate::status::{PluginStatus, ServingState};
-use crate::types::Exports;
+use crate::types::{Digest, Exports};
+use crate::versions::{Calls, History, Judge, Probation, Rollback, VersionArchive};
 
 /// Parts of the map of tenants: a change copies one of them.
 const PARTS: usize = 64;
@@ -77,7 +78,11 @@ struct Entry {
     /// What was served or refused last.
     judged: Option<Version>,
     plugin: Option<Arc<Plugin>>,
+    /// Whether it was pinned.
+    pinned: bool,
     refused: Option<LoadError>,
+    /// Why what is in the folder was rolled back.
+    rolled_back: Option<String>,
     since: SystemTime,
     manifest: Manifest,
     exports: Option<Exports>,
@@ -87,7 +92,17 @@ struct Entry {
 pub(crate) struct Task {
     pub(crate) key: Key,
     pub(crate) generation: u64,
-    pub(crate) known: Option<Version>,
+    pub(crate) known: Known,
+}
+
+/// What became of a load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Finished {
+    /// A version took over.
+    Loaded,
+    Unchanged,
+    /// What is in the folder does not serve.
+    Refused,
 }
 
 type Part = HashMap<Arc<str>, Arc<TenantPlugins>>;
@@ -97,11 +112,22 @@ pub(crate) struct Registry {
     entries: Mutex<BTreeMap<Key, Entry>>,
     snapshots: Vec<ArcSwap<Part>>,
     none: Arc<TenantPlugins>,
+    archive: Arc<VersionArchive>,
+    rollback: Rollback,
+    judge: Weak<dyn Judge>,
 }
 
 impl Registry {
-    pub(crate) fn new() -> Self {
+    /// With the archive of former versions, and the judge of new ones.
+    pub(crate) fn new(
+        archive: Arc<VersionArchive>,
+        rollback: Rollback,
+        judge: Weak<dyn Judge>,
+    ) -> Self {
         Self {
+            archive,
+            rollback,
+            judge,
             entries: Mutex::default(),
             snapshots: (0..PARTS).map(|_| ArcSwap::default()).collect(),
             none: Arc::default(),
@@ -115,19 +141,20 @@ impl Registry {
     }
 
     /// Take up what a look into the folder found: forget what is gone, and say what to load.
-    pub(crate) fn take_up(&self, scan: &Scan, now: SystemTime) -> (Vec<Task>, usize) {
+    pub(crate) fn take_up(&self, scan: &Scan, now: SystemTime) -> (Vec<Task>, Vec<Key>) {
         let mut entries = self.entries();
         let mut touched = Vec::new();
-        let before = entries.len();
+        let mut unloaded = Vec::new();
         entries.retain(|key, _| {
             let stays = scan.plugins.contains_key(key) || scan.unreadable.contains(&key.tenant);
             if !stays {
                 tracing::info!(tenant = %key.tenant, plugin = %key.name, "plugin unloaded");
                 touched.push(Arc::clone(&key.tenant));
+                self.archive.with(key, History::removed);
+                unloaded.push(key.clone());
             }
             stays
         });
-        let unloaded = before - entries.len();
         let mut tasks = Vec::new();
         for (key, stamp) in &scan.plugins {
             let settled = stamp.is_settled(now);
@@ -143,7 +170,11 @@ impl Registry {
             entry.settled = settled;
             entry.generation += 1;
             entry.loading = true;
-            let (generation, known) = (entry.generation, entry.judged);
+            let known = Known {
+                judged: entry.judged,
+                serves: entry.plugin.is_some(),
+            };
+            let generation = entry.generation;
             tasks.push(Task {
                 key: key.clone(),
                 generation,
@@ -174,48 +205,162 @@ impl Registry {
         }
     }
 
-    /// Take up what became of a load, unless a newer one has begun. Says whether anything changed, or
-    /// why the file was refused.
-    pub(crate) fn finish(&self, task: &Task, loaded: Loaded) -> Result<bool, LoadError> {
+    /// Take up what became of a load, unless a newer one has begun.
+    pub(crate) fn finish(&self, task: &Task, loaded: Loaded) -> Finished {
         let mut entries = self.entries();
         let Some(entry) = entries
             .get_mut(&task.key)
             .filter(|e| e.generation == task.generation)
         else {
-            return Ok(false);
+            return Finished::Unchanged;
         };
         entry.loading = false;
         entry.compiling = false;
-        let result = match loaded.outcome {
-            Outcome::Unchanged => return entry.refused.clone().map_or(Ok(false), Err),
+        let mut passing = false;
+        let finished = match loaded.outcome {
+            Outcome::Unchanged if entry.is_away() => return Finished::Refused,
+            Outcome::Unchanged => return Finished::Unchanged,
             Outcome::Ready(plugin) => {
-                tracing::info!(tenant = %task.key.tenant, plugin = %task.key.name,
-                    digest = %plugin.digest(), "plugin serves");
-                entry.plugin = Some(plugin);
-                entry.refused = None;
-                entry.since = SystemTime::now();
-                Ok(true)
+                self.take_over(entry, &task.key, plugin, loaded.version);
+                Finished::Loaded
             }
             Outcome::Refused(error) => {
                 tracing::warn!(tenant = %task.key.tenant, plugin = %task.key.name,
-                    last_good = entry.plugin.is_some(), "plugin refused: {error}");
+                    last_good = entry.plugin.is_some() || loaded.standby.is_some(),
+                    "plugin refused: {error}");
+                passing = error.may_pass();
                 // What says nothing about the content is tried again at the next look.
-                entry.settled &= loaded.version.is_some() && !error.may_pass();
+                entry.settled &= loaded.version.is_some() && !passing;
+                if let Some(version) = loaded.version.filter(|_| !passing) {
+                    self.archive.with(&task.key, |history| {
+                        history.refused(version, error.to_string());
+                    });
+                }
                 if entry.plugin.is_none() {
                     entry.since = SystemTime::now();
                 }
-                entry.refused = Some(error.clone());
-                Err(error)
+                entry.rolled_back = None;
+                entry.refused = Some(error);
+                Finished::Refused
+            }
+            Outcome::RolledBack(reason) => {
+                entry.refused = None;
+                entry.rolled_back = Some(reason);
+                Finished::Refused
             }
         };
-        let passing = matches!(&result, Err(error) if error.may_pass());
+        if let Some(standby) = loaded.standby.filter(|_| entry.plugin.is_none()) {
+            self.stand_in(entry, &task.key, standby);
+        }
         entry.judged = if passing { None } else { loaded.version };
         if entry.plugin.is_none() {
             entry.manifest = loaded.manifest.unwrap_or_default();
             entry.exports = loaded.exports;
         }
         self.publish(&entries, &task.key.tenant);
-        result
+        finished
+    }
+
+    /// Let the version in the folder serve, watched if there is another to go back to.
+    fn take_over(
+        &self,
+        entry: &mut Entry,
+        key: &Key,
+        plugin: Arc<Plugin>,
+        version: Option<Version>,
+    ) {
+        let digest = plugin.digest();
+        tracing::info!(tenant = %key.tenant, plugin = %key.name, %digest, "plugin serves");
+        let standing = version.map_or(Standing::Plain, |version| version.standing);
+        let is_watched = self.archive.with(key, |history| {
+            if let Some(before) = &entry.plugin {
+                history.counted(before.digest(), before.record.calls());
+            }
+            if let Some(version) = version {
+                history.takes_over(version);
+            }
+            standing == Standing::Plain
+                && self.rollback.faults > 0
+                && !history.of(digest).is_some_and(|record| record.proven)
+                && history.good(Some(digest)).next().is_some()
+        });
+        if is_watched {
+            let judge = Weak::clone(&self.judge);
+            let probation = Probation::new(self.rollback, key.clone(), digest, judge);
+            // It was made by the load that has just ended, so no one has set it before.
+            let _ = plugin.probation.set(probation);
+        }
+        entry.plugin = Some(plugin);
+        entry.pinned = standing == Standing::Pinned;
+        entry.refused = None;
+        entry.rolled_back = None;
+        entry.since = SystemTime::now();
+    }
+
+    /// Let a former version serve instead of what is in the folder.
+    fn stand_in(&self, entry: &mut Entry, key: &Key, plugin: Arc<Plugin>) {
+        let digest = plugin.digest();
+        tracing::info!(tenant = %key.tenant, plugin = %key.name, %digest, "former version serves");
+        self.archive.with(key, |history| {
+            history.stands_in(digest, "it stands in for what is in the folder".to_owned());
+        });
+        entry.plugin = Some(plugin);
+        entry.pinned = false;
+        entry.since = SystemTime::now();
+    }
+
+    /// A version is past its first calls.
+    pub(crate) fn passed(&self, key: &Key, digest: Digest) {
+        self.archive.with(key, |history| history.proven(digest));
+    }
+
+    /// Take a version out of service that failed too often in its first calls, in favour of another,
+    /// unless that one did no better. Says whether it was.
+    pub(crate) fn roll_back(
+        &self,
+        key: &Key,
+        digest: Digest,
+        why: &str,
+        standby: Option<Arc<Plugin>>,
+    ) -> bool {
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(key) else {
+            return false;
+        };
+        let Some(serving) = entry.plugin.clone().filter(|p| p.digest() == digest) else {
+            return false;
+        };
+        let calls = serving.record.calls();
+        let target = standby.filter(|standby| {
+            self.archive.with(key, |history| {
+                let before = history.of(standby.digest());
+                let before = before.map_or(Calls::default(), |record| Calls {
+                    calls: record.calls,
+                    faults: record.faults,
+                });
+                calls.are_worse_than(before)
+            })
+        });
+        let Some(target) = target else {
+            tracing::warn!(tenant = %key.tenant, plugin = %key.name, %digest,
+                "the plugin goes on serving, because no former version did better: {why}");
+            self.archive.with(key, |history| history.proven(digest));
+            return false;
+        };
+        tracing::warn!(tenant = %key.tenant, plugin = %key.name, %digest,
+            "plugin rolled back: {why}");
+        self.archive.with(key, |history| {
+            history.rolled_back(digest, why.to_owned(), calls);
+        });
+        if entry
+            .judged
+            .is_some_and(|version| version.component == digest)
+        {
+            entry.rolled_back = Some(why.to_owned());
+        }
+        self.stand_in(entry, key, target);
+        self.publish(&entries, &key.tenant);
+        true
     }
 
     /// The plugins that serve.
@@ -310,22 +455,35 @@ impl Entry {
             compiling: false,
             judged: None,
             plugin: None,
+            pinned: false,
             refused: None,
+            rolled_back: None,
             since: SystemTime::now(),
             manifest: Manifest::default(),
             exports: None,
         }
     }
 
+    /// Whether what is in the folder does not serve.
+    fn is_away(&self) -> bool {
+        self.refused.is_some() || self.rolled_back.is_some()
+    }
+
+    /// Why not, in a sentence.
+    fn why_away(&self) -> Option<String> {
+        let rolled_back = |why: &String| format!("it was rolled back: {why}");
+        let refused = self.refused.as_ref().map(ToString::to_string);
+        refused.or_else(|| self.rolled_back.as_ref().map(rolled_back))
+    }
+
     fn unready(&self, key: &Key) -> Unready {
         Unready {
             name: Arc::clone(&key.name),
             exports: self.exports,
-            reason: self.refused.as_ref().map_or_else(
-                || "the plugin is being loaded".to_owned(),
-                ToString::to_string,
-            ),
-            loading: self.loading || self.refused.is_none(),
+            reason: self
+                .why_away()
+                .unwrap_or_else(|| "the plugin is being loaded".to_owned()),
+            loading: self.loading || !self.is_away(),
             manifest: self.manifest.clone(),
         }
     }
@@ -335,15 +493,17 @@ impl Entry {
         PluginStatus {
             tenant: Arc::clone(&key.tenant),
             name: Arc::clone(&key.name),
-            state: match (plugin, &self.refused) {
-                (Some(_), _) => ServingState::Serving,
-                (None, Some(_)) if !self.compiling => ServingState::Refused,
-                _ => ServingState::Compiling,
+            state: match plugin {
+                Some(_) if self.rolled_back.is_some() => ServingState::RolledBack,
+                Some(_) => ServingState::Serving,
+                None if self.is_away() && !self.compiling => ServingState::Refused,
+                None => ServingState::Compiling,
             },
             compiling: self.compiling,
             digest: plugin.map(|plugin| plugin.digest()),
             since: self.since,
-            refused: self.refused.as_ref().map(ToString::to_string),
+            pinned: self.pinned,
+            refused: self.why_away(),
             calls: plugin
                 .map(|plugin| plugin.record.statistics())
                 .unwrap_or_default(),

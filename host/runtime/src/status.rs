@@ -21,6 +21,8 @@ pub struct PluginStatus {
     pub digest: Option<Digest>,
     /// Since when it serves; with none that serves, since when that is so.
     pub since: SystemTime,
+    /// Whether the version was pinned, so that it serves whatever lies in the folder beside it.
+    pub pinned: bool,
     /// Why what lies in the folder now does not serve, in a sentence. With a version serving, that is
     /// the last good one.
     pub refused: Option<String>,
@@ -39,6 +41,8 @@ pub enum ServingState {
     Refused,
     /// None does yet: the first is being loaded.
     Compiling,
+    /// A former version serves, because the one in the folder failed too often.
+    RolledBack,
 }
 
 /// What a look into the tenants folder changed.

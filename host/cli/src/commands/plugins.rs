@@ -14,6 +14,9 @@ pub(crate) struct Listed {
     pub(crate) tenant: String,
     pub(crate) name: String,
     pub(crate) state: String,
+    /// Whether the version that serves is pinned.
+    #[serde(default)]
+    pub(crate) pinned: bool,
     pub(crate) digest: Option<String>,
     pub(crate) since: jiff::Timestamp,
     pub(crate) exports: Vec<String>,
@@ -52,6 +55,7 @@ pub(crate) fn status(plugins: &wasmhook_runtime::PluginHost) -> Vec<Listed> {
                 wasmhook_runtime::ServingState::Serving => "serving",
                 wasmhook_runtime::ServingState::Refused => "refused",
                 wasmhook_runtime::ServingState::Compiling => "compiling",
+                wasmhook_runtime::ServingState::RolledBack => "rolled back",
             };
             let exports = plugin.exports.unwrap_or_default();
             let names = [
@@ -63,6 +67,7 @@ pub(crate) fn status(plugins: &wasmhook_runtime::PluginHost) -> Vec<Listed> {
                 tenant: plugin.tenant.to_string(),
                 name: plugin.name.to_string(),
                 state: state.to_owned(),
+                pinned: plugin.pinned,
                 digest: plugin.digest.map(|digest| digest.to_string()),
                 since: jiff::Timestamp::try_from(plugin.since).unwrap_or_default(),
                 exports: names
@@ -93,7 +98,7 @@ pub(crate) async fn list(config: &Config, tenant: Option<&str>, json: bool) -> a
     let mut plugins = if let Some(plugins) = running {
         plugins
     } else {
-        let plugins = host::plugins(config)?;
+        let plugins = host::plugins(config, false)?;
         plugins.rescan().await;
         plugins.settled().await;
         status(&plugins)
@@ -108,7 +113,11 @@ pub(crate) async fn list(config: &Config, tenant: Option<&str>, json: bool) -> a
             [
                 plugin.tenant,
                 plugin.name,
-                plugin.state,
+                if plugin.pinned {
+                    format!("{}, pinned", plugin.state)
+                } else {
+                    plugin.state
+                },
                 plugin
                     .digest
                     .as_deref()
@@ -160,7 +169,7 @@ fn micros(time: Option<u64>) -> String {
 
 /// Checks one component file.
 pub(crate) async fn check(config: &Config, file: &Path, json: bool) -> anyhow::Result<()> {
-    let plugins = host::plugins(config)?;
+    let plugins = host::plugins(config, false)?;
     let refused = |reason: String| {
         Coded::new(
             Exit::Refused,
