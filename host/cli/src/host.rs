@@ -315,8 +315,8 @@ async fn follow(
 
 /// Gauges of what serves, and of what lies in the folder and does not.
 fn count_plugins(plugins: &PluginHost) {
-    let status = plugins.status();
-    let count = |is: fn(&PluginStatus) -> bool| status.iter().filter(|plugin| is(plugin)).count();
+    let plugins = plugins.status();
+    let count = |is: fn(&PluginStatus) -> bool| plugins.iter().filter(|plugin| is(plugin)).count();
     let states = [
         ("serving", count(|plugin| plugin.digest.is_some())),
         ("refused", count(|plugin| plugin.refused.is_some())),

@@ -234,7 +234,7 @@ pub(crate) fn read_bounded(file: &File, limit: usize) -> Result<Vec<u8>, LoadErr
 }
 
 /// `<tenants>/<tenant>/plugins`, with links in the part above the tenant followed and none below it.
-fn true_folder(folder: &Path) -> io::Result<PathBuf> {
+pub(crate) fn true_folder(folder: &Path) -> io::Result<PathBuf> {
     let (Some(tenant), Some(tenants)) = (
         folder.parent().and_then(Path::file_name),
         folder.ancestors().nth(2),

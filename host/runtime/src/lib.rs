@@ -64,4 +64,7 @@ pub use types::{
     Call, CallResult, Choice, Digest, EndpointView, EventView, Exports, Mode, NewEndpoint,
     NotADigest, Request, Resolution, Verdict,
 };
-pub use versions::{ArchiveError, Kept, Rollback, VersionArchive, VersionRecord, VersionState};
+pub use versions::{
+    ArchiveError, ControlError, Kept, PluginFiles, Rollback, VersionArchive, VersionRecord,
+    VersionState,
+};

@@ -78,8 +78,8 @@ struct Entry {
     /// What was served or refused last.
     judged: Option<Version>,
     plugin: Option<Arc<Plugin>>,
-    /// Whether it was pinned.
-    pinned: bool,
+    /// What was said about it.
+    standing: Standing,
     refused: Option<LoadError>,
     /// Why what is in the folder was rolled back.
     rolled_back: Option<String>,
@@ -291,7 +291,7 @@ impl Registry {
             let _ = plugin.probation.set(probation);
         }
         entry.plugin = Some(plugin);
-        entry.pinned = standing == Standing::Pinned;
+        entry.standing = standing;
         entry.refused = None;
         entry.rolled_back = None;
         entry.since = SystemTime::now();
@@ -305,7 +305,7 @@ impl Registry {
             history.stands_in(digest, "it stands in for what is in the folder".to_owned());
         });
         entry.plugin = Some(plugin);
-        entry.pinned = false;
+        entry.standing = Standing::Plain;
         entry.since = SystemTime::now();
     }
 
@@ -455,7 +455,7 @@ impl Entry {
             compiling: false,
             judged: None,
             plugin: None,
-            pinned: false,
+            standing: Standing::Plain,
             refused: None,
             rolled_back: None,
             since: SystemTime::now(),
@@ -502,7 +502,7 @@ impl Entry {
             compiling: self.compiling,
             digest: plugin.map(|plugin| plugin.digest()),
             since: self.since,
-            pinned: self.pinned,
+            pinned: self.standing == Standing::Pinned,
             refused: self.why_away(),
             calls: plugin
                 .map(|plugin| plugin.record.statistics())

@@ -326,7 +326,7 @@ impl VersionArchive {
     }
 }
 
-fn key(tenant: &str, name: &str) -> Result<Key, ArchiveError> {
+pub(super) fn key(tenant: &str, name: &str) -> Result<Key, ArchiveError> {
     for part in [tenant, name] {
         if !is_name(part) {
             return Err(ArchiveError::Name(crate::text::printable(part, 128)));

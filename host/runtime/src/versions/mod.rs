@@ -4,10 +4,12 @@
 //! can go back to a version whose file is gone.
 
 mod archive;
+mod control;
 mod history;
 mod probation;
 
 pub use archive::{ArchiveError, Kept, VersionArchive};
+pub use control::{ControlError, PluginFiles};
 pub use history::{VersionRecord, VersionState};
 pub use probation::Rollback;
 
