@@ -149,6 +149,7 @@ impl Resolver {
             name: plugin.name().to_owned(),
             digest: plugin.digest().to_string(),
             cpu_us: 0,
+            verdict: None,
         };
         let failure = |plugin_use: PluginUse, retryable, message| ResolverFailure {
             plugin: plugin_use,
@@ -161,6 +162,7 @@ impl Resolver {
             Ok(call) => call,
             Err(error) => {
                 used.cpu_us = micros(error.cpu);
+                used.verdict = Some(verdict(&error.fault).to_owned());
                 let mut failure = failure(used, retryable(&error.fault), error.to_string());
                 if matches!(error.fault, Fault::Exhausted) {
                     // The host's doing, not the plugin's: the event waits whatever its policy.
@@ -171,11 +173,13 @@ impl Resolver {
             }
         };
         used.cpu_us = micros(call.cpu);
+        used.verdict = Some(RESOLVED.to_owned());
         match self.apply(event, subscribed, call.value) {
             Ok(targets) => Ok((targets, Some(used))),
             // An answer that breaks a rule is the plugin's fault; a fixed plugin heals it.
             Err(error) => {
                 plugin.refuse_answer(event.id.as_str(), &error.to_string());
+                used.verdict = Some(REFUSED.to_owned());
                 let words = format!("the resolver's answer was refused: {error}");
                 Err(failure(used, true, words))
             }
@@ -248,6 +252,7 @@ fn missed(missing: &Unready) -> ResolverFailure {
             name: missing.name.to_string(),
             digest: String::new(),
             cpu_us: 0,
+            verdict: Some(UNREADY.to_owned()),
         },
         policy: missing.policy(),
         retryable: true,
@@ -268,6 +273,19 @@ pub(crate) fn unready(
         .iter()
         .find(|plugin| plugin.exports.is_none_or(exports) && plugin.sees(event_type))
         .cloned()
+}
+
+/// Verdicts in records, see [`PluginUse::verdict`].
+const RESOLVED: &str = "resolve";
+const UNREADY: &str = "unready";
+pub(crate) const REFUSED: &str = "refused";
+
+/// The verdict of a call that gave no answer.
+pub(crate) fn verdict(fault: &Fault) -> &'static str {
+    match fault {
+        Fault::Guest { .. } => "failure",
+        fault => fault.class(),
+    }
 }
 
 /// Whole microseconds.

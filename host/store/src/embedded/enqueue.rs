@@ -1,7 +1,6 @@
 //! Writing events with their deliveries, and refused events.
 
 use rusqlite::{OptionalExtension as _, params};
-use serde::Serialize;
 use wasmhook_core::ports::Enqueued;
 use wasmhook_core::{Delivery, DeliveryState};
 
@@ -10,6 +9,7 @@ use super::rows::state_number;
 use super::thread::Fault;
 use super::writer::Writer;
 use crate::error::StoreError;
+use crate::plugin_use;
 use crate::queue::{EventDeliveries, RejectedEvent};
 
 /// So many refused events are kept, the newest.
@@ -113,8 +113,8 @@ fn insert_delivery(
         return Ok(false);
     }
     let lane = lane_number(writer, tenant, delivery.endpoint_id.as_str())?;
-    let resolved = packed(delivery.resolved.as_ref())?;
-    let asked = packed(delivery.resolver.as_ref())?;
+    let resolved = packed(delivery.resolved.as_ref(), postcard::to_stdvec)?;
+    let asked = packed(delivery.resolver.as_ref(), plugin_use::one_to_bytes)?;
     writer
         .connection
         .prepare_cached(
@@ -140,8 +140,11 @@ fn insert_delivery(
     Ok(true)
 }
 
-fn packed<T: Serialize>(value: Option<&T>) -> Result<Option<Vec<u8>>, StoreError> {
-    value.map(postcard::to_stdvec).transpose().map_err(|error| {
+fn packed<T>(
+    value: Option<&T>,
+    pack: impl FnOnce(&T) -> postcard::Result<Vec<u8>>,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    value.map(pack).transpose().map_err(|error| {
         StoreError::Configuration(format!("a part of a delivery cannot be kept: {error}"))
     })
 }
