@@ -145,3 +145,103 @@ fn a_pinned_version_outlasts_newer_files_on_every_host_that_shares_the_folder() 
     let unknown = site.run(&["plugins", "history", "acme", "other"]);
     assert_eq!(unknown.status.code(), Some(5), "{unknown:?}");
 }
+
+/// The redacting component with another digest: a custom section more.
+fn variant(site: &Site) -> (std::path::PathBuf, String) {
+    let mut bytes = std::fs::read(component("redact.wasm")).unwrap();
+    bytes.extend([0, 3, 1, b'v', 1]);
+    let file = site.path("variant.wasm");
+    std::fs::write(&file, &bytes).unwrap();
+    (file, hex::encode(Sha256::digest(&bytes)))
+}
+
+#[test]
+fn a_canary_serves_all_endpoints_of_an_event_alike_until_it_is_promoted() {
+    const EVENTS: usize = 40;
+    let receiver = Listener::start(204);
+    let site = site(&receiver);
+    site.endpoint("acme", "second", &receiver.url(), "*");
+    let old = digest("redact.wasm");
+    let (file, new) = variant(&site);
+    let _host = site.serve();
+    wait_for_version(&site, "serving", &old);
+    let manifest = format!("rollout = {{ canary_percent = 50 }}\n{MANIFEST}");
+    site.plugin("acme", NAME, &file, &manifest);
+    let listed = wait_for_version(&site, "canary", &old);
+    assert_eq!(listed["candidate"]["digest"], *new);
+    for n in 0..EVENTS {
+        push(&site, &format!("evt_{n}"));
+    }
+    let succeeded = wait_for("all deliveries to be recorded", || {
+        Some(site.deliveries("acme", "succeeded")).filter(|all| all.len() == 2 * EVENTS)
+    });
+    let mut versions = std::collections::BTreeMap::<_, Vec<_>>::new();
+    for delivery in &succeeded {
+        let used = &delivery["attempts"][0]["plugins"][0];
+        let event = delivery["event_id"].as_str().unwrap();
+        versions
+            .entry(event)
+            .or_default()
+            .push(used["digest"].as_str().unwrap());
+    }
+    assert!(
+        versions.values().all(|used| used[0] == used[1]),
+        "{versions:?}"
+    );
+    for version in [&old, &new] {
+        let count = versions.values().filter(|used| used[0] == version).count();
+        assert!(
+            (8..=32).contains(&count),
+            "{count} of {EVENTS} events went to {version}"
+        );
+    }
+    site.json(&["plugins", "promote", "acme", NAME]);
+    wait_for_version(&site, "serving", &new);
+}
+
+#[test]
+fn a_shadow_is_compared_on_live_events_and_sends_nothing() {
+    let receiver = Listener::start(204);
+    let site = Site::embedded();
+    site.endpoint("acme", "main", &receiver.url(), "*");
+    site.endpoint("acme", "eu-archive", &receiver.url(), "order.created");
+    let manifest = "rollout = { shadow = true }\n[config]\nbehaviour = \"echo\"\n";
+    site.plugin("acme", NAME, &component("tag_and_route.wasm"), manifest);
+    let old = digest("tag_and_route.wasm");
+    let _host = site.serve();
+    wait_for_version(&site, "serving", &old);
+    site.plugin("acme", NAME, &component("hostile.wasm"), manifest);
+    wait_for_version(&site, "shadow", &old);
+    let event = json!({"tenant": "acme", "type": "invoice.paid", "id": "evt_1", "payload": {"region": "eu"}});
+    let json = "Content-Type: application/json";
+    let pushed = http(site.port, "POST", "/v1/events", &[json], &event.to_string()).unwrap();
+    assert_eq!(pushed.0, 202);
+    receiver.wait_for_deliveries(2);
+    let compared = wait_for("the comparisons", || {
+        let listed = site.json(&["plugins", "list"]);
+        let compared = listed[0]["candidate"]["comparisons"].clone();
+        (compared["different"].as_u64()? >= 3).then_some(compared)
+    });
+    let event = hex::encode(Sha256::digest("evt_1"));
+    let samples = compared["samples"].as_array().unwrap();
+    assert!(
+        samples.iter().all(|sample| sample["event"] == event[..16]),
+        "{samples:?}"
+    );
+    for parts in [json!(["choices"]), json!(["headers"])] {
+        assert!(
+            samples.iter().any(|sample| sample["parts"] == parts),
+            "{samples:?}"
+        );
+    }
+    for delivery in wait_for("the records", || {
+        Some(site.deliveries("acme", "succeeded")).filter(|all| all.len() == 2)
+    }) {
+        assert_eq!(
+            delivery["attempts"][0]["plugins"][0]["digest"], *old,
+            "{delivery}"
+        );
+        assert_eq!(delivery["resolver"]["digest"], *old);
+    }
+    assert_eq!(receiver.arrived().len(), 2);
+}

@@ -324,6 +324,14 @@ fn count_plugins(plugins: &PluginHost) {
             "rolled_back",
             count(|plugin| plugin.state == ServingState::RolledBack),
         ),
+        (
+            "canary",
+            count(|plugin| plugin.state == ServingState::Canary),
+        ),
+        (
+            "shadow",
+            count(|plugin| plugin.state == ServingState::Shadow),
+        ),
     ];
     for (state, count) in states {
         let count = u32::try_from(count).unwrap_or(u32::MAX);

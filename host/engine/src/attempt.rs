@@ -205,11 +205,11 @@ impl Attempter {
         }
         let mut content = Content::original(event);
         let mut occurred_at = None;
-        for plugin in plugins
-            .transforms
-            .iter()
-            .filter(|plugin| plugin.sees(event.event_type.as_str()))
-        {
+        for plugin in &plugins.transforms {
+            let plugin = plugin.version_for(event.id.as_str());
+            if !plugin.sees(event.event_type.as_str()) {
+                continue;
+            }
             let occurred_at = occurred_at.get_or_insert_with(|| event.occurred_at.to_string());
             let view = event_view(event, occurred_at, &content.body);
             let called = plugin.transform(&view, &endpoint_view(endpoint)).await;

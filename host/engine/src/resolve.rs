@@ -62,7 +62,7 @@ impl Resolver {
         plugins
             .resolver
             .as_ref()
-            .is_some_and(|plugin| plugin.sees(event_type))
+            .is_some_and(|plugin| plugin.version_for(event.id.as_str()).sees(event_type))
             || unready(&plugins, event_type, |exports| exports.resolve).is_some()
     }
 
@@ -70,7 +70,8 @@ impl Resolver {
         let plugins = self.plugins.tenant(event.tenant_id.as_str());
         plugins
             .resolver
-            .clone()
+            .as_ref()
+            .map(|plugin| plugin.version_for(event.id.as_str()))
             .filter(|plugin| plugin.sees(event.event_type.as_str()))
     }
 

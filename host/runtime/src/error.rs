@@ -148,6 +148,14 @@ pub enum LoadError {
         /// Which line and key, and what is wrong.
         reason: String,
     },
+    /// The version that is to be tried out does not do what the one in service does.
+    #[error(
+        "the component exports other interfaces than version {serving}, which serves, so it cannot be tried out beside it; remove `rollout` from the manifest, or promote it"
+    )]
+    OtherExports {
+        /// The version that serves.
+        serving: Digest,
+    },
     /// The tenant has a resolver already.
     #[error(
         "{first} chooses this tenant's endpoints already, and one plugin does; remove one of the two"

@@ -48,15 +48,10 @@ enum Progress {
 impl PluginHost {
     /// Set up the engine. No plugin is loaded yet.
     pub fn new(config: PluginHostConfig) -> Result<Self, RuntimeError> {
-        let rollback = config.rollback;
         let shared = Arc::new(Shared::new(config)?);
         let loader = Arc::new(Loader::new(shared)?);
         let inner = Arc::new_cyclic(|inner: &Weak<Inner>| Inner {
-            registry: Registry::new(
-                Arc::clone(&loader.archive),
-                rollback,
-                Weak::clone(inner) as _,
-            ),
+            registry: Registry::new(Arc::clone(&loader), Weak::clone(inner) as _),
             loader,
             loading: watch::Sender::new(0),
             itself: Weak::clone(inner),
@@ -114,7 +109,7 @@ impl PluginHost {
                 Progress::Unchanged => {}
             }
         }
-        for plugin in self.inner.registry.serving() {
+        for plugin in self.inner.registry.called() {
             plugin.idle.sweep(plugin.reuse);
         }
         report
@@ -200,6 +195,10 @@ impl Judge for Inner {
             return;
         };
         let (under_way, key) = (UnderWay::begin(inner), key.clone());
+        if self.registry.conclude(&key, digest, &judgement) {
+            tokio::spawn(async move { under_way.0.write_down(key).await });
+            return;
+        }
         match judgement {
             Judgement::Passed => {
                 self.registry.passed(&key, digest);

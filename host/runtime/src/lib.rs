@@ -38,6 +38,7 @@ mod meter;
 mod plugin;
 mod record;
 mod registry;
+mod rollout;
 mod state;
 mod status;
 mod text;
@@ -59,6 +60,9 @@ pub use manifest::{FailurePolicy, Manifest};
 pub use plugin::Plugin;
 pub use record::CallStatistics;
 pub use registry::{TenantPlugins, Unready};
+pub use rollout::{
+    Canary, CandidateStatus, Comparisons, Difference, Rollout, RolloutMode, ShadowRules,
+};
 pub use status::{PluginStatus, RescanReport, ServingState};
 pub use types::{
     Call, CallResult, Choice, Digest, EndpointView, EventView, Exports, Mode, NewEndpoint,

@@ -21,7 +21,7 @@ use crate::plugin::{Code, Plugin};
 use crate::text;
 use crate::turns::Turns;
 use crate::types::{Digest, Exports};
-use crate::versions::VersionArchive;
+use crate::versions::{VersionArchive, VersionState};
 
 /// Files read and judged at once: they are held in memory meanwhile.
 const READS: usize = 4;
@@ -68,6 +68,22 @@ pub(crate) struct Loaded {
     pub(crate) outcome: Outcome,
     /// A former version, where what is in the folder does not serve and nothing else does.
     pub(crate) standby: Option<Arc<Plugin>>,
+}
+
+impl Loaded {
+    /// A version that is to be tried out has to do what the one in service does.
+    pub(crate) fn refuse_other_exports(&mut self, serving: Option<&Plugin>) {
+        if let (Outcome::Ready(plugin), Some(serving)) = (&self.outcome, serving)
+            && plugin.manifest.rollout.is_some()
+            && self
+                .version
+                .is_some_and(|version| version.standing == Standing::Plain)
+            && plugin.exports() != serving.exports()
+        {
+            let serving = serving.digest();
+            self.outcome = Outcome::Refused(LoadError::OtherExports { serving });
+        }
+    }
 }
 
 pub(crate) enum Outcome {
@@ -170,7 +186,11 @@ impl Loader {
                 self.start(key, code, manifest).await
             }
         };
-        let falls_back = matches!(outcome, Outcome::Refused(_) | Outcome::RolledBack(_));
+        let falls_back = match &outcome {
+            Outcome::Refused(_) | Outcome::RolledBack(_) => true,
+            Outcome::Ready(plugin) => self.is_tried_out(key, plugin, judged.version),
+            Outcome::Unchanged => false,
+        };
         let standby = if falls_back && !known.serves {
             let except = judged.version.map(|version| version.component);
             self.standby(key, except).await
@@ -184,6 +204,23 @@ impl Loader {
             outcome,
             standby,
         }
+    }
+
+    /// Whether a version is to be tried out beside another one, if there is any, rather than serve.
+    pub(crate) fn is_tried_out(
+        &self,
+        key: &Key,
+        plugin: &Plugin,
+        version: Option<Version>,
+    ) -> bool {
+        let is_plain = version.is_some_and(|version| version.standing == Standing::Plain);
+        is_plain
+            && plugin.manifest.rollout.is_some()
+            // One that was promoted stays in service.
+            && self.archive.with(key, |history| {
+                let known = history.of(plugin.digest());
+                known.is_none_or(|known| known.state != VersionState::Serving)
+            })
     }
 
     /// The last good version of a plugin, other than this one.

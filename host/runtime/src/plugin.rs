@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwapOption;
 use tokio::sync::Semaphore;
 
 use crate::config::Reuse;
@@ -14,6 +15,7 @@ use crate::limits::Limits;
 use crate::manifest::{FailurePolicy, Manifest};
 use crate::meter::Meter;
 use crate::record::Record;
+use crate::rollout::Candidate;
 use crate::state::State;
 use crate::types::{Digest, Exports};
 use crate::versions::Probation;
@@ -41,6 +43,8 @@ pub struct Plugin {
     pub(crate) record: Record,
     /// Watches its calls, if it is new and there is a version to go back to.
     pub(crate) probation: OnceLock<Probation>,
+    /// The version that is tried out beside it.
+    pub(crate) beside: ArcSwapOption<Candidate>,
 }
 
 impl Plugin {
@@ -60,6 +64,7 @@ impl Plugin {
             idle: Idle::default(),
             record: Record::default(),
             probation: OnceLock::new(),
+            beside: ArcSwapOption::empty(),
             shared,
             tenant,
             name,
@@ -96,6 +101,26 @@ impl Plugin {
     /// The limits it runs under: the host's, changed by its manifest as far as the host allows.
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// The version that an event goes to: this one, or the canary beside it. The same for every endpoint
+    /// and every attempt, as long as there is that canary.
+    pub fn version_for(self: &Arc<Self>, event: &str) -> Arc<Self> {
+        match &*self.beside.load() {
+            Some(candidate) if candidate.takes(event) => Arc::clone(&candidate.plugin),
+            _ => Arc::clone(self),
+        }
+    }
+
+    /// Another one with the same code and settings, and nothing of what became of this one.
+    pub(crate) fn anew(&self) -> Self {
+        Self::new(
+            Arc::clone(&self.shared),
+            Arc::clone(&self.tenant),
+            Arc::clone(&self.name),
+            Arc::clone(&self.code),
+            self.manifest.clone(),
+        )
     }
 
     /// Say that the host cannot use what the plugin answered for an event: it counts as a call that

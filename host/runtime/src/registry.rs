@@ -9,12 +9,15 @@ use arc_swap::ArcSwap;
 
 use crate::error::LoadError;
 use crate::folder::{Key, Scan, Stamp, Standing};
-use crate::loader::{Known, Loaded, Outcome, Version};
+use crate::loader::{Known, Loaded, Loader, Outcome, Version};
 use crate::manifest::{FailurePolicy, Manifest};
 use crate::plugin::Plugin;
+use crate::rollout::{Candidate, Rollout, RolloutMode};
 use crate::status::{PluginStatus, ServingState};
 use crate::types::{Digest, Exports};
-use crate::versions::{Calls, History, Judge, Probation, Rollback, VersionArchive};
+use crate::versions::{
+    Calls, History, Judge, Judgement, Probation, Rollback, Rules, VersionArchive, VersionState,
+};
 
 /// Parts of the map of tenants: a change copies one of them.
 const PARTS: usize = 64;
@@ -78,7 +81,9 @@ struct Entry {
     /// What was served or refused last.
     judged: Option<Version>,
     plugin: Option<Arc<Plugin>>,
-    /// What was said about it.
+    /// The version that is tried out beside it.
+    candidate: Option<Arc<Candidate>>,
+    /// What was said about the version that serves.
     standing: Standing,
     refused: Option<LoadError>,
     /// Why what is in the folder was rolled back.
@@ -112,21 +117,19 @@ pub(crate) struct Registry {
     entries: Mutex<BTreeMap<Key, Entry>>,
     snapshots: Vec<ArcSwap<Part>>,
     none: Arc<TenantPlugins>,
+    loader: Arc<Loader>,
     archive: Arc<VersionArchive>,
     rollback: Rollback,
     judge: Weak<dyn Judge>,
 }
 
 impl Registry {
-    /// With the archive of former versions, and the judge of new ones.
-    pub(crate) fn new(
-        archive: Arc<VersionArchive>,
-        rollback: Rollback,
-        judge: Weak<dyn Judge>,
-    ) -> Self {
+    /// For what the loader loads; new versions are brought before the judge.
+    pub(crate) fn new(loader: Arc<Loader>, judge: Weak<dyn Judge>) -> Self {
         Self {
-            archive,
-            rollback,
+            archive: Arc::clone(&loader.archive),
+            rollback: loader.shared.config.rollback,
+            loader,
             judge,
             entries: Mutex::default(),
             snapshots: (0..PARTS).map(|_| ArcSwap::default()).collect(),
@@ -206,7 +209,7 @@ impl Registry {
     }
 
     /// Take up what became of a load, unless a newer one has begun.
-    pub(crate) fn finish(&self, task: &Task, loaded: Loaded) -> Finished {
+    pub(crate) fn finish(&self, task: &Task, mut loaded: Loaded) -> Finished {
         let mut entries = self.entries();
         let Some(entry) = entries
             .get_mut(&task.key)
@@ -216,17 +219,28 @@ impl Registry {
         };
         entry.loading = false;
         entry.compiling = false;
+        if let Some(standby) = loaded.standby.take().filter(|_| entry.plugin.is_none()) {
+            self.stand_in(entry, &task.key, standby);
+        }
+        loaded.refuse_other_exports(entry.plugin.as_deref());
         let mut passing = false;
         let finished = match loaded.outcome {
             Outcome::Unchanged if entry.is_away() => return Finished::Refused,
             Outcome::Unchanged => return Finished::Unchanged,
             Outcome::Ready(plugin) => {
-                self.take_over(entry, &task.key, plugin, loaded.version);
+                let is_other = |serving: &Arc<Plugin>| serving.digest() != plugin.digest();
+                if entry.plugin.as_ref().is_some_and(is_other)
+                    && self.loader.is_tried_out(&task.key, &plugin, loaded.version)
+                {
+                    self.try_out(entry, &task.key, plugin, loaded.version);
+                } else {
+                    self.take_over(entry, &task.key, plugin, loaded.version);
+                }
                 Finished::Loaded
             }
             Outcome::Refused(error) => {
                 tracing::warn!(tenant = %task.key.tenant, plugin = %task.key.name,
-                    last_good = entry.plugin.is_some() || loaded.standby.is_some(),
+                    last_good = entry.plugin.is_some(),
                     "plugin refused: {error}");
                 passing = error.may_pass();
                 // What says nothing about the content is tried again at the next look.
@@ -249,9 +263,6 @@ impl Registry {
                 Finished::Refused
             }
         };
-        if let Some(standby) = loaded.standby.filter(|_| entry.plugin.is_none()) {
-            self.stand_in(entry, &task.key, standby);
-        }
         entry.judged = if passing { None } else { loaded.version };
         if entry.plugin.is_none() {
             entry.manifest = loaded.manifest.unwrap_or_default();
@@ -285,16 +296,87 @@ impl Registry {
                 && history.good(Some(digest)).next().is_some()
         });
         if is_watched {
-            let judge = Weak::clone(&self.judge);
-            let probation = Probation::new(self.rollback, key.clone(), digest, judge);
-            // It was made by the load that has just ended, so no one has set it before.
-            let _ = plugin.probation.set(probation);
+            self.watch(key, &plugin, Rules::FirstCalls(self.rollback));
         }
-        entry.plugin = Some(plugin);
+        entry.serve(plugin);
         entry.standing = standing;
         entry.refused = None;
         entry.rolled_back = None;
-        entry.since = SystemTime::now();
+    }
+
+    /// Let the version in the folder be tried out beside the one that serves.
+    fn try_out(&self, entry: &mut Entry, key: &Key, plugin: Arc<Plugin>, version: Option<Version>) {
+        let (Some(rollout), Some(version)) = (plugin.manifest.rollout, version) else {
+            return;
+        };
+        tracing::info!(tenant = %key.tenant, plugin = %key.name, digest = %plugin.digest(),
+            ?rollout, "plugin is tried out");
+        let (state, rules) = match rollout {
+            Rollout::Canary(rules) => (VersionState::Canary, Rules::Canary(rules)),
+            Rollout::Shadow(_) => {
+                let faults = self.rollback.faults;
+                (VersionState::Shadow, Rules::Shadow { faults })
+            }
+        };
+        self.archive
+            .with(key, |history| history.tried_out(version, state));
+        self.watch(key, &plugin, rules);
+        entry.try_out(Some(Arc::new(Candidate::new(plugin, rollout))));
+        entry.refused = None;
+        entry.rolled_back = None;
+    }
+
+    /// Hold a version, which a load has just made, to rules.
+    fn watch(&self, key: &Key, plugin: &Plugin, rules: Rules) {
+        let judge = Weak::clone(&self.judge);
+        let probation = Probation::new(rules, key.clone(), plugin.digest(), judge);
+        // It is new, so no one has set it before.
+        let _ = plugin.probation.set(probation);
+    }
+
+    /// Take up the judgement of a version that was tried out. Says whether it was one.
+    pub(crate) fn conclude(&self, key: &Key, digest: Digest, judgement: &Judgement) -> bool {
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(key) else {
+            return false;
+        };
+        let is_it = |candidate: &Arc<Candidate>| candidate.plugin.digest() == digest;
+        let Some(candidate) = entry.candidate.clone().filter(is_it) else {
+            return false;
+        };
+        let calls = candidate.plugin.record.calls();
+        entry.try_out(None);
+        match judgement {
+            Judgement::Passed => {
+                tracing::info!(tenant = %key.tenant, plugin = %key.name, %digest,
+                    "plugin promoted: it serves");
+                self.archive.with(key, |history| {
+                    if let Some(before) = &entry.plugin {
+                        history.counted(before.digest(), before.record.calls());
+                    }
+                    let why = format!("promoted after {} calls beside the one before", calls.calls);
+                    history.promoted(digest, why);
+                });
+                entry.serve(match candidate.mode() {
+                    RolloutMode::Canary => Arc::clone(&candidate.plugin),
+                    // What it did in the shadow is no story of a version in service.
+                    RolloutMode::Shadow => Arc::new(candidate.plugin.anew()),
+                });
+                entry.standing = Standing::Plain;
+            }
+            Judgement::Failed(why) => {
+                tracing::warn!(tenant = %key.tenant, plugin = %key.name, %digest,
+                    "plugin rolled back: {why}");
+                self.archive.with(key, |history| {
+                    history.rolled_back(digest, why.clone(), calls);
+                });
+                if entry.holds(digest) {
+                    entry.rolled_back = Some(why.clone());
+                }
+            }
+        }
+        self.publish(&entries, &key.tenant);
+        true
     }
 
     /// Let a former version serve instead of what is in the folder.
@@ -304,9 +386,8 @@ impl Registry {
         self.archive.with(key, |history| {
             history.stands_in(digest, "it stands in for what is in the folder".to_owned());
         });
-        entry.plugin = Some(plugin);
+        entry.serve(plugin);
         entry.standing = Standing::Plain;
-        entry.since = SystemTime::now();
     }
 
     /// A version is past its first calls.
@@ -352,10 +433,7 @@ impl Registry {
         self.archive.with(key, |history| {
             history.rolled_back(digest, why.to_owned(), calls);
         });
-        if entry
-            .judged
-            .is_some_and(|version| version.component == digest)
-        {
+        if entry.holds(digest) {
             entry.rolled_back = Some(why.to_owned());
         }
         self.stand_in(entry, key, target);
@@ -363,11 +441,14 @@ impl Registry {
         true
     }
 
-    /// The plugins that serve.
-    pub(crate) fn serving(&self) -> Vec<Arc<Plugin>> {
-        self.entries()
+    /// The plugins that are called.
+    pub(crate) fn called(&self) -> Vec<Arc<Plugin>> {
+        let entries = self.entries();
+        let beside = |entry: &Entry| entry.candidate.as_ref().map(|c| Arc::clone(&c.plugin));
+        entries
             .values()
-            .filter_map(|entry| entry.plugin.clone())
+            .flat_map(|entry| [entry.plugin.clone(), beside(entry)])
+            .flatten()
             .collect()
     }
 
@@ -455,6 +536,7 @@ impl Entry {
             compiling: false,
             judged: None,
             plugin: None,
+            candidate: None,
             standing: Standing::Plain,
             refused: None,
             rolled_back: None,
@@ -462,6 +544,27 @@ impl Entry {
             manifest: Manifest::default(),
             exports: None,
         }
+    }
+
+    /// Let a version serve from now on, with nothing beside it.
+    fn serve(&mut self, plugin: Arc<Plugin>) {
+        self.try_out(None);
+        self.plugin = Some(plugin);
+        self.since = SystemTime::now();
+    }
+
+    /// Let a version be tried out beside the one that serves, or none.
+    fn try_out(&mut self, candidate: Option<Arc<Candidate>>) {
+        if let Some(serving) = &self.plugin {
+            serving.beside.store(candidate.clone());
+        }
+        self.candidate = candidate;
+    }
+
+    /// Whether this version is what lies in the folder.
+    fn holds(&self, digest: Digest) -> bool {
+        self.judged
+            .is_some_and(|version| version.component == digest)
     }
 
     /// Whether what is in the folder does not serve.
@@ -493,15 +596,18 @@ impl Entry {
         PluginStatus {
             tenant: Arc::clone(&key.tenant),
             name: Arc::clone(&key.name),
-            state: match plugin {
-                Some(_) if self.rolled_back.is_some() => ServingState::RolledBack,
-                Some(_) => ServingState::Serving,
-                None if self.is_away() && !self.compiling => ServingState::Refused,
-                None => ServingState::Compiling,
+            state: match (plugin, self.candidate.as_ref().map(|c| c.mode())) {
+                (Some(_), _) if self.rolled_back.is_some() => ServingState::RolledBack,
+                (Some(_), Some(RolloutMode::Canary)) => ServingState::Canary,
+                (Some(_), Some(RolloutMode::Shadow)) => ServingState::Shadow,
+                (Some(_), None) => ServingState::Serving,
+                (None, _) if self.is_away() && !self.compiling => ServingState::Refused,
+                (None, _) => ServingState::Compiling,
             },
             compiling: self.compiling,
             digest: plugin.map(|plugin| plugin.digest()),
             since: self.since,
+            candidate: self.candidate.as_ref().map(|candidate| candidate.status()),
             pinned: self.standing == Standing::Pinned,
             refused: self.why_away(),
             calls: plugin

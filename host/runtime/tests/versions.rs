@@ -7,7 +7,7 @@ mod support;
 use std::fs;
 use std::sync::Arc;
 
-use support::{World, body, event, guest, transform};
+use support::{World, body, event, guest, transform, variant};
 use wasmhook_runtime::{
     Digest, Plugin, PluginHost, PluginHostConfig, PluginStatus, Rollback, ServingState,
     VersionArchive, VersionState,
@@ -34,12 +34,6 @@ fn restart(world: &mut World) {
     let mut config = support::config(world.folder.path());
     keeps_versions(&mut config);
     world.host = Arc::new(PluginHost::new(config).unwrap());
-}
-
-/// The same component with another digest: a custom section more.
-fn variant(mut component: Vec<u8>, number: u8) -> Vec<u8> {
-    component.extend([0, 3, 1, b'v', number]);
-    component
 }
 
 fn behave(world: &World, behaviour: &str) {

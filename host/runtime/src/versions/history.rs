@@ -46,6 +46,12 @@ pub enum VersionState {
     RolledBack,
     /// Its file was refused.
     Refused,
+    /// A share of the events goes to it.
+    Canary,
+    /// Its answers are compared with those of the version in service.
+    Shadow,
+    /// It was a canary or a shadow until something else took its place in the folder.
+    Withdrawn,
 }
 
 impl VersionState {
@@ -56,6 +62,9 @@ impl VersionState {
             Self::Replaced => "replaced",
             Self::RolledBack => "rolled back",
             Self::Refused => "refused",
+            Self::Canary => "canary",
+            Self::Shadow => "shadow",
+            Self::Withdrawn => "withdrawn",
         }
     }
 
@@ -103,15 +112,9 @@ impl History {
             Standing::Pinned => Some("it was pinned".to_owned()),
             Standing::Promoted => Some("it was promoted".to_owned()),
         };
-        let now = Timestamp::now();
-        for other in &mut self.0 {
-            other.barred = false;
-            if other.state == VersionState::Serving && other.digest != version.component {
-                other.state = VersionState::Replaced;
-                other.since = now;
-                other.why = None;
-            }
-        }
+        self.unbar();
+        self.withdraw(version.component);
+        self.replace(version.component);
         let known = self.of(version.component);
         if known.is_some_and(|known| known.state == VersionState::Serving) {
             // A restart, or another manifest.
@@ -121,11 +124,63 @@ impl History {
         }
         let record = self.change(version.component);
         record.state = VersionState::Serving;
-        record.since = now;
+        record.since = Timestamp::now();
         record.why = why;
         record.manifest = version.manifest;
         record.proven = false;
         (record.calls, record.faults) = (0, 0);
+    }
+
+    /// A version is tried out beside the one that serves.
+    pub(crate) fn tried_out(&mut self, version: Version, state: VersionState) {
+        self.unbar();
+        self.withdraw(version.component);
+        let record = self.change(version.component);
+        if record.state != state {
+            record.since = Timestamp::now();
+        }
+        record.state = state;
+        record.why = None;
+        record.manifest = version.manifest;
+        record.proven = false;
+    }
+
+    /// A version that was tried out serves from now on.
+    pub(crate) fn promoted(&mut self, digest: Digest, why: String) {
+        self.replace(digest);
+        let record = self.change(digest);
+        record.state = VersionState::Serving;
+        record.since = Timestamp::now();
+        record.why = Some(why);
+        record.proven = true;
+    }
+
+    /// Nothing is held against any version any more.
+    fn unbar(&mut self) {
+        for record in &mut self.0 {
+            record.barred = false;
+        }
+    }
+
+    /// What serves is replaced, unless it is this version.
+    fn replace(&mut self, digest: Digest) {
+        self.leave(VersionState::Serving, VersionState::Replaced, digest);
+    }
+
+    /// What is tried out is withdrawn, unless it is this version.
+    fn withdraw(&mut self, digest: Digest) {
+        self.leave(VersionState::Canary, VersionState::Withdrawn, digest);
+        self.leave(VersionState::Shadow, VersionState::Withdrawn, digest);
+    }
+
+    fn leave(&mut self, from: VersionState, to: VersionState, except: Digest) {
+        for record in &mut self.0 {
+            if record.state == from && record.digest != except {
+                record.state = to;
+                record.since = Timestamp::now();
+                record.why = None;
+            }
+        }
     }
 
     /// A version stands in for what is in the folder, and changes nothing of what is held against that.
@@ -136,6 +191,7 @@ impl History {
         {
             return;
         }
+        self.replace(digest);
         let record = self.change(digest);
         record.state = VersionState::Serving;
         record.since = Timestamp::now();
@@ -173,11 +229,13 @@ impl History {
     pub(crate) fn removed(&mut self) {
         for record in &mut self.0 {
             record.barred = false;
-            if record.state == VersionState::Serving {
-                record.state = VersionState::Replaced;
-                record.since = Timestamp::now();
-                record.why = Some("its file was removed".to_owned());
-            }
+            record.state = match record.state {
+                VersionState::Serving => VersionState::Replaced,
+                VersionState::Canary | VersionState::Shadow => VersionState::Withdrawn,
+                _ => continue,
+            };
+            record.since = Timestamp::now();
+            record.why = Some("its file was removed".to_owned());
         }
     }
 

@@ -14,4 +14,4 @@ pub use history::{VersionRecord, VersionState};
 pub use probation::Rollback;
 
 pub(crate) use history::{Calls, History};
-pub(crate) use probation::{Judge, Judgement, Probation};
+pub(crate) use probation::{Judge, Judgement, Probation, Rules};
