@@ -347,6 +347,8 @@ fn plugins_choose_the_endpoint_and_rewrite_the_payload() {
     let used = &shown["attempts"][0]["plugins"];
     assert_eq!(used[0]["name"], "20-redact");
     assert_eq!(used[0]["digest"].as_str().unwrap().len(), 64);
+    assert_eq!(used[0]["verdict"], "deliver");
+    assert_eq!(shown["resolver"]["verdict"], "resolve");
     assert!(us.arrived().is_empty());
 }
 

@@ -59,31 +59,43 @@ fn requests_that_smuggle_and_guests_that_flood_are_plugin_errors_and_neighbours_
     let cases = [
         (
             "split-header",
+            "refused",
             "its request was refused: unsafe webhook header",
         ),
         (
             "host-header",
+            "refused",
             "its request was refused: unsafe webhook header",
         ),
         (
             "signature-header",
+            "refused",
             "its request was refused: unsafe webhook header",
         ),
-        ("huge-header", "handed over more than 1310720 bytes at once"),
-        ("spin", "used more than 50 ms of processor time"),
-        ("sleep", "waited longer than 1000 ms in calls to the host"),
-        ("hog", "needed more than 67108864 bytes of memory"),
+        (
+            "huge-header",
+            "lifted",
+            "handed over more than 1310720 bytes at once",
+        ),
+        ("spin", "cpu-time", "used more than 50 ms of processor time"),
+        (
+            "sleep",
+            "wait-time",
+            "waited longer than 1000 ms in calls to the host",
+        ),
+        ("hog", "memory", "needed more than 67108864 bytes of memory"),
         (
             "panic",
+            "trap",
             "trapped: unreachable code, such as a panic or an abort",
         ),
     ];
-    for (behaviour, _) in cases {
+    for (behaviour, ..) in cases {
         site.endpoint(behaviour, "main", &receiver.url(), "*");
         hostile(&site, behaviour, &format!("behaviour = \"{behaviour}\"\n"));
     }
     let host = site.serve();
-    for (behaviour, _) in cases {
+    for (behaviour, ..) in cases {
         push(&site, behaviour, "evt_1");
     }
     let neighbours: String = (0..50)
@@ -91,8 +103,9 @@ fn requests_that_smuggle_and_guests_that_flood_are_plugin_errors_and_neighbours_
         .collect();
     assert!(push_lines(&site, &neighbours).status.success());
     receiver.wait_for_deliveries(50);
-    for (behaviour, words) in cases {
+    for (behaviour, verdict, words) in cases {
         let attempt = last_attempt(&site, behaviour);
+        assert_eq!(attempt["plugins"][0]["verdict"], verdict, "{attempt}");
         assert_eq!(attempt["outcome"], "plugin_error", "{behaviour}: {attempt}");
         let error = attempt["error"].as_str().unwrap();
         assert!(

@@ -62,7 +62,7 @@ impl Host {
             "{store}[catalog]\ntypes = [{types}]\n\
              [http]\nlisten = \"127.0.0.1:{port}\"\n\
              [delivery]\nallow_http = true\nallow_private_addresses = true\ntimeout = \"{timeout}s\"\n\
-             [plugins]\nbudget = \"{budget}s\"\ncache = \"cache-{name}\"\n\
+             [plugins]\nbudget = \"{budget}s\"\ncache = \"cache-{name}\"\nversions = \"versions-{name}\"\n\
              [worker]\nconcurrency = {CONCURRENCY}\nrecording_room = \"{room}s\"\n\
              [retry]\nschedule = [{schedule}]\n\
              [retention]\nage = \"7days\"\ncount = 100000\n\

@@ -69,7 +69,7 @@ pub(crate) enum Command {
     /// Check the queue and mend it.
     #[command(subcommand)]
     Queue(Queue),
-    /// Look at plugins.
+    /// Look at plugins, and choose which of their versions serve.
     #[command(subcommand)]
     Plugins(Plugins),
     /// Look at everything a host stands on, and say what is wrong and what to do about it.
@@ -254,6 +254,55 @@ pub(crate) enum Plugins {
         /// Of this tenant only.
         #[arg(long)]
         tenant: Option<String>,
+    },
+    /// Tell what became of each version of a plugin on this host.
+    #[command(after_help = "Example:\n  wasmhook plugins history acme 10-redact")]
+    History {
+        /// The tenant.
+        tenant: String,
+        /// The plugin: its file without `.wasm`.
+        name: String,
+    },
+    /// Put a former version of a plugin in the place of its file.
+    ///
+    /// Every host that shares the folder takes it up within a second, and a newer file replaces it as
+    /// usual. The manifest is left as it is.
+    #[command(after_help = "Examples:\n  \
+        wasmhook plugins rollback acme 10-redact\n  \
+        wasmhook plugins rollback acme 10-redact 5fe54a78")]
+    Rollback {
+        /// The tenant.
+        tenant: String,
+        /// The plugin: its file without `.wasm`.
+        name: String,
+        /// The version, or its beginning; the last good one before the file's, if missing.
+        digest: Option<String>,
+    },
+    /// Let a version of a plugin serve until it is unpinned, whatever is dropped.
+    #[command(after_help = "Example:\n  wasmhook plugins pin acme 10-redact 5fe54a78")]
+    Pin {
+        /// The tenant.
+        tenant: String,
+        /// The plugin: its file without `.wasm`.
+        name: String,
+        /// The version, or its beginning.
+        digest: String,
+    },
+    /// Let the plugin's file serve again.
+    #[command(after_help = "Example:\n  wasmhook plugins unpin acme 10-redact")]
+    Unpin {
+        /// The tenant.
+        tenant: String,
+        /// The plugin: its file without `.wasm`.
+        name: String,
+    },
+    /// Let the version in the plugin's file serve at once, though it was rolled back.
+    #[command(after_help = "Example:\n  wasmhook plugins promote acme 10-redact")]
+    Promote {
+        /// The tenant.
+        tenant: String,
+        /// The plugin: its file without `.wasm`.
+        name: String,
     },
     /// Check a component file as the host would when it is dropped.
     #[command(

@@ -19,7 +19,7 @@ use wasmhook_engine::{
     Attempter, AttempterConfig, Housekeeping, Intake, IntakeConfig, Pressure, PressureConfig,
     PressureGauge, StreamReader, Worker, WorkerConfig,
 };
-use wasmhook_runtime::{Compiler, PluginHost, PluginHostConfig, ServingState};
+use wasmhook_runtime::{Compiler, PluginHost, PluginHostConfig, PluginStatus, ServingState};
 use wasmhook_server::Api;
 use wasmhook_store::{Retention, Store};
 use wasmhook_tenants::{FolderWatch, Tenants, TenantsConfig};
@@ -56,12 +56,17 @@ pub(crate) fn policy(config: &Config) -> EndpointPolicy {
     }
 }
 
-/// The runtime of plugins, with nothing loaded yet.
-pub(crate) fn plugins(config: &Config) -> anyhow::Result<PluginHost> {
+/// The runtime of plugins, with nothing loaded yet: of the host itself, or of a command that looks at
+/// what a host would make of the folder.
+pub(crate) fn plugins(config: &Config, is_host: bool) -> anyhow::Result<PluginHost> {
     let plugins = &config.plugins;
     let settings = PluginHostConfig {
         cache_dir: Some(config.path(&plugins.cache)),
         cache_bytes: plugins.cache_bytes,
+        versions_dir: Some(config.path(&plugins.versions)),
+        versions_kept: plugins.versions_kept,
+        is_host,
+        rollback: plugins.rollback,
         limits: plugins.limits.clone(),
         limit_caps: plugins.limit_caps.clone(),
         loading: plugins.loading.clone(),
@@ -183,7 +188,7 @@ impl Host {
         for warning in stores.store.warnings().await? {
             tracing::warn!("{warning}");
         }
-        let plugins = Arc::new(plugins(config)?);
+        let plugins = Arc::new(plugins(config, true)?);
         let resolver = Resolver::new(Arc::clone(&tenants), Arc::clone(&plugins), policy(config));
         let intake = Arc::new(Intake::new(
             IntakeConfig {
@@ -316,16 +321,25 @@ async fn follow(
 
 /// Gauges of what serves, and of what lies in the folder and does not.
 fn count_plugins(plugins: &PluginHost) {
-    let status = plugins.status();
-    let serving = status
-        .iter()
-        .filter(|plugin| plugin.state == ServingState::Serving)
-        .count();
-    let refused = status
-        .iter()
-        .filter(|plugin| plugin.refused.is_some())
-        .count();
-    for (state, count) in [("serving", serving), ("refused", refused)] {
+    let plugins = plugins.status();
+    let count = |is: fn(&PluginStatus) -> bool| plugins.iter().filter(|plugin| is(plugin)).count();
+    let states = [
+        ("serving", count(|plugin| plugin.digest.is_some())),
+        ("refused", count(|plugin| plugin.refused.is_some())),
+        (
+            "rolled_back",
+            count(|plugin| plugin.state == ServingState::RolledBack),
+        ),
+        (
+            "canary",
+            count(|plugin| plugin.state == ServingState::Canary),
+        ),
+        (
+            "shadow",
+            count(|plugin| plugin.state == ServingState::Shadow),
+        ),
+    ];
+    for (state, count) in states {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         metrics::gauge!(metric::PLUGINS, "state" => state).set(count);
     }

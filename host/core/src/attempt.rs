@@ -169,6 +169,11 @@ pub struct PluginUse {
     pub digest: String,
     /// CPU time the guest used, in microseconds.
     pub cpu_us: u64,
+    /// What it came to, in one word: `deliver`, `skip` or `resolve`; `failure` when the plugin says that
+    /// it failed; `refused` when its answer broke a rule; `unready` when no version served; otherwise the
+    /// class of its misconduct, such as `trap` or `cpu-time`. `None` in records of older hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<String>,
 }
 
 /// The facts of one attempt.

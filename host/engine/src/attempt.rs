@@ -19,7 +19,9 @@ use wasmhook_store::{EventDeliveries, Leased, Store, StoreError};
 use wasmhook_tenants::Tenants;
 
 use crate::metric::{self, AttemptMetrics};
-use crate::resolve::{RESOLUTION, Resolver, endpoint_view, event_view, micros, retryable, unready};
+use crate::resolve::{
+    REFUSED, RESOLUTION, Resolver, endpoint_view, event_view, micros, retryable, unready, verdict,
+};
 
 /// Settings of attempts.
 #[derive(Debug, Clone)]
@@ -203,11 +205,11 @@ impl Attempter {
         }
         let mut content = Content::original(event);
         let mut occurred_at = None;
-        for plugin in plugins
-            .transforms
-            .iter()
-            .filter(|plugin| plugin.sees(event.event_type.as_str()))
-        {
+        for plugin in &plugins.transforms {
+            let plugin = plugin.version_for(event.id.as_str());
+            if !plugin.sees(event.event_type.as_str()) {
+                continue;
+            }
             let occurred_at = occurred_at.get_or_insert_with(|| event.occurred_at.to_string());
             let view = event_view(event, occurred_at, &content.body);
             let called = plugin.transform(&view, &endpoint_view(endpoint)).await;
@@ -223,28 +225,40 @@ impl Attempter {
                     retryable: true,
                 };
             }
-            let (cpu, verdict) = match called {
+            let (cpu, made) = match called {
                 Ok(call) => (call.cpu, Ok(call.value)),
-                Err(error) => (error.cpu, Err((error.to_string(), retryable(&error.fault)))),
+                Err(error) => (error.cpu, Err(error)),
             };
-            trace.used.push(PluginUse {
-                name: plugin.name().to_owned(),
-                digest: plugin.digest().to_string(),
-                cpu_us: micros(cpu),
-            });
-            let failed = match verdict {
-                Ok(Verdict::Skip(reason)) => return Transformed::Skip(reason),
+            let mut used = |verdict: &str| {
+                trace.used.push(PluginUse {
+                    name: plugin.name().to_owned(),
+                    digest: plugin.digest().to_string(),
+                    cpu_us: micros(cpu),
+                    verdict: Some(verdict.to_owned()),
+                });
+            };
+            let failed = match made {
+                Ok(Verdict::Skip(reason)) => {
+                    used("skip");
+                    return Transformed::Skip(reason);
+                }
                 Ok(Verdict::Deliver(request)) => match merge(&content, request) {
                     Ok(merged) => {
+                        used("deliver");
                         content = merged;
                         continue;
                     }
-                    Err(error) => (
-                        format!("plugin {}: its request was refused: {error}", plugin.name()),
-                        true,
-                    ),
+                    Err(error) => {
+                        used(REFUSED);
+                        plugin.refuse_answer(event.id.as_str(), &error.to_string());
+                        let words = format!("its request was refused: {error}");
+                        (format!("plugin {}: {words}", plugin.name()), true)
+                    }
                 },
-                Err(failed) => failed,
+                Err(error) => {
+                    used(verdict(&error.fault));
+                    (error.to_string(), retryable(&error.fault))
+                }
             };
             return under_policy(plugin.policy(), plugin.name(), event, failed);
         }

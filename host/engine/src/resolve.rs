@@ -62,7 +62,7 @@ impl Resolver {
         plugins
             .resolver
             .as_ref()
-            .is_some_and(|plugin| plugin.sees(event_type))
+            .is_some_and(|plugin| plugin.version_for(event.id.as_str()).sees(event_type))
             || unready(&plugins, event_type, |exports| exports.resolve).is_some()
     }
 
@@ -70,7 +70,8 @@ impl Resolver {
         let plugins = self.plugins.tenant(event.tenant_id.as_str());
         plugins
             .resolver
-            .clone()
+            .as_ref()
+            .map(|plugin| plugin.version_for(event.id.as_str()))
             .filter(|plugin| plugin.sees(event.event_type.as_str()))
     }
 
@@ -154,6 +155,7 @@ impl Resolver {
             name: plugin.name().to_owned(),
             digest: plugin.digest().to_string(),
             cpu_us: 0,
+            verdict: None,
         };
         let failure = |plugin_use: PluginUse, retryable, message| ResolverFailure {
             plugin: plugin_use,
@@ -166,6 +168,7 @@ impl Resolver {
             Ok(call) => call,
             Err(error) => {
                 used.cpu_us = micros(error.cpu);
+                used.verdict = Some(verdict(&error.fault).to_owned());
                 let mut failure = failure(used, retryable(&error.fault), error.to_string());
                 if matches!(error.fault, Fault::Exhausted) {
                     // The host's doing, not the plugin's: the event waits whatever its policy.
@@ -176,14 +179,16 @@ impl Resolver {
             }
         };
         used.cpu_us = micros(call.cpu);
+        used.verdict = Some(RESOLVED.to_owned());
         match self.apply(event, subscribed, call.value) {
             Ok(targets) => Ok((targets, Some(used))),
             // An answer that breaks a rule is the plugin's fault; a fixed plugin heals it.
-            Err(error) => Err(failure(
-                used,
-                true,
-                format!("the resolver's answer was refused: {error}"),
-            )),
+            Err(error) => {
+                plugin.refuse_answer(event.id.as_str(), &error.to_string());
+                used.verdict = Some(REFUSED.to_owned());
+                let words = format!("the resolver's answer was refused: {error}");
+                Err(failure(used, true, words))
+            }
         }
     }
 
@@ -257,6 +262,7 @@ fn missed(missing: &Unready) -> ResolverFailure {
             name: missing.name.to_string(),
             digest: String::new(),
             cpu_us: 0,
+            verdict: Some(UNREADY.to_owned()),
         },
         policy: missing.policy(),
         retryable: true,
@@ -277,6 +283,19 @@ pub(crate) fn unready(
         .iter()
         .find(|plugin| plugin.exports.is_none_or(exports) && plugin.sees(event_type))
         .cloned()
+}
+
+/// Verdicts in records, see [`PluginUse::verdict`].
+const RESOLVED: &str = "resolve";
+const UNREADY: &str = "unready";
+pub(crate) const REFUSED: &str = "refused";
+
+/// The verdict of a call that gave no answer.
+pub(crate) fn verdict(fault: &Fault) -> &'static str {
+    match fault {
+        Fault::Guest { .. } => "failure",
+        fault => fault.class(),
+    }
 }
 
 /// Whole microseconds.

@@ -222,7 +222,7 @@ impl Drop for Draft {
 }
 
 /// Make the folder, and see that it is the host's alone.
-fn claim(folder: &Path) -> Result<(), String> {
+pub(crate) fn claim(folder: &Path) -> Result<(), String> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)

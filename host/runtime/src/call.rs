@@ -34,6 +34,16 @@ enum Question<'a> {
     Resolve(&'a EventView<'a>, &'a [EndpointView<'a>]),
 }
 
+impl<'a> Question<'a> {
+    /// The event that it is about.
+    fn event(self) -> Option<&'a EventView<'a>> {
+        match self {
+            Self::Start => None,
+            Self::Transform(event, _) | Self::Resolve(event, _) => Some(event),
+        }
+    }
+}
+
 /// What it says, in the generated types.
 enum Answer {
     Started,
@@ -48,8 +58,32 @@ impl Plugin {
         event: &EventView<'_>,
         endpoint: &EndpointView<'_>,
     ) -> CallResult<Verdict> {
+        let wait = self.shared.config.place_wait;
+        let answer = self.transform_within(wait, event, endpoint).await;
+        if let Some(beside) = &*self.beside.load() {
+            beside.compare_transform(event, endpoint, &answer);
+        }
+        answer
+    }
+
+    /// The same, if there is a place for the call now, and with nothing beside it.
+    pub(crate) async fn transform_at_leisure(
+        &self,
+        event: &EventView<'_>,
+        endpoint: &EndpointView<'_>,
+    ) -> CallResult<Verdict> {
+        self.transform_within(Duration::ZERO, event, endpoint).await
+    }
+
+    async fn transform_within(
+        &self,
+        wait: Duration,
+        event: &EventView<'_>,
+        endpoint: &EndpointView<'_>,
+    ) -> CallResult<Verdict> {
         self.ask(
             Question::Transform(event, endpoint),
+            wait,
             |answer, limits| match answer {
                 Answer::Transform(answer) => {
                     verdict(answer.map_err(|failure| guest_fault(&failure))?, limits)
@@ -66,8 +100,32 @@ impl Plugin {
         event: &EventView<'_>,
         subscribed: &[EndpointView<'_>],
     ) -> CallResult<Resolution> {
+        let wait = self.shared.config.place_wait;
+        let answer = self.resolve_within(wait, event, subscribed).await;
+        if let Some(beside) = &*self.beside.load() {
+            beside.compare_resolve(event, subscribed, &answer);
+        }
+        answer
+    }
+
+    /// The same, if there is a place for the call now, and with nothing beside it.
+    pub(crate) async fn resolve_at_leisure(
+        &self,
+        event: &EventView<'_>,
+        subscribed: &[EndpointView<'_>],
+    ) -> CallResult<Resolution> {
+        self.resolve_within(Duration::ZERO, event, subscribed).await
+    }
+
+    async fn resolve_within(
+        &self,
+        wait: Duration,
+        event: &EventView<'_>,
+        subscribed: &[EndpointView<'_>],
+    ) -> CallResult<Resolution> {
         self.ask(
             Question::Resolve(event, subscribed),
+            wait,
             |answer, limits| match answer {
                 Answer::Resolve(answer) => {
                     resolution(answer.map_err(|failure| guest_fault(&failure))?, limits)
@@ -80,19 +138,25 @@ impl Plugin {
 
     /// Start an instance and ask it nothing.
     pub(crate) async fn try_start(&self) -> Result<(), Fault> {
-        self.run(Question::Start, |_, _| Ok(())).await.0
+        let wait = self.shared.config.place_wait;
+        self.run(Question::Start, wait, |_, _| Ok(())).await.0
     }
 
     async fn ask<T>(
         &self,
         question: Question<'_>,
+        wait: Duration,
         read: impl FnOnce(Answer, &Limits) -> Result<T, Fault>,
     ) -> CallResult<T> {
         let began = Instant::now();
         // On the heap: its 5 KiB would be part of every attempt's future, and be moved with it, for
         // tenants without a plugin too.
-        let (value, cpu) = Box::pin(self.run(question, read)).await;
-        self.record.note(began.elapsed(), cpu, value.as_ref().err());
+        let (value, cpu) = Box::pin(self.run(question, wait, read)).await;
+        let took = began.elapsed();
+        self.record.note(took, cpu, value.as_ref().err());
+        if let (Some(probation), Some(event)) = (self.probation.get(), question.event()) {
+            probation.note(event.id, took, value.as_ref().err());
+        }
         match value {
             Ok(value) => Ok(Call {
                 value,
@@ -111,10 +175,11 @@ impl Plugin {
         }
     }
 
-    /// Run a question on an instance, within every limit.
+    /// Run a question on an instance, within every limit, once there is a place for it.
     async fn run<T>(
         &self,
         question: Question<'_>,
+        wait: Duration,
         read: impl FnOnce(Answer, &Limits) -> Result<T, Fault>,
     ) -> (Result<T, Fault>, Duration) {
         let limits = &self.limits;
@@ -124,8 +189,7 @@ impl Plugin {
             (own, Semaphore::acquire(&self.shared.calls).await)
         };
         // Held until the call ends.
-        let Ok((Ok(_own), Ok(_shared))) = timeout(self.shared.config.place_wait, permits).await
-        else {
+        let Ok((Ok(_own), Ok(_shared))) = timeout(wait, permits).await else {
             return (Err(Fault::Exhausted), Duration::ZERO);
         };
         let _ticking = self.shared.clock.keep_running();

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
 use crate::component::{self, Outline};
@@ -62,7 +63,7 @@ impl Loader {
         let began = Instant::now();
         let source = Source {
             digest: report.digest,
-            bytes,
+            bytes: Bytes::from(bytes),
             exports: report.outline.exports,
         };
         let code = self.compile(source).await?;
@@ -73,7 +74,7 @@ impl Loader {
         };
         match self.start(&key, code, manifest).await {
             Outcome::Refused(error) => Err(error),
-            Outcome::Ready(_) | Outcome::Unchanged => Ok(()),
+            Outcome::Ready(_) | Outcome::Unchanged | Outcome::RolledBack(_) => Ok(()),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitStatus, Stdio};
 
+use bytes::Bytes;
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
@@ -28,7 +29,7 @@ pub(crate) async fn compile(
     compiler: &Compiler,
     engine: &Engine,
     limits: &LoadLimits,
-    bytes: Vec<u8>,
+    bytes: Bytes,
     into: File,
 ) -> Result<(), LoadError> {
     match compiler {
@@ -93,7 +94,7 @@ pub(crate) fn precompile(engine: &Engine, bytes: &[u8]) -> Result<Vec<u8>, Refus
 }
 
 /// Give the child the bytes and wait for its end.
-async fn talk(mut child: Child, bytes: Vec<u8>) -> std::io::Result<(ExitStatus, String)> {
+async fn talk(mut child: Child, bytes: Bytes) -> std::io::Result<(ExitStatus, String)> {
     let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
     let give = async {
         if let Some(mut stdin) = stdin {

@@ -8,6 +8,7 @@ use serde::de::{self, Deserializer};
 
 use crate::limits::{Limits, PartialLimits};
 use crate::loading::{Compiler, LoadLimits};
+use crate::versions::Rollback;
 
 /// Settings of a [`PluginHost`](crate::PluginHost).
 #[derive(Debug, Clone)]
@@ -20,6 +21,16 @@ pub struct PluginHostConfig {
     /// Bytes of compiled code to keep; past that, what was used least recently goes. 1 GiB: some
     /// thousands of Rust components, some dozens of Python ones.
     pub cache_bytes: u64,
+    /// Where the versions that served are kept, to go back to: a folder of the host's own with mode
+    /// 0700, made so if it is missing. `None`: kept for as long as the host runs.
+    pub versions_dir: Option<PathBuf>,
+    /// Versions kept of each plugin. 5: the one that serves, the one before, and a day's mistakes.
+    pub versions_kept: usize,
+    /// Whether this is the host that the folder of versions belongs to. One that only looks at what a
+    /// host would make of the tenants folder writes nothing there.
+    pub is_host: bool,
+    /// When a new version is taken out of service again.
+    pub rollback: Rollback,
     /// The limits of every plugin whose manifest does not ask for others.
     pub limits: Limits,
     /// How far above them a manifest may go; not at all where nothing is said.
@@ -56,6 +67,10 @@ impl PluginHostConfig {
             tenants_dir: tenants_dir.into(),
             cache_dir: None,
             cache_bytes: 1 << 30,
+            versions_dir: None,
+            versions_kept: 5,
+            is_host: true,
+            rollback: Rollback::default(),
             limits: Limits::default(),
             limit_caps: PartialLimits::default(),
             loading: LoadLimits::default(),

@@ -23,6 +23,14 @@ pub enum RuntimeError {
         /// Why.
         reason: String,
     },
+    /// The folder of former versions cannot be used as it is.
+    #[error("cannot keep versions of plugins in {path}: {reason}")]
+    Archive {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// The operating system gave no thread.
     #[error("cannot start the plugin clock: {0}")]
     Thread(std::io::Error),
@@ -139,6 +147,14 @@ pub enum LoadError {
         file: String,
         /// Which line and key, and what is wrong.
         reason: String,
+    },
+    /// The version that is to be tried out does not do what the one in service does.
+    #[error(
+        "the component exports other interfaces than version {serving}, which serves, so it cannot be tried out beside it; remove `rollout` from the manifest, or promote it"
+    )]
+    OtherExports {
+        /// The version that serves.
+        serving: Digest,
     },
     /// The tenant has a resolver already.
     #[error(
@@ -283,6 +299,12 @@ pub enum Fault {
         /// The interface.
         interface: &'static str,
     },
+    /// The guest answered what the host may not use: an unsafe header, an endpoint that does not exist.
+    #[error("gave an answer that was refused: {reason}")]
+    Refused {
+        /// The rule that was broken.
+        reason: String,
+    },
     /// The host is running as many calls as it may; nothing was run.
     #[error("was not run, because too many calls are running")]
     Exhausted,
@@ -295,6 +317,15 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Whether the guest did what it must not: it trapped, went over a limit, or answered what cannot
+    /// be used. What it says of its own accord is no such thing, nor is what the host could not do.
+    pub fn is_misconduct(&self) -> bool {
+        !matches!(
+            self,
+            Self::Guest { .. } | Self::Exhausted | Self::NotExported { .. }
+        )
+    }
+
     /// A short word for metrics and records: `guest`, `cpu-time`, `trap`, and so on.
     pub fn class(&self) -> &'static str {
         match self {
@@ -313,6 +344,7 @@ impl Fault {
             Self::TooManyChoices { .. } => "too-many-choices",
             Self::Trap { .. } => "trap",
             Self::Signature { .. } => "signature",
+            Self::Refused { .. } => "refused",
             Self::Exhausted => "exhausted",
             Self::NotExported { .. } => "not-exported",
         }

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::OFlags;
 
 use crate::error::LoadError;
+use crate::types::Digest;
 
 /// A change within this time of a look could be followed by another that leaves the same time stamp
 /// and size, so such a file is read again at the next look.
@@ -30,6 +31,8 @@ pub(crate) struct Key {
 pub(crate) struct Stamp {
     component: Option<FileStamp>,
     manifest: Option<FileStamp>,
+    pinned: Option<FileStamp>,
+    promoted: Option<FileStamp>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +53,10 @@ impl Stamp {
             let changed = u64::try_from(file.changed.0.max(file.modified.0)).unwrap_or_default();
             now.saturating_sub(Duration::from_secs(changed)) > SETTLED
         };
-        self.component.iter().chain(&self.manifest).all(settled)
+        [self.component, self.manifest, self.pinned, self.promoted]
+            .iter()
+            .flatten()
+            .all(settled)
     }
 }
 
@@ -68,7 +74,29 @@ pub(crate) struct Scan {
 pub(crate) struct Content {
     pub(crate) component: Vec<u8>,
     pub(crate) manifest: Option<Vec<u8>>,
+    pub(crate) standing: Standing,
 }
+
+/// What somebody said about a version, with a file beside it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub(crate) enum Standing {
+    /// Nothing.
+    #[default]
+    Plain,
+    /// `NAME.pinned` is there: the component in it serves instead of the one in `NAME.wasm`, whatever
+    /// becomes of that.
+    Pinned,
+    /// `NAME.promoted` holds its digest: it serves, without being watched or tried out.
+    Promoted,
+}
+
+/// The ends of the names of a plugin's files.
+pub(crate) const COMPONENT: &str = "wasm";
+pub(crate) const MANIFEST: &str = "toml";
+pub(crate) const PINNED: &str = "pinned";
+pub(crate) const PROMOTED: &str = "promoted";
+/// The most bytes of `NAME.promoted`: a digest and white space.
+const PROMOTED_BYTES: usize = 256;
 
 /// Look at every tenant's plugins.
 pub(crate) fn scan(tenants: &Path) -> io::Result<Scan> {
@@ -106,7 +134,7 @@ fn scan_tenant(scan: &mut Scan, tenants: &Path, tenant: &Arc<str>) {
     };
     for entry in entries {
         let file = entry.file_name();
-        let Some(name) = file.to_str().and_then(|file| file.strip_suffix(".wasm")) else {
+        let Some((name, COMPONENT)) = file.to_str().and_then(|file| file.rsplit_once('.')) else {
             continue;
         };
         if !is_name(name) {
@@ -116,9 +144,12 @@ fn scan_tenant(scan: &mut Scan, tenants: &Path, tenant: &Arc<str>) {
             tenant: Arc::clone(tenant),
             name: Arc::from(name),
         };
+        let of = |end: &str| stamp(&folder.join(format!("{name}.{end}")));
         let stamp = Stamp {
-            component: stamp(&folder.join(format!("{name}.wasm"))),
-            manifest: stamp(&folder.join(format!("{name}.toml"))),
+            component: of(COMPONENT),
+            manifest: of(MANIFEST),
+            pinned: of(PINNED),
+            promoted: of(PROMOTED),
         };
         scan.plugins.insert(key, stamp);
     }
@@ -132,17 +163,35 @@ pub(crate) fn read(
     manifest_bytes: usize,
 ) -> Result<Content, LoadError> {
     let folder = plugins_folder(tenants, &key.tenant);
-    let component = read_file(&folder, &format!("{}.wasm", key.name), component_bytes)?
-        .ok_or_else(|| LoadError::Unreadable("it is gone".to_owned()))?;
-    let file = format!("{}.toml", key.name);
+    let name = |end: &str| format!("{}.{end}", key.name);
+    let file = name(MANIFEST);
     let manifest =
         read_file(&folder, &file, manifest_bytes).map_err(|error| LoadError::Manifest {
             file,
             reason: error.to_string(),
         })?;
+    if let Some(component) = read_file(&folder, &name(PINNED), component_bytes)? {
+        return Ok(Content {
+            component,
+            manifest,
+            standing: Standing::Pinned,
+        });
+    }
+    let component = read_file(&folder, &name(COMPONENT), component_bytes)?
+        .ok_or_else(|| LoadError::Unreadable("it is gone".to_owned()))?;
+    let promoted = read_file(&folder, &name(PROMOTED), PROMOTED_BYTES)?;
+    let is_promoted = promoted.is_some_and(|text| {
+        let digest = std::str::from_utf8(&text).ok().map(str::trim);
+        digest == Some(&Digest::of(&component).to_string())
+    });
     Ok(Content {
         component,
         manifest,
+        standing: if is_promoted {
+            Standing::Promoted
+        } else {
+            Standing::Plain
+        },
     })
 }
 
@@ -185,7 +234,7 @@ pub(crate) fn read_bounded(file: &File, limit: usize) -> Result<Vec<u8>, LoadErr
 }
 
 /// `<tenants>/<tenant>/plugins`, with links in the part above the tenant followed and none below it.
-fn true_folder(folder: &Path) -> io::Result<PathBuf> {
+pub(crate) fn true_folder(folder: &Path) -> io::Result<PathBuf> {
     let (Some(tenant), Some(tenants)) = (
         folder.parent().and_then(Path::file_name),
         folder.ancestors().nth(2),
@@ -198,7 +247,7 @@ fn true_folder(folder: &Path) -> io::Result<PathBuf> {
     ))
 }
 
-fn plugins_folder(tenants: &Path, tenant: &str) -> PathBuf {
+pub(crate) fn plugins_folder(tenants: &Path, tenant: &str) -> PathBuf {
     tenants.join(tenant).join("plugins")
 }
 
@@ -212,7 +261,7 @@ fn stamp(path: &Path) -> Option<FileStamp> {
     })
 }
 
-fn is_name(name: &str) -> bool {
+pub(crate) fn is_name(name: &str) -> bool {
     (1..=LONGEST_NAME).contains(&name.len())
         && !name.starts_with('.')
         && name

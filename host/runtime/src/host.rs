@@ -1,7 +1,7 @@
 //! The front: a folder of plugins, kept loaded.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -12,10 +12,12 @@ use crate::check::CheckReport;
 use crate::config::PluginHostConfig;
 use crate::engine::Shared;
 use crate::error::{LoadError, RuntimeError};
-use crate::folder;
+use crate::folder::{self, Key};
 use crate::loader::Loader;
-use crate::registry::{Registry, Task, TenantPlugins};
+use crate::registry::{Finished, Registry, Task, TenantPlugins};
 use crate::status::{PluginStatus, RescanReport};
+use crate::types::Digest;
+use crate::versions::{Judge, Judgement};
 
 /// Loads the plugins of all tenants from their folder and keeps them loaded.
 ///
@@ -32,6 +34,7 @@ struct Inner {
     registry: Registry,
     /// Loads under way.
     loading: watch::Sender<usize>,
+    itself: Weak<Inner>,
 }
 
 /// What a load reports first.
@@ -46,13 +49,15 @@ impl PluginHost {
     /// Set up the engine. No plugin is loaded yet.
     pub fn new(config: PluginHostConfig) -> Result<Self, RuntimeError> {
         let shared = Arc::new(Shared::new(config)?);
-        let inner = Inner {
-            loader: Arc::new(Loader::new(shared)?),
-            registry: Registry::new(),
+        let loader = Arc::new(Loader::new(shared)?);
+        let inner = Arc::new_cyclic(|inner: &Weak<Inner>| Inner {
+            registry: Registry::new(Arc::clone(&loader), Weak::clone(inner) as _),
+            loader,
             loading: watch::Sender::new(0),
-        };
+            itself: Weak::clone(inner),
+        });
         Ok(Self {
-            inner: Arc::new(inner),
+            inner,
             rescans: Mutex::new(()),
         })
     }
@@ -79,10 +84,17 @@ impl PluginHost {
         }
         let (tasks, unloaded) = self.inner.registry.take_up(&scan, SystemTime::now());
         let mut report = RescanReport {
-            unloaded,
+            unloaded: unloaded.len(),
             problems: scan.problems,
             ..RescanReport::default()
         };
+        let archive = Arc::clone(&self.inner.loader.archive);
+        // Nothing depends on its end.
+        drop(spawn_blocking(move || {
+            for key in &unloaded {
+                archive.put_away(key);
+            }
+        }));
         let (progress, mut reported) = unbounded_channel();
         for task in tasks {
             let under_way = UnderWay::begin(Arc::clone(&self.inner));
@@ -97,7 +109,7 @@ impl PluginHost {
                 Progress::Unchanged => {}
             }
         }
-        for plugin in self.inner.registry.serving() {
+        for plugin in self.inner.registry.called() {
             plugin.idle.sweep(plugin.reuse);
         }
         report
@@ -152,11 +164,50 @@ impl UnderWay {
             })
             .await;
         let finished = match inner.registry.finish(&task, loaded) {
-            Ok(true) => Progress::Loaded,
-            Ok(false) => Progress::Unchanged,
-            Err(_) => Progress::Refused,
+            Finished::Loaded => Progress::Loaded,
+            Finished::Unchanged => Progress::Unchanged,
+            Finished::Refused => Progress::Refused,
         };
         report(&mut progress, finished);
+        inner.write_down(task.key.clone()).await;
+    }
+
+    async fn roll_back(self, key: Key, digest: Digest, why: String) {
+        let inner = &self.0;
+        let standby = inner.loader.standby(&key, Some(digest)).await;
+        inner.registry.roll_back(&key, digest, &why, standby);
+        inner.write_down(key).await;
+    }
+}
+
+impl Inner {
+    /// Keep the history of a plugin for the next start.
+    async fn write_down(&self, key: Key) {
+        let archive = Arc::clone(&self.loader.archive);
+        // It says in the log what it could not do.
+        let _ = spawn_blocking(move || archive.persist(&key)).await;
+    }
+}
+
+impl Judge for Inner {
+    fn judge(&self, key: &Key, digest: Digest, judgement: Judgement) {
+        let Some(inner) = self.itself.upgrade() else {
+            return;
+        };
+        let (under_way, key) = (UnderWay::begin(inner), key.clone());
+        if self.registry.conclude(&key, digest, &judgement) {
+            tokio::spawn(async move { under_way.0.write_down(key).await });
+            return;
+        }
+        match judgement {
+            Judgement::Passed => {
+                self.registry.passed(&key, digest);
+                tokio::spawn(async move { under_way.0.write_down(key).await });
+            }
+            Judgement::Failed(why) => {
+                tokio::spawn(under_way.roll_back(key, digest, why));
+            }
+        }
     }
 }
 

@@ -38,11 +38,13 @@ mod meter;
 mod plugin;
 mod record;
 mod registry;
+mod rollout;
 mod state;
 mod status;
 mod text;
 mod turns;
 mod types;
+mod versions;
 mod wasi;
 
 pub use check::CheckReport;
@@ -58,8 +60,15 @@ pub use manifest::{FailurePolicy, Manifest};
 pub use plugin::Plugin;
 pub use record::CallStatistics;
 pub use registry::{TenantPlugins, Unready};
+pub use rollout::{
+    Canary, CandidateStatus, Comparisons, Difference, Rollout, RolloutMode, ShadowRules,
+};
 pub use status::{PluginStatus, RescanReport, ServingState};
 pub use types::{
-    Call, CallResult, Choice, Digest, EndpointView, EventView, Exports, Mode, NewEndpoint, Request,
-    Resolution, Verdict,
+    Call, CallResult, Choice, Digest, EndpointView, EventView, Exports, Mode, NewEndpoint,
+    NotADigest, Request, Resolution, Verdict,
+};
+pub use versions::{
+    ArchiveError, ControlError, Kept, PluginFiles, Rollback, VersionArchive, VersionRecord,
+    VersionState,
 };

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use wasmtime::component::Component;
@@ -13,24 +14,47 @@ use crate::compile::compile;
 use crate::component::{self, Outline};
 use crate::engine::Shared;
 use crate::error::{Fault, LoadError, RuntimeError};
-use crate::folder::{self, Key};
+use crate::folder::{self, Key, Standing};
 use crate::instance::{Linked, RESOLVE, TRANSFORM};
 use crate::manifest::Manifest;
 use crate::plugin::{Code, Plugin};
 use crate::text;
 use crate::turns::Turns;
 use crate::types::{Digest, Exports};
+use crate::versions::{VersionArchive, VersionState};
 
 /// Files read and judged at once: they are held in memory meanwhile.
 const READS: usize = 4;
 /// Characters of a sentence about linking: it may quote names that a component chose.
 const SENTENCE: usize = 500;
 
-/// What a plugin's files hold, by content.
+/// What a plugin's files hold, by content, and what somebody said about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Version {
-    component: Digest,
-    manifest: Option<Digest>,
+    pub(crate) component: Digest,
+    pub(crate) manifest: Option<Digest>,
+    pub(crate) standing: Standing,
+}
+
+impl Version {
+    /// A version about which nothing was said.
+    #[cfg(test)]
+    pub(crate) fn plain(component: Digest, manifest: Option<Digest>) -> Self {
+        Self {
+            component,
+            manifest,
+            standing: Standing::Plain,
+        }
+    }
+}
+
+/// What is known of a plugin before a load.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Known {
+    /// What its files held when they were judged last.
+    pub(crate) judged: Option<Version>,
+    /// Whether a version serves.
+    pub(crate) serves: bool,
 }
 
 /// What became of a plugin's files.
@@ -42,6 +66,24 @@ pub(crate) struct Loaded {
     /// The exports, if they were found out.
     pub(crate) exports: Option<Exports>,
     pub(crate) outcome: Outcome,
+    /// A former version, where what is in the folder does not serve and nothing else does.
+    pub(crate) standby: Option<Arc<Plugin>>,
+}
+
+impl Loaded {
+    /// A version that is to be tried out has to do what the one in service does.
+    pub(crate) fn refuse_other_exports(&mut self, serving: Option<&Plugin>) {
+        if let (Outcome::Ready(plugin), Some(serving)) = (&self.outcome, serving)
+            && plugin.manifest.rollout.is_some()
+            && self
+                .version
+                .is_some_and(|version| version.standing == Standing::Plain)
+            && plugin.exports() != serving.exports()
+        {
+            let serving = serving.digest();
+            self.outcome = Outcome::Refused(LoadError::OtherExports { serving });
+        }
+    }
 }
 
 pub(crate) enum Outcome {
@@ -49,6 +91,8 @@ pub(crate) enum Outcome {
     Unchanged,
     Ready(Arc<Plugin>),
     Refused(LoadError),
+    /// The files hold what was rolled back before, for this reason.
+    RolledBack(String),
 }
 
 /// A plugin's files, read and judged.
@@ -65,18 +109,20 @@ enum Step {
     Ready(Arc<Code>),
     Compile(Source),
     Refused(LoadError),
+    RolledBack(String),
 }
 
 /// A component that is to be compiled.
 pub(crate) struct Source {
     pub(crate) digest: Digest,
-    pub(crate) bytes: Vec<u8>,
+    pub(crate) bytes: Bytes,
     pub(crate) exports: Exports,
 }
 
 /// Reads, judges, compiles and starts plugins, away from the threads that deliver.
 pub(crate) struct Loader {
     pub(crate) shared: Arc<Shared>,
+    pub(crate) archive: Arc<VersionArchive>,
     cache: Cache,
     codes: Mutex<HashMap<Digest, Weak<Code>>>,
     reads: Semaphore,
@@ -91,7 +137,13 @@ impl Loader {
             config.cache_bytes,
             &shared.engine,
         )?;
+        let archive = VersionArchive::open(
+            config.versions_dir.as_deref(),
+            config.versions_kept,
+            config.is_host,
+        )?;
         Ok(Self {
+            archive: Arc::new(archive),
             cache,
             codes: Mutex::default(),
             reads: Semaphore::new(READS),
@@ -105,10 +157,10 @@ impl Loader {
     pub(crate) async fn load(
         self: &Arc<Self>,
         key: &Key,
-        known: Option<Version>,
+        known: Known,
         compiling: impl FnOnce(&Manifest, Option<Exports>),
     ) -> Loaded {
-        let mut judged = self.judge(key, known).await;
+        let mut judged = self.judge(key, known.judged).await;
         let mut turn = None;
         if matches!(judged.step, Step::Compile(_)) {
             if let Some(manifest) = &judged.manifest {
@@ -117,28 +169,111 @@ impl Loader {
             // The bytes are not held while waiting: they are read, and digested, again.
             drop(judged);
             turn = self.compiles.wait(&key.tenant).await;
-            judged = self.judge(key, known).await;
+            judged = self.judge(key, known.judged).await;
         }
         let code = match judged.step {
-            Step::Unchanged => None,
-            Step::Refused(error) => Some(Err(error)),
-            Step::Ready(code) => Some(Ok(code)),
-            Step::Compile(source) => Some(self.compile(source).await),
+            Step::Unchanged => Err(Outcome::Unchanged),
+            Step::Refused(error) => Err(Outcome::Refused(error)),
+            Step::RolledBack(reason) => Err(Outcome::RolledBack(reason)),
+            Step::Ready(code) => Ok(code),
+            Step::Compile(source) => self.compile(source).await.map_err(Outcome::Refused),
         };
         drop(turn);
         let outcome = match code {
-            None => Outcome::Unchanged,
-            Some(Err(error)) => Outcome::Refused(error),
-            Some(Ok(code)) => {
+            Err(outcome) => outcome,
+            Ok(code) => {
                 let manifest = judged.manifest.clone().unwrap_or_default();
                 self.start(key, code, manifest).await
             }
+        };
+        let falls_back = match &outcome {
+            Outcome::Refused(_) | Outcome::RolledBack(_) => true,
+            Outcome::Ready(plugin) => self.is_tried_out(key, plugin, judged.version),
+            Outcome::Unchanged => false,
+        };
+        let standby = if falls_back && !known.serves {
+            let except = judged.version.map(|version| version.component);
+            self.standby(key, except).await
+        } else {
+            None
         };
         Loaded {
             version: judged.version,
             manifest: judged.manifest,
             exports: judged.exports,
             outcome,
+            standby,
+        }
+    }
+
+    /// Whether a version is to be tried out beside another one, if there is any, rather than serve.
+    pub(crate) fn is_tried_out(
+        &self,
+        key: &Key,
+        plugin: &Plugin,
+        version: Option<Version>,
+    ) -> bool {
+        let is_plain = version.is_some_and(|version| version.standing == Standing::Plain);
+        is_plain
+            && plugin.manifest.rollout.is_some()
+            // One that was promoted stays in service.
+            && self.archive.with(key, |history| {
+                let known = history.of(plugin.digest());
+                known.is_none_or(|known| known.state != VersionState::Serving)
+            })
+    }
+
+    /// The last good version of a plugin, other than this one.
+    pub(crate) async fn standby(
+        self: &Arc<Self>,
+        key: &Key,
+        except: Option<Digest>,
+    ) -> Option<Arc<Plugin>> {
+        let good: Vec<Digest> = self
+            .archive
+            .with(key, |history| history.good(except).collect());
+        for digest in good {
+            match self.load_kept(key, digest).await {
+                Ok(plugin) => return Some(plugin),
+                Err(reason) => {
+                    tracing::warn!(tenant = %key.tenant, plugin = %key.name, %digest,
+                        "a former version cannot stand in: {reason}");
+                }
+            }
+        }
+        None
+    }
+
+    /// Load a version from the archive, as it last served.
+    async fn load_kept(self: &Arc<Self>, key: &Key, digest: Digest) -> Result<Arc<Plugin>, String> {
+        let (loader, wanted) = (Arc::clone(self), key.clone());
+        let read = move || -> Result<(Manifest, Step), String> {
+            let kept = loader.archive.read(&wanted, digest).map_err(words)?;
+            let limits = &loader.shared.config.loading;
+            let manifest = kept.manifest.as_deref().map_or_else(
+                || Ok(Manifest::default()),
+                |bytes| Manifest::parse("its manifest", bytes).map_err(words),
+            )?;
+            let outline = component::outline(&kept.component, limits, &loader.shared.config.most())
+                .map_err(words)?;
+            let step = loader
+                .find(digest, Bytes::from(kept.component), &outline)
+                .map_err(words)?;
+            Ok((manifest, step))
+        };
+        let (manifest, step) = spawn_blocking(read).await.map_err(words)??;
+        let code = match step {
+            Step::Ready(code) => code,
+            Step::Compile(source) => {
+                let _turn = self.compiles.wait(&key.tenant).await;
+                self.compile(source).await.map_err(words)?
+            }
+            _ => return Err("it is not what it was".to_owned()),
+        };
+        match self.start(key, code, manifest).await {
+            Outcome::Ready(plugin) => Ok(plugin),
+            Outcome::Refused(error) => Err(words(error)),
+            _ => Err("it does not start".to_owned()),
         }
     }
 
@@ -164,6 +299,8 @@ impl Loader {
     }
 
     fn judge_blocking(&self, key: &Key, known: Option<Version>) -> Judged {
+        // Here, where files may be read; those who look at the history later find it in memory.
+        self.archive.recall(key);
         let limits = &self.shared.config.loading;
         let content = match folder::read(
             &self.shared.config.tenants_dir,
@@ -177,6 +314,7 @@ impl Loader {
         let version = Version {
             component: Digest::of(&content.component),
             manifest: content.manifest.as_deref().map(Digest::of),
+            standing: content.standing,
         };
         let mut judged = Judged {
             version: Some(version),
@@ -187,23 +325,47 @@ impl Loader {
         if known == Some(version) {
             return judged;
         }
+        let component = Bytes::from(content.component);
         let file = format!("{}.toml", key.name);
         let manifest = content.manifest.as_deref().map_or_else(
             || Ok(Manifest::default()),
             |manifest| Manifest::parse(&file, manifest),
         );
-        let outline = component::outline(&content.component, limits, &self.shared.config.most());
+        let outline = component::outline(&component, limits, &self.shared.config.most());
         judged.exports = outline.as_ref().ok().map(|outline| outline.exports);
         let step = manifest.and_then(|manifest| {
             judged.manifest = Some(manifest);
-            self.find(version.component, content.component, &outline?)
+            if let Some(reason) = self.bar(key, version) {
+                return Ok(Step::RolledBack(reason));
+            }
+            let step = self.find(version.component, component.clone(), &outline?)?;
+            let manifest = content.manifest.as_deref();
+            if let Err(error) = self
+                .archive
+                .keep(key, version.component, &component, manifest)
+            {
+                tracing::warn!(tenant = %key.tenant, plugin = %key.name,
+                    "this version cannot be kept for later: {error}");
+            }
+            Ok(step)
         });
         judged.step = step.unwrap_or_else(Step::Refused);
         judged
     }
 
+    /// Why the version that the files hold does not serve again.
+    fn bar(&self, key: &Key, version: Version) -> Option<String> {
+        if version.standing != Standing::Plain {
+            return None;
+        }
+        self.archive.with(key, |history| {
+            let record = history.bar(version)?;
+            Some(record.why.clone().unwrap_or_default())
+        })
+    }
+
     /// Code from another tenant or from the cache, or what is to be compiled.
-    fn find(&self, digest: Digest, bytes: Vec<u8>, outline: &Outline) -> Result<Step, LoadError> {
+    fn find(&self, digest: Digest, bytes: Bytes, outline: &Outline) -> Result<Step, LoadError> {
         component::check_imports(outline)?;
         let exports = outline.exports;
         if let Some(code) = self.codes().get(&digest).and_then(Weak::upgrade) {
@@ -288,6 +450,10 @@ impl Judged {
             step: Step::Refused(error),
         }
     }
+}
+
+fn words(error: impl std::fmt::Display) -> String {
+    error.to_string()
 }
 
 fn link(shared: &Shared, component: &Component, exports: Exports) -> Result<Linked, LoadError> {

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use crate::config::Reuse;
 use crate::error::LoadError;
 use crate::limits::PartialLimits;
+use crate::rollout::Rollout;
 
 /// `NN-name.toml`. Every part is optional, and so is the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -22,6 +23,8 @@ pub struct Manifest {
     pub failure: FailurePolicy,
     /// Whether an instance serves several calls; the host's setting if absent.
     pub reuse: Option<Reuse>,
+    /// How a new component comes into service while another one serves; at once if absent.
+    pub rollout: Option<Rollout>,
 }
 
 /// What becomes of a delivery when a plugin fails.
@@ -80,6 +83,7 @@ fn place(source: &str, at: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rollout::{Canary, ShadowRules};
 
     fn refusal(source: &str) -> String {
         Manifest::parse("10-redact.toml", source.as_bytes())
@@ -113,6 +117,25 @@ mod tests {
         );
         assert_eq!(manifest.limits.cpu_time_ms, Some(10));
         assert!(Manifest::default().sees("anything"));
+        let rollout = |text: &str| {
+            let text = format!("rollout = {{ {text} }}");
+            Manifest::parse("m.toml", text.as_bytes()).unwrap().rollout
+        };
+        assert_eq!(
+            rollout("canary_percent = 10, max_p99_ms = 20"),
+            Some(Rollout::Canary(Canary {
+                percent: 10,
+                promote_after: 1000,
+                max_error_percent: 1,
+                max_p99_ms: Some(20)
+            }))
+        );
+        assert_eq!(
+            rollout("shadow = true, promote_after = 50"),
+            Some(Rollout::Shadow(ShadowRules {
+                promote_after: Some(50)
+            }))
+        );
         assert_eq!(
             Manifest::parse("m.toml", b"reuse = \"fresh\"")
                 .unwrap()
@@ -132,6 +155,31 @@ mod tests {
         assert!(refusal("[limits]\nmemory = 1").contains("line 2, key `memory`"));
         assert!(refusal("reuse = \"often\"").contains("line 1, key `reuse`: expected \"fresh\""));
         assert!(refusal("reuse = { calls = 0, seconds = 1 }").contains("above zero"));
+        for (rollout, words) in [
+            ("canary_percent = 0", "expected canary_percent from 1 to 99"),
+            (
+                "promote_after = 5",
+                "expected either canary_percent or shadow = true",
+            ),
+            (
+                "canary_percent = 5, shadow = true",
+                "expected either canary_percent or",
+            ),
+            (
+                "shadow = true, max_p99_ms = 5",
+                "are for a canary, not for a shadow",
+            ),
+            (
+                "canary_percent = 5, promote_after = 0",
+                "expected promote_after above zero",
+            ),
+        ] {
+            let told = refusal(&format!("rollout = {{ {rollout} }}"));
+            assert!(
+                told.contains("key `rollout`") && told.contains(words),
+                "{told}"
+            );
+        }
         assert!(refusal("[config]\nfields = 3").contains("line 2, key `fields`"));
     }
 }

@@ -1,20 +1,24 @@
 //! One version of one tenant's plugin, ready to be called.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwapOption;
 use tokio::sync::Semaphore;
 
 use crate::config::Reuse;
 use crate::engine::Shared;
+use crate::error::Fault;
 use crate::guest_log::GuestLog;
 use crate::instance::{Idle, Instance, Linked, Metered};
 use crate::limits::Limits;
 use crate::manifest::{FailurePolicy, Manifest};
 use crate::meter::Meter;
 use crate::record::Record;
+use crate::rollout::Candidate;
 use crate::state::State;
 use crate::types::{Digest, Exports};
+use crate::versions::Probation;
 
 /// A component, compiled and linked. Tenants with the same bytes share one, as it holds code only.
 pub(crate) struct Code {
@@ -37,6 +41,10 @@ pub struct Plugin {
     pub(crate) idle: Idle,
     pub(crate) concurrency: Semaphore,
     pub(crate) record: Record,
+    /// Watches its calls, if it is new and there is a version to go back to.
+    pub(crate) probation: OnceLock<Probation>,
+    /// The version that is tried out beside it.
+    pub(crate) beside: ArcSwapOption<Candidate>,
 }
 
 impl Plugin {
@@ -55,6 +63,8 @@ impl Plugin {
             config: Arc::new(manifest.config.clone()),
             idle: Idle::default(),
             record: Record::default(),
+            probation: OnceLock::new(),
+            beside: ArcSwapOption::empty(),
             shared,
             tenant,
             name,
@@ -91,6 +101,38 @@ impl Plugin {
     /// The limits it runs under: the host's, changed by its manifest as far as the host allows.
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// The version that an event goes to: this one, or the canary beside it. The same for every endpoint
+    /// and every attempt, as long as there is that canary.
+    pub fn version_for(self: &Arc<Self>, event: &str) -> Arc<Self> {
+        match &*self.beside.load() {
+            Some(candidate) if candidate.takes(event) => Arc::clone(&candidate.plugin),
+            _ => Arc::clone(self),
+        }
+    }
+
+    /// Another one with the same code and settings, and nothing of what became of this one.
+    pub(crate) fn anew(&self) -> Self {
+        Self::new(
+            Arc::clone(&self.shared),
+            Arc::clone(&self.tenant),
+            Arc::clone(&self.name),
+            Arc::clone(&self.code),
+            self.manifest.clone(),
+        )
+    }
+
+    /// Say that the host cannot use what the plugin answered for an event: it counts as a call that
+    /// failed. `reason` names the rule, not the content.
+    pub fn refuse_answer(&self, event: &str, reason: &str) {
+        let fault = Fault::Refused {
+            reason: reason.to_owned(),
+        };
+        self.record.note_error(&fault);
+        if let Some(probation) = self.probation.get() {
+            probation.disown(event, &fault);
+        }
     }
 
     /// A store for a call that cannot reuse one.

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::error::Fault;
+use crate::versions::Calls;
 
 /// Parts that each power of two of microseconds is divided into: a percentile is at most an eighth off.
 const PARTS: u32 = 8;
@@ -16,6 +17,8 @@ const BUCKETS: usize = (POWERS * PARTS) as usize;
 #[derive(Debug)]
 pub(crate) struct Record {
     errors: AtomicU64,
+    /// Those of the errors that are the guest's misconduct.
+    faults: AtomicU64,
     cpu_nanos: AtomicU64,
     /// Whole calls by their time on the wall.
     times: [AtomicU32; BUCKETS],
@@ -43,6 +46,7 @@ impl Default for Record {
     fn default() -> Self {
         Self {
             errors: AtomicU64::new(0),
+            faults: AtomicU64::new(0),
             cpu_nanos: AtomicU64::new(0),
             times: [const { AtomicU32::new(0) }; BUCKETS],
             last_error: Mutex::default(),
@@ -57,12 +61,31 @@ impl Record {
         self.cpu_nanos.fetch_add(nanos, Ordering::Relaxed);
         self.times[bucket(took)].fetch_add(1, Ordering::Relaxed);
         if let Some(fault) = fault {
-            self.errors.fetch_add(1, Ordering::Relaxed);
-            let mut last = self
-                .last_error
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            *last = Some((SystemTime::now(), fault.to_string()));
+            self.note_error(fault);
+        }
+    }
+
+    /// Take down that a call failed, or that what it gave could not be used.
+    pub(crate) fn note_error(&self, fault: &Fault) {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+        if fault.is_misconduct() {
+            self.faults.fetch_add(1, Ordering::Relaxed);
+        }
+        let mut last = self
+            .last_error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *last = Some((SystemTime::now(), fault.to_string()));
+    }
+
+    /// The calls, and those that were the guest's misconduct.
+    pub(crate) fn calls(&self) -> Calls {
+        let counts = self.times.iter();
+        Calls {
+            calls: counts
+                .map(|count| u64::from(count.load(Ordering::Relaxed)))
+                .sum(),
+            faults: self.faults.load(Ordering::Relaxed),
         }
     }
 

@@ -2,18 +2,22 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 
 use crate::error::LoadError;
-use crate::folder::{Key, Scan, Stamp};
-use crate::loader::{Loaded, Outcome, Version};
+use crate::folder::{Key, Scan, Stamp, Standing};
+use crate::loader::{Known, Loaded, Loader, Outcome, Version};
 use crate::manifest::{FailurePolicy, Manifest};
 use crate::plugin::Plugin;
+use crate::rollout::{Candidate, Rollout, RolloutMode};
 use crate::status::{PluginStatus, ServingState};
-use crate::types::Exports;
+use crate::types::{Digest, Exports};
+use crate::versions::{
+    Calls, History, Judge, Judgement, Probation, Rollback, Rules, VersionArchive, VersionState,
+};
 
 /// Parts of the map of tenants: a change copies one of them.
 const PARTS: usize = 64;
@@ -77,7 +81,13 @@ struct Entry {
     /// What was served or refused last.
     judged: Option<Version>,
     plugin: Option<Arc<Plugin>>,
+    /// The version that is tried out beside it.
+    candidate: Option<Arc<Candidate>>,
+    /// What was said about the version that serves.
+    standing: Standing,
     refused: Option<LoadError>,
+    /// Why what is in the folder was rolled back.
+    rolled_back: Option<String>,
     since: SystemTime,
     manifest: Manifest,
     exports: Option<Exports>,
@@ -87,7 +97,17 @@ struct Entry {
 pub(crate) struct Task {
     pub(crate) key: Key,
     pub(crate) generation: u64,
-    pub(crate) known: Option<Version>,
+    pub(crate) known: Known,
+}
+
+/// What became of a load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Finished {
+    /// A version took over.
+    Loaded,
+    Unchanged,
+    /// What is in the folder does not serve.
+    Refused,
 }
 
 type Part = HashMap<Arc<str>, Arc<TenantPlugins>>;
@@ -97,11 +117,20 @@ pub(crate) struct Registry {
     entries: Mutex<BTreeMap<Key, Entry>>,
     snapshots: Vec<ArcSwap<Part>>,
     none: Arc<TenantPlugins>,
+    loader: Arc<Loader>,
+    archive: Arc<VersionArchive>,
+    rollback: Rollback,
+    judge: Weak<dyn Judge>,
 }
 
 impl Registry {
-    pub(crate) fn new() -> Self {
+    /// For what the loader loads; new versions are brought before the judge.
+    pub(crate) fn new(loader: Arc<Loader>, judge: Weak<dyn Judge>) -> Self {
         Self {
+            archive: Arc::clone(&loader.archive),
+            rollback: loader.shared.config.rollback,
+            loader,
+            judge,
             entries: Mutex::default(),
             snapshots: (0..PARTS).map(|_| ArcSwap::default()).collect(),
             none: Arc::default(),
@@ -115,19 +144,20 @@ impl Registry {
     }
 
     /// Take up what a look into the folder found: forget what is gone, and say what to load.
-    pub(crate) fn take_up(&self, scan: &Scan, now: SystemTime) -> (Vec<Task>, usize) {
+    pub(crate) fn take_up(&self, scan: &Scan, now: SystemTime) -> (Vec<Task>, Vec<Key>) {
         let mut entries = self.entries();
         let mut touched = Vec::new();
-        let before = entries.len();
+        let mut unloaded = Vec::new();
         entries.retain(|key, _| {
             let stays = scan.plugins.contains_key(key) || scan.unreadable.contains(&key.tenant);
             if !stays {
                 tracing::info!(tenant = %key.tenant, plugin = %key.name, "plugin unloaded");
                 touched.push(Arc::clone(&key.tenant));
+                self.archive.with(key, History::removed);
+                unloaded.push(key.clone());
             }
             stays
         });
-        let unloaded = before - entries.len();
         let mut tasks = Vec::new();
         for (key, stamp) in &scan.plugins {
             let settled = stamp.is_settled(now);
@@ -143,7 +173,11 @@ impl Registry {
             entry.settled = settled;
             entry.generation += 1;
             entry.loading = true;
-            let (generation, known) = (entry.generation, entry.judged);
+            let known = Known {
+                judged: entry.judged,
+                serves: entry.plugin.is_some(),
+            };
+            let generation = entry.generation;
             tasks.push(Task {
                 key: key.clone(),
                 generation,
@@ -174,55 +208,247 @@ impl Registry {
         }
     }
 
-    /// Take up what became of a load, unless a newer one has begun. Says whether anything changed, or
-    /// why the file was refused.
-    pub(crate) fn finish(&self, task: &Task, loaded: Loaded) -> Result<bool, LoadError> {
+    /// Take up what became of a load, unless a newer one has begun.
+    pub(crate) fn finish(&self, task: &Task, mut loaded: Loaded) -> Finished {
         let mut entries = self.entries();
         let Some(entry) = entries
             .get_mut(&task.key)
             .filter(|e| e.generation == task.generation)
         else {
-            return Ok(false);
+            return Finished::Unchanged;
         };
         entry.loading = false;
         entry.compiling = false;
-        let result = match loaded.outcome {
-            Outcome::Unchanged => return entry.refused.clone().map_or(Ok(false), Err),
+        if let Some(standby) = loaded.standby.take().filter(|_| entry.plugin.is_none()) {
+            self.stand_in(entry, &task.key, standby);
+        }
+        loaded.refuse_other_exports(entry.plugin.as_deref());
+        let mut passing = false;
+        let finished = match loaded.outcome {
+            Outcome::Unchanged if entry.is_away() => return Finished::Refused,
+            Outcome::Unchanged => return Finished::Unchanged,
             Outcome::Ready(plugin) => {
-                tracing::info!(tenant = %task.key.tenant, plugin = %task.key.name,
-                    digest = %plugin.digest(), "plugin serves");
-                entry.plugin = Some(plugin);
-                entry.refused = None;
-                entry.since = SystemTime::now();
-                Ok(true)
+                let is_other = |serving: &Arc<Plugin>| serving.digest() != plugin.digest();
+                if entry.plugin.as_ref().is_some_and(is_other)
+                    && self.loader.is_tried_out(&task.key, &plugin, loaded.version)
+                {
+                    self.try_out(entry, &task.key, plugin, loaded.version);
+                } else {
+                    self.take_over(entry, &task.key, plugin, loaded.version);
+                }
+                Finished::Loaded
             }
             Outcome::Refused(error) => {
                 tracing::warn!(tenant = %task.key.tenant, plugin = %task.key.name,
-                    last_good = entry.plugin.is_some(), "plugin refused: {error}");
+                    last_good = entry.plugin.is_some(),
+                    "plugin refused: {error}");
+                passing = error.may_pass();
                 // What says nothing about the content is tried again at the next look.
-                entry.settled &= loaded.version.is_some() && !error.may_pass();
+                entry.settled &= loaded.version.is_some() && !passing;
+                if let Some(version) = loaded.version.filter(|_| !passing) {
+                    self.archive.with(&task.key, |history| {
+                        history.refused(version, error.to_string());
+                    });
+                }
                 if entry.plugin.is_none() {
                     entry.since = SystemTime::now();
                 }
-                entry.refused = Some(error.clone());
-                Err(error)
+                entry.rolled_back = None;
+                entry.refused = Some(error);
+                Finished::Refused
+            }
+            Outcome::RolledBack(reason) => {
+                entry.refused = None;
+                entry.rolled_back = Some(reason);
+                Finished::Refused
             }
         };
-        let passing = matches!(&result, Err(error) if error.may_pass());
         entry.judged = if passing { None } else { loaded.version };
         if entry.plugin.is_none() {
             entry.manifest = loaded.manifest.unwrap_or_default();
             entry.exports = loaded.exports;
         }
         self.publish(&entries, &task.key.tenant);
-        result
+        finished
     }
 
-    /// The plugins that serve.
-    pub(crate) fn serving(&self) -> Vec<Arc<Plugin>> {
-        self.entries()
+    /// Let the version in the folder serve, watched if there is another to go back to.
+    fn take_over(
+        &self,
+        entry: &mut Entry,
+        key: &Key,
+        plugin: Arc<Plugin>,
+        version: Option<Version>,
+    ) {
+        let digest = plugin.digest();
+        tracing::info!(tenant = %key.tenant, plugin = %key.name, %digest, "plugin serves");
+        let standing = version.map_or(Standing::Plain, |version| version.standing);
+        let is_watched = self.archive.with(key, |history| {
+            if let Some(before) = &entry.plugin {
+                history.counted(before.digest(), before.record.calls());
+            }
+            if let Some(version) = version {
+                history.takes_over(version);
+            }
+            standing == Standing::Plain
+                && self.rollback.faults > 0
+                && !history.of(digest).is_some_and(|record| record.proven)
+                && history.good(Some(digest)).next().is_some()
+        });
+        if is_watched {
+            self.watch(key, &plugin, Rules::FirstCalls(self.rollback));
+        }
+        entry.serve(plugin);
+        entry.standing = standing;
+        entry.refused = None;
+        entry.rolled_back = None;
+    }
+
+    /// Let the version in the folder be tried out beside the one that serves.
+    fn try_out(&self, entry: &mut Entry, key: &Key, plugin: Arc<Plugin>, version: Option<Version>) {
+        let (Some(rollout), Some(version)) = (plugin.manifest.rollout, version) else {
+            return;
+        };
+        tracing::info!(tenant = %key.tenant, plugin = %key.name, digest = %plugin.digest(),
+            ?rollout, "plugin is tried out");
+        let (state, rules) = match rollout {
+            Rollout::Canary(rules) => (VersionState::Canary, Rules::Canary(rules)),
+            Rollout::Shadow(_) => {
+                let faults = self.rollback.faults;
+                (VersionState::Shadow, Rules::Shadow { faults })
+            }
+        };
+        self.archive
+            .with(key, |history| history.tried_out(version, state));
+        self.watch(key, &plugin, rules);
+        entry.try_out(Some(Arc::new(Candidate::new(plugin, rollout))));
+        entry.refused = None;
+        entry.rolled_back = None;
+    }
+
+    /// Hold a version, which a load has just made, to rules.
+    fn watch(&self, key: &Key, plugin: &Plugin, rules: Rules) {
+        let judge = Weak::clone(&self.judge);
+        let probation = Probation::new(rules, key.clone(), plugin.digest(), judge);
+        // It is new, so no one has set it before.
+        let _ = plugin.probation.set(probation);
+    }
+
+    /// Take up the judgement of a version that was tried out. Says whether it was one.
+    pub(crate) fn conclude(&self, key: &Key, digest: Digest, judgement: &Judgement) -> bool {
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(key) else {
+            return false;
+        };
+        let is_it = |candidate: &Arc<Candidate>| candidate.plugin.digest() == digest;
+        let Some(candidate) = entry.candidate.clone().filter(is_it) else {
+            return false;
+        };
+        let calls = candidate.plugin.record.calls();
+        entry.try_out(None);
+        match judgement {
+            Judgement::Passed => {
+                tracing::info!(tenant = %key.tenant, plugin = %key.name, %digest,
+                    "plugin promoted: it serves");
+                self.archive.with(key, |history| {
+                    if let Some(before) = &entry.plugin {
+                        history.counted(before.digest(), before.record.calls());
+                    }
+                    let why = format!("promoted after {} calls beside the one before", calls.calls);
+                    history.promoted(digest, why);
+                });
+                entry.serve(match candidate.mode() {
+                    RolloutMode::Canary => Arc::clone(&candidate.plugin),
+                    // What it did in the shadow is no story of a version in service.
+                    RolloutMode::Shadow => Arc::new(candidate.plugin.anew()),
+                });
+                entry.standing = Standing::Plain;
+            }
+            Judgement::Failed(why) => {
+                tracing::warn!(tenant = %key.tenant, plugin = %key.name, %digest,
+                    "plugin rolled back: {why}");
+                self.archive.with(key, |history| {
+                    history.rolled_back(digest, why.clone(), calls);
+                });
+                if entry.holds(digest) {
+                    entry.rolled_back = Some(why.clone());
+                }
+            }
+        }
+        self.publish(&entries, &key.tenant);
+        true
+    }
+
+    /// Let a former version serve instead of what is in the folder.
+    fn stand_in(&self, entry: &mut Entry, key: &Key, plugin: Arc<Plugin>) {
+        let digest = plugin.digest();
+        tracing::info!(tenant = %key.tenant, plugin = %key.name, %digest, "former version serves");
+        self.archive.with(key, |history| {
+            history.stands_in(digest, "it stands in for what is in the folder".to_owned());
+        });
+        entry.serve(plugin);
+        entry.standing = Standing::Plain;
+    }
+
+    /// A version is past its first calls.
+    pub(crate) fn passed(&self, key: &Key, digest: Digest) {
+        self.archive.with(key, |history| history.proven(digest));
+    }
+
+    /// Take a version out of service that failed too often in its first calls, in favour of another,
+    /// unless that one did no better. Says whether it was.
+    pub(crate) fn roll_back(
+        &self,
+        key: &Key,
+        digest: Digest,
+        why: &str,
+        standby: Option<Arc<Plugin>>,
+    ) -> bool {
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(key) else {
+            return false;
+        };
+        let Some(serving) = entry.plugin.clone().filter(|p| p.digest() == digest) else {
+            return false;
+        };
+        let calls = serving.record.calls();
+        let target = standby.filter(|standby| {
+            self.archive.with(key, |history| {
+                let before = history.of(standby.digest());
+                let before = before.map_or(Calls::default(), |record| Calls {
+                    calls: record.calls,
+                    faults: record.faults,
+                });
+                calls.are_worse_than(before)
+            })
+        });
+        let Some(target) = target else {
+            tracing::warn!(tenant = %key.tenant, plugin = %key.name, %digest,
+                "the plugin goes on serving, because no former version did better: {why}");
+            self.archive.with(key, |history| history.proven(digest));
+            return false;
+        };
+        tracing::warn!(tenant = %key.tenant, plugin = %key.name, %digest,
+            "plugin rolled back: {why}");
+        self.archive.with(key, |history| {
+            history.rolled_back(digest, why.to_owned(), calls);
+        });
+        if entry.holds(digest) {
+            entry.rolled_back = Some(why.to_owned());
+        }
+        self.stand_in(entry, key, target);
+        self.publish(&entries, &key.tenant);
+        true
+    }
+
+    /// The plugins that are called.
+    pub(crate) fn called(&self) -> Vec<Arc<Plugin>> {
+        let entries = self.entries();
+        let beside = |entry: &Entry| entry.candidate.as_ref().map(|c| Arc::clone(&c.plugin));
+        entries
             .values()
-            .filter_map(|entry| entry.plugin.clone())
+            .flat_map(|entry| [entry.plugin.clone(), beside(entry)])
+            .flatten()
             .collect()
     }
 
@@ -310,22 +536,57 @@ impl Entry {
             compiling: false,
             judged: None,
             plugin: None,
+            candidate: None,
+            standing: Standing::Plain,
             refused: None,
+            rolled_back: None,
             since: SystemTime::now(),
             manifest: Manifest::default(),
             exports: None,
         }
     }
 
+    /// Let a version serve from now on, with nothing beside it.
+    fn serve(&mut self, plugin: Arc<Plugin>) {
+        self.try_out(None);
+        self.plugin = Some(plugin);
+        self.since = SystemTime::now();
+    }
+
+    /// Let a version be tried out beside the one that serves, or none.
+    fn try_out(&mut self, candidate: Option<Arc<Candidate>>) {
+        if let Some(serving) = &self.plugin {
+            serving.beside.store(candidate.clone());
+        }
+        self.candidate = candidate;
+    }
+
+    /// Whether this version is what lies in the folder.
+    fn holds(&self, digest: Digest) -> bool {
+        self.judged
+            .is_some_and(|version| version.component == digest)
+    }
+
+    /// Whether what is in the folder does not serve.
+    fn is_away(&self) -> bool {
+        self.refused.is_some() || self.rolled_back.is_some()
+    }
+
+    /// Why not, in a sentence.
+    fn why_away(&self) -> Option<String> {
+        let rolled_back = |why: &String| format!("it was rolled back: {why}");
+        let refused = self.refused.as_ref().map(ToString::to_string);
+        refused.or_else(|| self.rolled_back.as_ref().map(rolled_back))
+    }
+
     fn unready(&self, key: &Key) -> Unready {
         Unready {
             name: Arc::clone(&key.name),
             exports: self.exports,
-            reason: self.refused.as_ref().map_or_else(
-                || "the plugin is being loaded".to_owned(),
-                ToString::to_string,
-            ),
-            loading: self.loading || self.refused.is_none(),
+            reason: self
+                .why_away()
+                .unwrap_or_else(|| "the plugin is being loaded".to_owned()),
+            loading: self.loading || !self.is_away(),
             manifest: self.manifest.clone(),
         }
     }
@@ -335,15 +596,20 @@ impl Entry {
         PluginStatus {
             tenant: Arc::clone(&key.tenant),
             name: Arc::clone(&key.name),
-            state: match (plugin, &self.refused) {
-                (Some(_), _) => ServingState::Serving,
-                (None, Some(_)) if !self.compiling => ServingState::Refused,
-                _ => ServingState::Compiling,
+            state: match (plugin, self.candidate.as_ref().map(|c| c.mode())) {
+                (Some(_), _) if self.rolled_back.is_some() => ServingState::RolledBack,
+                (Some(_), Some(RolloutMode::Canary)) => ServingState::Canary,
+                (Some(_), Some(RolloutMode::Shadow)) => ServingState::Shadow,
+                (Some(_), None) => ServingState::Serving,
+                (None, _) if self.is_away() && !self.compiling => ServingState::Refused,
+                (None, _) => ServingState::Compiling,
             },
             compiling: self.compiling,
             digest: plugin.map(|plugin| plugin.digest()),
             since: self.since,
-            refused: self.refused.as_ref().map(ToString::to_string),
+            candidate: self.candidate.as_ref().map(|candidate| candidate.status()),
+            pinned: self.standing == Standing::Pinned,
+            refused: self.why_away(),
             calls: plugin
                 .map(|plugin| plugin.record.statistics())
                 .unwrap_or_default(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::record::CallStatistics;
+use crate::rollout::CandidateStatus;
 use crate::types::{Digest, Exports};
 
 /// One plugin file and what serves for it.
@@ -21,6 +22,10 @@ pub struct PluginStatus {
     pub digest: Option<Digest>,
     /// Since when it serves; with none that serves, since when that is so.
     pub since: SystemTime,
+    /// The version that is tried out beside it.
+    pub candidate: Option<CandidateStatus>,
+    /// Whether the version was pinned, so that it serves whatever lies in the folder beside it.
+    pub pinned: bool,
     /// Why what lies in the folder now does not serve, in a sentence. With a version serving, that is
     /// the last good one.
     pub refused: Option<String>,
@@ -39,6 +44,12 @@ pub enum ServingState {
     Refused,
     /// None does yet: the first is being loaded.
     Compiling,
+    /// A former version serves, because the one in the folder failed too often.
+    RolledBack,
+    /// A version serves, and a share of the events goes to the one in the folder.
+    Canary,
+    /// A version serves, and the one in the folder is compared with it.
+    Shadow,
 }
 
 /// What a look into the tenants folder changed.

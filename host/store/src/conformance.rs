@@ -462,6 +462,7 @@ pub async fn a_lease_returns_the_event_byte_for_byte(store: Subject) {
         name: "20-route".to_owned(),
         digest: "ef".repeat(32),
         cpu_us: 77,
+        verdict: Some("resolve".to_owned()),
     });
     store.enqueue(std::slice::from_ref(&batch)).await.unwrap();
     let leased = take(&store, 10).await;
@@ -873,11 +874,13 @@ pub async fn attempts_are_kept_in_order_with_every_field(store: Subject) {
                     name: "10-redact".to_owned(),
                     digest: "ab".repeat(32),
                     cpu_us: 1234,
+                    verdict: Some("deliver".to_owned()),
                 },
                 PluginUse {
                     name: "20-sum".to_owned(),
                     digest: "cd".repeat(32),
                     cpu_us: 0,
+                    verdict: None,
                 },
             ];
         }

@@ -8,6 +8,7 @@ pub mod check;
 pub mod conformance;
 pub mod embedded;
 pub mod error;
+mod plugin_use;
 pub mod queue;
 pub mod redis;
 pub mod stream;

@@ -203,12 +203,14 @@ async fn find(
     Ok(None)
 }
 
-/// A plugin that ran: name, version, processor time.
+/// A plugin that ran: name, version, verdict, processor time.
 fn plugin(used: &PluginUse) -> String {
+    let verdict = used.verdict.as_deref().map(|verdict| format!(" {verdict}"));
     format!(
-        "{}@{} {}µs",
+        "{}@{}{} {}µs",
         used.name,
         output::short(&used.digest),
+        verdict.unwrap_or_default(),
         used.cpu_us
     )
 }

@@ -10,6 +10,7 @@ pub(crate) mod plugins;
 mod push;
 mod queue;
 mod serve;
+mod versions;
 
 use clap::CommandFactory as _;
 
@@ -73,11 +74,29 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Queue(Queue::Check { repair }) => {
             queue::check(&Config::load(&global)?, repair, json).await
         }
-        Command::Plugins(Plugins::List { tenant }) => {
-            plugins::list(&Config::load(&global)?, tenant.as_deref(), json).await
-        }
-        Command::Plugins(Plugins::Check { file }) => {
-            plugins::check(&Config::load(&global)?, &file, json).await
+        Command::Plugins(command) => {
+            let config = Config::load(&global)?;
+            match command {
+                Plugins::List { tenant } => plugins::list(&config, tenant.as_deref(), json).await,
+                Plugins::Check { file } => plugins::check(&config, &file, json).await,
+                Plugins::History { tenant, name } => {
+                    versions::history(&config, &tenant, &name, json)
+                }
+                Plugins::Rollback {
+                    tenant,
+                    name,
+                    digest,
+                } => versions::rollback(&config, &tenant, &name, digest.as_deref(), json),
+                Plugins::Pin {
+                    tenant,
+                    name,
+                    digest,
+                } => versions::pin(&config, &tenant, &name, &digest, json),
+                Plugins::Unpin { tenant, name } => versions::unpin(&config, &tenant, &name, json),
+                Plugins::Promote { tenant, name } => {
+                    versions::promote(&config, &tenant, &name, json)
+                }
+            }
         }
         Command::Config(ConfigCommand::Check) => check::run(&Config::load(&global)?, json).await,
     }

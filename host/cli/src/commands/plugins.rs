@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use wasmhook_runtime::CandidateStatus;
 
 use crate::config::Config;
 use crate::exit::{Coded, Exit};
@@ -14,6 +15,9 @@ pub(crate) struct Listed {
     pub(crate) tenant: String,
     pub(crate) name: String,
     pub(crate) state: String,
+    /// Whether the version that serves is pinned.
+    #[serde(default)]
+    pub(crate) pinned: bool,
     pub(crate) digest: Option<String>,
     pub(crate) since: jiff::Timestamp,
     pub(crate) exports: Vec<String>,
@@ -29,6 +33,79 @@ pub(crate) struct Listed {
     pub(crate) last_error: Option<LastError>,
     /// Why what lies in the folder does not serve.
     pub(crate) refused: Option<String>,
+    /// The version that is tried out beside it.
+    #[serde(default)]
+    pub(crate) candidate: Option<Candidate>,
+}
+
+/// A version that is tried out.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Candidate {
+    pub(crate) digest: String,
+    pub(crate) since: jiff::Timestamp,
+    pub(crate) calls: u64,
+    pub(crate) errors: u64,
+    pub(crate) p99_us: Option<u64>,
+    /// Of a shadow only.
+    pub(crate) comparisons: Option<Comparisons>,
+}
+
+/// How the answers of a shadow compare with those of the version that serves.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Comparisons {
+    pub(crate) equal: u64,
+    pub(crate) different: u64,
+    /// Not compared, because the host was busy.
+    pub(crate) left_out: u64,
+    /// The latest differences: of which event, as the beginning of the SHA-256 of its id, and in what.
+    pub(crate) samples: Vec<Difference>,
+}
+
+/// One difference.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Difference {
+    pub(crate) at: jiff::Timestamp,
+    pub(crate) event: String,
+    pub(crate) parts: Vec<String>,
+}
+
+impl Candidate {
+    fn of(status: CandidateStatus) -> Self {
+        let comparisons = status.comparisons.map(|compared| Comparisons {
+            equal: compared.equal,
+            different: compared.different,
+            left_out: compared.left_out,
+            samples: compared
+                .samples
+                .into_iter()
+                .map(|sample| Difference {
+                    at: jiff::Timestamp::try_from(sample.at).unwrap_or_default(),
+                    event: sample.event,
+                    parts: sample.parts.into_iter().map(str::to_owned).collect(),
+                })
+                .collect(),
+        });
+        Self {
+            digest: status.digest.to_string(),
+            since: jiff::Timestamp::try_from(status.since).unwrap_or_default(),
+            calls: status.calls.calls,
+            errors: status.calls.errors,
+            p99_us: status.calls.p99.map(|time| whole(time.as_micros())),
+            comparisons,
+        }
+    }
+
+    /// In a cell of a table.
+    fn told(&self) -> String {
+        let digest = output::short(&self.digest);
+        match &self.comparisons {
+            Some(compared) => format!(
+                "{digest}: {} equal, {} different",
+                compared.equal, compared.different
+            ),
+            None => format!("{digest}: {} calls, {} errors", self.calls, self.errors),
+        }
+    }
 }
 
 /// A call that failed.
@@ -52,6 +129,9 @@ pub(crate) fn status(plugins: &wasmhook_runtime::PluginHost) -> Vec<Listed> {
                 wasmhook_runtime::ServingState::Serving => "serving",
                 wasmhook_runtime::ServingState::Refused => "refused",
                 wasmhook_runtime::ServingState::Compiling => "compiling",
+                wasmhook_runtime::ServingState::RolledBack => "rolled back",
+                wasmhook_runtime::ServingState::Canary => "canary",
+                wasmhook_runtime::ServingState::Shadow => "shadow",
             };
             let exports = plugin.exports.unwrap_or_default();
             let names = [
@@ -63,6 +143,7 @@ pub(crate) fn status(plugins: &wasmhook_runtime::PluginHost) -> Vec<Listed> {
                 tenant: plugin.tenant.to_string(),
                 name: plugin.name.to_string(),
                 state: state.to_owned(),
+                pinned: plugin.pinned,
                 digest: plugin.digest.map(|digest| digest.to_string()),
                 since: jiff::Timestamp::try_from(plugin.since).unwrap_or_default(),
                 exports: names
@@ -80,6 +161,7 @@ pub(crate) fn status(plugins: &wasmhook_runtime::PluginHost) -> Vec<Listed> {
                     error,
                 }),
                 refused: plugin.refused,
+                candidate: plugin.candidate.map(Candidate::of),
             }
         })
         .collect()
@@ -93,7 +175,7 @@ pub(crate) async fn list(config: &Config, tenant: Option<&str>, json: bool) -> a
     let mut plugins = if let Some(plugins) = running {
         plugins
     } else {
-        let plugins = host::plugins(config)?;
+        let plugins = host::plugins(config, false)?;
         plugins.rescan().await;
         plugins.settled().await;
         status(&plugins)
@@ -108,7 +190,11 @@ pub(crate) async fn list(config: &Config, tenant: Option<&str>, json: bool) -> a
             [
                 plugin.tenant,
                 plugin.name,
-                plugin.state,
+                if plugin.pinned {
+                    format!("{}, pinned", plugin.state)
+                } else {
+                    plugin.state
+                },
                 plugin
                     .digest
                     .as_deref()
@@ -125,6 +211,11 @@ pub(crate) async fn list(config: &Config, tenant: Option<&str>, json: bool) -> a
                 plugin
                     .last_error
                     .map(|last| format!("{} {}", output::time(last.at), last.error))
+                    .unwrap_or_default(),
+                plugin
+                    .candidate
+                    .as_ref()
+                    .map(Candidate::told)
                     .unwrap_or_default(),
                 plugin.refused.unwrap_or_default(),
             ]
@@ -143,6 +234,7 @@ pub(crate) async fn list(config: &Config, tenant: Option<&str>, json: bool) -> a
         "p50",
         "p99",
         "last error",
+        "tried out",
         "refused because",
     ];
     output::table(header, rows, "no plugins");
@@ -160,7 +252,7 @@ fn micros(time: Option<u64>) -> String {
 
 /// Checks one component file.
 pub(crate) async fn check(config: &Config, file: &Path, json: bool) -> anyhow::Result<()> {
-    let plugins = host::plugins(config)?;
+    let plugins = host::plugins(config, false)?;
     let refused = |reason: String| {
         Coded::new(
             Exit::Refused,

@@ -139,6 +139,13 @@ pub(crate) struct Plugins {
     pub(crate) cache: PathBuf,
     /// Bytes of compiled components kept; past that, what was used least recently goes.
     pub(crate) cache_bytes: u64,
+    /// Where the versions of plugins that served are kept, to go back to. The folder is the host's alone.
+    pub(crate) versions: PathBuf,
+    /// Versions kept of each plugin. 5: the one that serves, the one before, and a day's mistakes.
+    pub(crate) versions_kept: usize,
+    /// A new version is rolled back once calls for so many `faults` events of its first `calls` calls
+    /// trapped, went over a limit, or gave what cannot be used; with 0 faults never.
+    pub(crate) rollback: wasmhook_runtime::Rollback,
     /// Bounds of every call whose plugin's manifest does not ask for others.
     pub(crate) limits: wasmhook_runtime::Limits,
     /// How far above `limits` a manifest may go, key by key; not at all where nothing is said.
@@ -167,6 +174,9 @@ impl Default for Plugins {
         Self {
             cache: "data/cache".into(),
             cache_bytes: runtime.cache_bytes,
+            versions: "data/versions".into(),
+            versions_kept: runtime.versions_kept,
+            rollback: runtime.rollback,
             limits: runtime.limits,
             limit_caps: runtime.limit_caps,
             loading: runtime.loading,

@@ -34,7 +34,7 @@ impl World {
     pub fn with(change: impl FnOnce(&mut PluginHostConfig)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("tenants")).unwrap();
-        let mut config = small(folder.path());
+        let mut config = config(folder.path());
         change(&mut config);
         let host = Arc::new(PluginHost::new(config).unwrap());
         Self { folder, host }
@@ -109,7 +109,7 @@ impl World {
 
 /// Small enough for several hosts in one process, and with so much time for each call that only a
 /// test that lowers it runs out of it, however busy the machine.
-fn small(folder: &Path) -> PluginHostConfig {
+pub fn config(folder: &Path) -> PluginHostConfig {
     PluginHostConfig {
         limits: Limits {
             cpu_time_ms: 20_000,
@@ -180,6 +180,12 @@ pub const REUSED: Reuse = Reuse::UpTo {
     calls: 100,
     seconds: 3_600,
 };
+
+/// The same component with another digest: a custom section more.
+pub fn variant(mut component: Vec<u8>, number: u8) -> Vec<u8> {
+    component.extend([0, 3, 1, b'v', number]);
+    component
+}
 
 /// The bytes of a guest in `plugins/`, which is built first if it is not there.
 pub fn guest(name: &str) -> Vec<u8> {

@@ -1,7 +1,6 @@
 //! Writing events with their deliveries, and refused events.
 
 use rusqlite::{OptionalExtension as _, params};
-use serde::Serialize;
 use wasmhook_core::ports::Enqueued;
 use wasmhook_core::{Delivery, DeliveryState, OrderingKey, Sequence};
 
@@ -12,6 +11,7 @@ use super::sequences::advance;
 use super::thread::Fault;
 use super::writer::Writer;
 use crate::error::StoreError;
+use crate::plugin_use;
 use crate::queue::{EventDeliveries, RejectedEvent};
 
 /// So many refused events are kept, the newest.
@@ -118,8 +118,8 @@ fn insert_delivery(
         return Ok(false);
     }
     let lane = lane_number(writer, tenant, delivery.endpoint_id.as_str())?;
-    let resolved = packed(delivery.resolved.as_ref())?;
-    let asked = packed(delivery.resolver.as_ref())?;
+    let resolved = packed(delivery.resolved.as_ref(), postcard::to_stdvec)?;
+    let asked = packed(delivery.resolver.as_ref(), plugin_use::one_to_bytes)?;
     // By the store's clock, and not in its past: see `EventDeliveries`.
     let next_at = if delivery.is_scheduled() {
         nanos(delivery.next_at).max(now)
@@ -163,8 +163,11 @@ fn insert_delivery(
     Ok(true)
 }
 
-fn packed<T: Serialize>(value: Option<&T>) -> Result<Option<Vec<u8>>, StoreError> {
-    value.map(postcard::to_stdvec).transpose().map_err(|error| {
+fn packed<T>(
+    value: Option<&T>,
+    pack: impl FnOnce(&T) -> postcard::Result<Vec<u8>>,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    value.map(pack).transpose().map_err(|error| {
         StoreError::Configuration(format!("a part of a delivery cannot be kept: {error}"))
     })
 }

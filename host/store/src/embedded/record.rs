@@ -12,6 +12,7 @@ use super::sequences::advance;
 use super::thread::Fault;
 use super::writer::Writer;
 use crate::error::StoreError;
+use crate::plugin_use;
 use crate::queue::{Leased, Outcome, Recorded};
 
 /// Of very many attempts, so many of the first and of the latest are kept.
@@ -91,7 +92,7 @@ fn insert_attempt(writer: &Writer, seq: i64, attempt: &Attempt) -> Result<(), Fa
     let plugins = if attempt.plugins.is_empty() {
         None
     } else {
-        let bytes = postcard::to_stdvec(&attempt.plugins).map_err(|error| {
+        let bytes = plugin_use::to_bytes(&attempt.plugins).map_err(|error| {
             StoreError::Configuration(format!("an attempt's plugins cannot be kept: {error}"))
         })?;
         Some(bytes)

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, Row};
 use serde::Deserialize;
+use serde::de::IntoDeserializer;
 use serde::de::value::Error as ValueError;
-use serde::de::{DeserializeOwned, IntoDeserializer};
 use wasmhook_core::attempt::Attempt;
 use wasmhook_core::{
     Delivery, DeliveryId, DeliveryState, EndpointId, Event, EventId, EventType, OnDeadLetter,
@@ -20,6 +20,7 @@ use super::lanes::Stage;
 use super::sequences::turn;
 use super::thread::Fault;
 use crate::error::StoreError;
+use crate::plugin_use;
 use crate::queue::{Record, RejectedEvent};
 
 /// The columns that [`delivery`] reads, of deliveries `d`, tenants `t`, lanes `l` and events `e`.
@@ -69,8 +70,9 @@ pub(super) fn delivery(row: &Row<'_>) -> Result<Delivery, Fault> {
         event_type: checked(row, "type", |text| EventType::new(text).ok()).ok_or_else(damaged)?,
         endpoint_id: checked(row, "endpoint", |text| EndpointId::new(text).ok())
             .ok_or_else(damaged)?,
-        resolved: packed(row, "resolved").map_err(|()| damaged())?,
-        resolver: packed(row, "resolver").map_err(|()| damaged())?,
+        resolved: packed(row, "resolved", |bytes| postcard::from_bytes(bytes))
+            .map_err(|()| damaged())?,
+        resolver: packed(row, "resolver", plugin_use::one_from_bytes).map_err(|()| damaged())?,
         sequence: sequence(row)?,
         state: state(row.get("state")?).ok_or_else(damaged)?,
         attempt: row.get("attempt")?,
@@ -164,7 +166,7 @@ pub(super) fn attempts(
 
 fn attempt(row: &Row<'_>, seq: i64) -> Result<Attempt, Fault> {
     let damaged = || corrupt("attempt of delivery", seq);
-    let plugins = packed(row, "plugins").map_err(|()| damaged())?;
+    let plugins = packed(row, "plugins", plugin_use::from_bytes).map_err(|()| damaged())?;
     let error_class = match optional::<String>(row, "error_class")? {
         Some(name) => Some(named(&name).ok_or_else(damaged)?),
         None => None,
@@ -214,12 +216,14 @@ fn checked<T>(row: &Row<'_>, column: &str, check: impl FnOnce(&str) -> Option<T>
 }
 
 /// What a column holds packed, if anything.
-fn packed<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> Result<Option<T>, ()> {
+fn packed<T>(
+    row: &Row<'_>,
+    column: &str,
+    unpack: impl FnOnce(&[u8]) -> postcard::Result<T>,
+) -> Result<Option<T>, ()> {
     let bytes = row.get_ref(column).map_err(drop)?.as_blob_or_null();
     let bytes = bytes.map_err(drop)?;
-    bytes
-        .map(|bytes| postcard::from_bytes(bytes).map_err(drop))
-        .transpose()
+    bytes.map(|bytes| unpack(bytes).map_err(drop)).transpose()
 }
 
 fn optional<T: FromSql>(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<T>> {

@@ -6,15 +6,18 @@
 //! Times are milliseconds, except an event's own.
 
 use std::io::Write as _;
+use std::iter;
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use wasmhook_core::attempt::{Attempt, ErrorClass, Outcome, PluginUse};
+use wasmhook_core::attempt::{Attempt, ErrorClass, Outcome};
 use wasmhook_core::{
     Delivery, DeliveryId, DeliveryState, EndpointId, Event, EventId, EventType, OnDeadLetter,
     OrderingKey, Payload, ResolvedEndpoint, Sequence, TenantId,
 };
+
+use crate::plugin_use::{self, PackedUse, PackedVerdict};
 
 /// The version of what follows the envelope.
 const VERSION: u8 = 1;
@@ -42,7 +45,7 @@ struct PackedDelivery {
     event_type: EventType,
     // As JSON, because its parts describe themselves.
     resolved: Option<String>,
-    resolver: Option<PluginUse>,
+    resolver: Option<PackedUse>,
     replayed_at_attempt: u32,
     next_at: i64,
     updated_at: i64,
@@ -59,9 +62,17 @@ struct PackedAttempt {
     retryable: bool,
     error_class: Option<ErrorClass>,
     error: Option<String>,
-    plugins: Vec<PluginUse>,
+    plugins: Vec<PackedUse>,
     response_excerpt: Option<String>,
     next_at: Option<i64>,
+}
+
+/// What stands behind a delivery, if there is anything to say. Hosts of older versions do not read it.
+#[derive(Default, Serialize, Deserialize)]
+struct PackedVerdicts {
+    resolver: PackedVerdict,
+    /// Of the plugins of each attempt.
+    attempts: Vec<Vec<PackedVerdict>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -101,7 +112,7 @@ impl PackedAttempt {
             retryable: attempt.retryable,
             error_class: attempt.error_class,
             error: attempt.error.as_deref().map(|text| cut(text, MAX_EXCERPT)),
-            plugins: attempt.plugins.clone(),
+            plugins: attempt.plugins.iter().map(PackedUse::from).collect(),
             response_excerpt: attempt
                 .response_excerpt
                 .as_deref()
@@ -110,7 +121,7 @@ impl PackedAttempt {
         }
     }
 
-    fn unpack(self) -> Result<Attempt> {
+    fn unpack(self, verdicts: Vec<PackedVerdict>) -> Result<Attempt> {
         Ok(Attempt {
             number: self.number,
             at: time(self.at)?,
@@ -120,7 +131,7 @@ impl PackedAttempt {
             retryable: self.retryable,
             error_class: self.error_class,
             error: self.error,
-            plugins: self.plugins,
+            plugins: plugin_use::unpack(self.plugins, verdicts),
             response_excerpt: self.response_excerpt,
             next_at: self.next_at.map(time).transpose()?,
         })
@@ -165,13 +176,13 @@ pub(super) fn pack_rest(
         .chain(latest)
         .enumerate()
         .filter(|(place, _)| *place == 0 || *place > skipped)
-        .map(|(_, attempt)| PackedAttempt::new(attempt));
+        .map(|(_, attempt)| attempt);
     let packed = PackedDelivery {
         event_type: delivery.event_type.clone(),
         resolved: delivery.resolved.as_ref().map(|resolved| {
             serde_json::to_string(resolved).expect("a resolved endpoint is plain data")
         }),
-        resolver: delivery.resolver.clone(),
+        resolver: delivery.resolver.as_ref().map(PackedUse::from),
         replayed_at_attempt: delivery.replayed_at_attempt,
         next_at: if delivery.attempt == 0 && !delivery.is_scheduled() {
             // When it is made, which is the server's to say.
@@ -180,7 +191,7 @@ pub(super) fn pack_rest(
             delivery.next_at.as_millisecond()
         },
         updated_at: delivery.updated_at.as_millisecond(),
-        attempts: kept.collect(),
+        attempts: kept.clone().map(PackedAttempt::new).collect(),
     };
     let mut to = to;
     write!(
@@ -199,7 +210,20 @@ pub(super) fn pack_rest(
             to.extend_from_slice(&[0, SEQUENCE_VERSION]);
         }
     }
-    finish(&packed, to)
+    let to = finish(&packed, to);
+    if delivery.resolver.is_none() && kept.clone().all(|attempt| attempt.plugins.is_empty()) {
+        return to;
+    }
+    let verdicts = PackedVerdicts {
+        resolver: delivery
+            .resolver
+            .as_ref()
+            .and_then(|used| used.verdict.clone()),
+        attempts: kept
+            .map(|attempt| plugin_use::verdicts(&attempt.plugins))
+            .collect(),
+    };
+    finish(&verdicts, to)
 }
 
 /// What a record says of its sequence: whether a dead letter blocks it (b) or is skipped (s), after how many
@@ -278,15 +302,22 @@ pub(super) fn unpack_record(
         return Err(Damaged);
     }
     let (_, created_at) = stamp_time(stamp).ok_or(Damaged)?;
-    let packed: PackedDelivery = postcard::from_bytes(packed).map_err(|_| Damaged)?;
+    let (packed, rest): (PackedDelivery, _) =
+        postcard::take_from_bytes(packed).map_err(|_| Damaged)?;
+    let verdicts: PackedVerdicts = plugin_use::behind(rest).map_err(|_| Damaged)?;
     let resolved: Option<ResolvedEndpoint> = packed
         .resolved
         .map(|json| serde_json::from_str(&json).map_err(|_| Damaged))
         .transpose()?;
+    let of_attempts = verdicts
+        .attempts
+        .into_iter()
+        .chain(iter::repeat(Vec::new()));
     let attempts = packed
         .attempts
         .into_iter()
-        .map(PackedAttempt::unpack)
+        .zip(of_attempts)
+        .map(|(attempt, verdicts)| attempt.unpack(verdicts))
         .collect::<Result<_>>()?;
     // One that nobody has tried yet carries no time but the server's, and the one that it waits for.
     let untried = attempt == 0 && state == DeliveryState::Pending;
@@ -298,7 +329,7 @@ pub(super) fn unpack_record(
         event_type: packed.event_type,
         endpoint_id,
         resolved,
-        resolver: packed.resolver,
+        resolver: packed.resolver.map(|used| used.unpack(verdicts.resolver)),
         sequence,
         state,
         attempt,
@@ -365,8 +396,8 @@ mod tests {
     use std::time::Duration;
 
     use proptest::prelude::*;
-    use wasmhook_core::EventDraft;
     use wasmhook_core::delivery::default_id;
+    use wasmhook_core::{EventDraft, PluginUse};
 
     use super::*;
 
@@ -395,6 +426,7 @@ mod tests {
             name: text.to_owned(),
             digest: "00".to_owned(),
             cpu_us: u64::from(number),
+            verdict: status.map(|_| "trap".to_owned()),
         }];
         attempt.next_at = status.map(|_| at);
         attempt
@@ -468,6 +500,34 @@ mod tests {
             let _ = unpack_record(&tenant, &DeliveryId::new("d").unwrap(), &bytes);
             let _ = unpack_event(&tenant, &EventId::new("e").unwrap(), &Bytes::from(bytes));
         }
+    }
+
+    /// A record as version 0.1.0 wrote it, with nothing behind the delivery.
+    #[test]
+    fn a_record_of_an_older_version_is_read_and_its_plugins_have_no_verdict() {
+        let event = event("e", "1", (0, 0));
+        let mut delivery = delivery(&event, "main", 2);
+        let used = |verdict: Option<&str>| PluginUse {
+            name: "10-redact".to_owned(),
+            digest: "ab".repeat(32),
+            cpu_us: 77,
+            verdict: verdict.map(str::to_owned),
+        };
+        delivery.resolver = Some(used(Some("resolve")));
+        let mut made = attempt(2, "x", Some(503));
+        made.plugins = vec![used(Some("deliver"))];
+        let bytes = pack_record(&delivery, &[], Some(&made));
+        let behind = PackedVerdicts {
+            resolver: Some("resolve".to_owned()),
+            attempts: vec![vec![Some("deliver".to_owned())]],
+        };
+        let length = bytes.len() - postcard::to_stdvec(&behind).unwrap().len();
+        let (found, attempts) =
+            unpack_record(&delivery.tenant_id, &delivery.id, &bytes[..length]).unwrap();
+        delivery.resolver = Some(used(None));
+        made.plugins = vec![used(None)];
+        assert_eq!(found, delivery);
+        assert_eq!(attempts, [made]);
     }
 
     #[test]

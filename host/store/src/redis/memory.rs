@@ -17,7 +17,7 @@ impl ServerMemory {
             Some(lines.find(|(key, _)| *key == name)?.1.trim())
         };
         Some(Self {
-            pub(super) run_id: figure("run_id")?.to_owned(),
+            run_id: figure("run_id")?.to_owned(),
             used: figure("used_memory")?.parse().ok()?,
             limit: figure("maxmemory")?.parse().ok()?,
         })

@@ -1,0 +1,439 @@
+//! The bytes and the history of the versions that served, in a folder of the host's own:
+//! `TENANT/NAME/DIGEST.wasm`, the manifest it last served with beside it, and `history.json`.
+//!
+//! Each file is written under another name and renamed. Nothing waits for the disk: a component is
+//! checked against its digest when it is read, and a history that cannot be read begins anew.
+
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tempfile::TempDir;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::history::{History, VersionRecord, VersionState};
+use crate::cache::claim;
+use crate::error::RuntimeError;
+use crate::folder::{Key, is_name};
+use crate::types::Digest;
+
+const HISTORY: &str = "history.json";
+/// The most bytes of a history: many times what thirty records take.
+const HISTORY_BYTES: u64 = 1 << 20;
+
+/// The versions that plugins had, for as long as they are kept.
+pub struct VersionArchive {
+    folder: PathBuf,
+    /// Components kept of each plugin.
+    versions: usize,
+    /// Whether this process is the one that the folder belongs to.
+    writes: bool,
+    plugins: Mutex<HashMap<Key, Plugin>>,
+    /// Held while a history is written, so that the newest is what stays.
+    writing: Mutex<()>,
+    drafts: AtomicU64,
+    /// Removed at the end, where no folder was given.
+    _temporary: Option<TempDir>,
+}
+
+/// What is known of a plugin.
+#[derive(Default)]
+struct Plugin {
+    history: History,
+    /// The version kept last, which may have no history yet.
+    latest: Option<Digest>,
+    /// Hash of the history as it is on disk.
+    written: Option<u64>,
+}
+
+/// A version as it was kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// The component's file.
+    pub component: Vec<u8>,
+    /// The manifest that it last served with.
+    pub manifest: Option<Vec<u8>>,
+}
+
+/// Why a version cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ArchiveError {
+    /// The tenant or the plugin has a name that no folder has.
+    #[error("{0} is no name of a tenant or a plugin")]
+    Name(String),
+    /// It is not there.
+    #[error("this host does not keep version {0} of the plugin")]
+    NotKept(Digest),
+    /// It is not what it was when it was written.
+    #[error("the kept version {0} is damaged")]
+    Damaged(Digest),
+    /// The folder cannot be read or written.
+    #[error("the archive of versions cannot be used: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl VersionArchive {
+    /// Open the folder, making it if it is missing; with none, one of its own for as long as it lives.
+    pub(crate) fn open(
+        folder: Option<&Path>,
+        versions: usize,
+        writes: bool,
+    ) -> Result<Self, RuntimeError> {
+        let refuse = |path: &Path, reason: String| RuntimeError::Archive {
+            path: path.to_owned(),
+            reason,
+        };
+        let (folder, temporary) = if let Some(folder) = folder {
+            (folder.to_owned(), None)
+        } else {
+            let temporary = tempfile::Builder::new()
+                .prefix("wasmhook-versions-")
+                .permissions(Permissions::from_mode(0o700))
+                .tempdir()
+                .map_err(|error| refuse(&std::env::temp_dir(), error.to_string()))?;
+            (temporary.path().to_owned(), Some(temporary))
+        };
+        if writes {
+            claim(&folder).map_err(|reason| refuse(&folder, reason))?;
+        }
+        Ok(Self {
+            folder,
+            versions: versions.max(1),
+            writes,
+            plugins: Mutex::default(),
+            writing: Mutex::default(),
+            drafts: AtomicU64::new(0),
+            _temporary: temporary,
+        })
+    }
+
+    /// Look into the folder of a host, which goes on using it.
+    pub fn look(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            versions: usize::MAX,
+            writes: false,
+            plugins: Mutex::default(),
+            writing: Mutex::default(),
+            drafts: AtomicU64::new(0),
+            _temporary: None,
+        }
+    }
+
+    /// What became of each version of a plugin, oldest change first, and whether its bytes are kept.
+    pub fn versions(
+        &self,
+        tenant: &str,
+        name: &str,
+    ) -> Result<Vec<(VersionRecord, bool)>, ArchiveError> {
+        let key = key(tenant, name)?;
+        self.recall(&key);
+        let records = self.with(&key, |history| history.records().to_vec());
+        Ok(records
+            .into_iter()
+            .map(|record| {
+                let kept = self.component(&key, record.digest).is_file();
+                (record, kept)
+            })
+            .collect())
+    }
+
+    /// The bytes of a version.
+    pub fn get(&self, tenant: &str, name: &str, digest: Digest) -> Result<Kept, ArchiveError> {
+        self.read(&key(tenant, name)?, digest)
+    }
+
+    pub(crate) fn read(&self, key: &Key, digest: Digest) -> Result<Kept, ArchiveError> {
+        let component = match fs::read(self.component(key, digest)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(ArchiveError::NotKept(digest));
+            }
+            read => read?,
+        };
+        if Digest::of(&component) != digest {
+            return Err(ArchiveError::Damaged(digest));
+        }
+        let manifest = match fs::read(self.manifest(key, digest)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            read => Some(read?),
+        };
+        Ok(Kept {
+            component,
+            manifest,
+        })
+    }
+
+    /// Read the history of a plugin, if that has not been done.
+    pub(crate) fn recall(&self, key: &Key) {
+        if self.plugins().contains_key(key) {
+            return;
+        }
+        let path = self.plugin(key).join(HISTORY);
+        let read = read_history(&path).unwrap_or_else(|reason| {
+            tracing::warn!(tenant = %key.tenant, plugin = %key.name,
+                "the history of a plugin begins anew, because it cannot be read: {reason}");
+            None
+        });
+        let (history, written) = read.unzip();
+        self.plugins().entry(key.clone()).or_insert(Plugin {
+            history: history.unwrap_or_default(),
+            latest: None,
+            written,
+        });
+    }
+
+    /// Look at the history of a plugin, or change it, in memory.
+    pub(crate) fn with<T>(&self, key: &Key, look: impl FnOnce(&mut History) -> T) -> T {
+        self.recall(key);
+        let mut plugins = self.plugins();
+        if let Some(plugin) = plugins.get_mut(key) {
+            return look(&mut plugin.history);
+        }
+        look(&mut plugins.entry(key.clone()).or_default().history)
+    }
+
+    /// Keep the bytes of a version that is about to serve, with the manifest that it will serve with.
+    pub(crate) fn keep(
+        &self,
+        key: &Key,
+        digest: Digest,
+        component: &[u8],
+        manifest: Option<&[u8]>,
+    ) -> io::Result<()> {
+        if !self.writes {
+            return Ok(());
+        }
+        self.recall(key);
+        self.plugins().entry(key.clone()).or_default().latest = Some(digest);
+        make(&self.plugin(key))?;
+        let path = self.component(key, digest);
+        let whole = component.len() as u64;
+        if fs::metadata(&path).map_or(true, |found| found.len() != whole) {
+            self.write(&path, component)?;
+        }
+        let path = self.manifest(key, digest);
+        match manifest {
+            Some(bytes) if fs::read(&path).is_ok_and(|found| found == *bytes) => Ok(()),
+            Some(bytes) => self.write(&path, bytes),
+            None => match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            },
+        }
+    }
+
+    /// Write down the history of a plugin, and remove the versions that are too many.
+    pub(crate) fn persist(&self, key: &Key) {
+        if !self.writes {
+            return;
+        }
+        let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let history = self.with(key, |history| history.clone());
+        let text = match serde_json::to_vec_pretty(&history) {
+            Ok(text) => text,
+            Err(error) => {
+                tracing::error!(tenant = %key.tenant, plugin = %key.name,
+                    "the history of a plugin has no form on disk: {error}");
+                return;
+            }
+        };
+        let hash = xxh3_64(&text);
+        let known = self.plugins().get(key).and_then(|plugin| plugin.written);
+        if known == Some(hash) || (known.is_none() && history.records().is_empty()) {
+            return;
+        }
+        let path = self.plugin(key).join(HISTORY);
+        match make(&self.plugin(key)).and_then(|()| self.write(&path, &text)) {
+            Ok(()) => {
+                if let Some(plugin) = self.plugins().get_mut(key) {
+                    plugin.written = Some(hash);
+                }
+            }
+            Err(error) => tracing::warn!(tenant = %key.tenant, plugin = %key.name,
+                "the history of a plugin cannot be written: {error}"),
+        }
+        self.prune(key, &history);
+    }
+
+    /// Forget what is in memory of a plugin that is gone, after writing it down.
+    pub(crate) fn put_away(&self, key: &Key) {
+        self.persist(key);
+        self.plugins().remove(key);
+    }
+
+    /// Remove what is past the bound, what changed longest ago first, and what was refused.
+    fn prune(&self, key: &Key, history: &History) {
+        let latest = self.plugins().get(key).and_then(|plugin| plugin.latest);
+        let records = history.records().iter().rev();
+        let wanted: Vec<String> = records
+            .filter(|record| record.state != VersionState::Refused)
+            .map(|record| record.digest)
+            .take(self.versions)
+            .chain(latest)
+            .map(|digest| digest.to_string())
+            .collect();
+        let entries = fs::read_dir(self.plugin(key)).into_iter().flatten();
+        for entry in entries.flatten() {
+            let path = entry.path();
+            let is_version = path
+                .extension()
+                .is_some_and(|end| end == "wasm" || end == "toml");
+            let is_wanted = path
+                .file_stem()
+                .is_some_and(|stem| wanted.iter().any(|digest| stem == digest.as_str()));
+            if is_version && !is_wanted {
+                let _ = fs::remove_file(path);
+            }
+        }
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let number = self.drafts.fetch_add(1, Ordering::Relaxed);
+        let draft = path.with_extension(format!("{}-{number}.draft", std::process::id()));
+        let written = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&draft)
+            .and_then(|mut file| file.write_all(bytes))
+            .and_then(|()| fs::rename(&draft, path));
+        if written.is_err() {
+            let _ = fs::remove_file(&draft);
+        }
+        written
+    }
+
+    fn plugin(&self, key: &Key) -> PathBuf {
+        self.folder.join(&*key.tenant).join(&*key.name)
+    }
+
+    fn component(&self, key: &Key, digest: Digest) -> PathBuf {
+        self.plugin(key).join(format!("{digest}.wasm"))
+    }
+
+    fn manifest(&self, key: &Key, digest: Digest) -> PathBuf {
+        self.plugin(key).join(format!("{digest}.toml"))
+    }
+
+    fn plugins(&self) -> MutexGuard<'_, HashMap<Key, Plugin>> {
+        self.plugins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(super) fn key(tenant: &str, name: &str) -> Result<Key, ArchiveError> {
+    for part in [tenant, name] {
+        if !is_name(part) {
+            return Err(ArchiveError::Name(crate::text::printable(part, 128)));
+        }
+    }
+    Ok(Key {
+        tenant: tenant.into(),
+        name: name.into(),
+    })
+}
+
+fn make(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// A history with its hash, if there is one.
+fn read_history(path: &Path) -> Result<Option<(History, u64)>, String> {
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.to_string()),
+        Ok(found) if found.len() > HISTORY_BYTES => return Err("it is too large".to_owned()),
+        Ok(_) => {}
+    }
+    let bytes = fs::read(path).map_err(|error| error.to_string())?;
+    let history = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+    Ok(Some((history, xxh3_64(&bytes))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loader::Version;
+
+    fn kept(component: &[u8], manifest: Option<&str>) -> Kept {
+        Kept {
+            component: component.to_vec(),
+            manifest: manifest.map(|text| text.as_bytes().to_vec()),
+        }
+    }
+
+    fn drop_version(archive: &VersionArchive, key: &Key, content: &[u8]) -> Digest {
+        let digest = Digest::of(content);
+        archive.recall(key);
+        archive.keep(key, digest, content, None).unwrap();
+        archive.with(key, |history| {
+            history.takes_over(Version::plain(digest, None));
+        });
+        archive.persist(key);
+        digest
+    }
+
+    #[test]
+    fn the_last_versions_and_their_history_survive_and_the_rest_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = key("acme", "10-redact").unwrap();
+        let archive = VersionArchive::open(Some(&folder.path().join("v")), 2, true).unwrap();
+        let digests: Vec<Digest> = (0_u8..4)
+            .map(|n| drop_version(&archive, &key, &[n]))
+            .collect();
+
+        let again = VersionArchive::look(&folder.path().join("v"));
+        let versions = again.versions("acme", "10-redact").unwrap();
+        let told: Vec<(Digest, bool)> = versions
+            .iter()
+            .map(|(record, is_kept)| (record.digest, *is_kept))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (digests[0], false),
+                (digests[1], false),
+                (digests[2], true),
+                (digests[3], true)
+            ]
+        );
+        assert_eq!(
+            again.get("acme", "10-redact", digests[3]).unwrap(),
+            kept(&[3], None)
+        );
+        let gone = again.get("acme", "10-redact", digests[0]).unwrap_err();
+        assert!(gone.to_string().contains("does not keep version"), "{gone}");
+        assert!(again.versions("acme", "other").unwrap().is_empty());
+        assert!(again.versions("..", "other").is_err());
+    }
+
+    #[test]
+    fn damage_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = key("acme", "10-redact").unwrap();
+        let folder = folder.path().join("v");
+        let archive = VersionArchive::open(Some(&folder), 5, true).unwrap();
+        let digest = drop_version(&archive, &key, b"whole");
+        let file = folder.join(format!("acme/10-redact/{digest}.wasm"));
+        fs::write(&file, b"torn!").unwrap();
+        assert!(matches!(
+            archive.read(&key, digest),
+            Err(ArchiveError::Damaged(_))
+        ));
+        fs::write(folder.join("acme/10-redact/history.json"), b"[{").unwrap();
+        let again = VersionArchive::look(&folder);
+        assert!(again.versions("acme", "10-redact").unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_folder_that_others_can_read_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+        assert!(VersionArchive::open(Some(folder.path()), 5, true).is_err());
+    }
+}

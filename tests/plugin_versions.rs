@@ -1,0 +1,247 @@
+//! Versions of plugins on a running host: rolled back by themselves, and chosen by command.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
+
+mod support;
+
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use support::{Listener, Site, component, http, wait_for};
+
+const NAME: &str = "10-redact";
+const MANIFEST: &str = "[config]\nbehaviour = \"panic\"\nfields = \"card\"\n";
+
+fn push(site: &Site, id: &str) {
+    let event =
+        json!({"tenant": "acme", "type": "invoice.paid", "id": id, "payload": {"card": "4242"}});
+    let json = "Content-Type: application/json";
+    let (status, answer) =
+        http(site.port, "POST", "/v1/events", &[json], &event.to_string()).unwrap();
+    assert_eq!(status, 202, "{answer}");
+}
+
+/// A site whose plugin redacts, and which tries often enough to outlast a bad version.
+fn site(receiver: &Listener) -> Site {
+    let site = Site::embedded();
+    let config = std::fs::read_to_string(site.path("wasmhook.toml")).unwrap();
+    let schedule = vec!["\"300ms\""; 60].join(",");
+    site.write(
+        "wasmhook.toml",
+        &config.replace("\"200ms\", \"400ms\"", &schedule),
+    );
+    site.endpoint("acme", "main", &receiver.url(), "*");
+    site.plugin("acme", NAME, &component("redact.wasm"), MANIFEST);
+    site
+}
+
+fn digest(file: &str) -> String {
+    hex::encode(Sha256::digest(std::fs::read(component(file)).unwrap()))
+}
+
+/// Waits until the plugin is listed with a state and a version.
+fn wait_for_version(site: &Site, state: &str, version: &str) -> Value {
+    wait_for(&format!("version {version} as {state}"), || {
+        let listed = site.json(&["plugins", "list"]);
+        let plugin = listed[0].clone();
+        (plugin["state"] == state && plugin["digest"] == version).then_some(plugin)
+    })
+}
+
+#[test]
+fn a_version_that_traps_is_rolled_back_and_what_it_held_up_arrives() {
+    let receiver = Listener::start(204);
+    let site = site(&receiver);
+    let (good, bad) = (digest("redact.wasm"), digest("hostile.wasm"));
+    let mut host = site.serve();
+    push(&site, "before");
+    receiver.wait_for_deliveries(1);
+    site.plugin("acme", NAME, &component("hostile.wasm"), MANIFEST);
+    wait_for_version(&site, "serving", &bad);
+    for n in 0..5 {
+        push(&site, &format!("evt_{n}"));
+    }
+    let listed = wait_for_version(&site, "rolled back", &good);
+    let reason = listed["refused"].as_str().unwrap();
+    assert!(
+        reason.starts_with("it was rolled back: it failed for 5 of the events"),
+        "{reason}"
+    );
+    let arrived = receiver.wait_for_deliveries(6);
+    for request in arrived {
+        assert!(
+            request["body"].as_str().unwrap().contains("[redacted]"),
+            "{request}"
+        );
+    }
+
+    // A restart knows it still, and the story is told.
+    host.stop();
+    let _host = site.serve();
+    wait_for_version(&site, "rolled back", &good);
+    let told = site.json(&["plugins", "history", "acme", NAME]);
+    let states: Vec<_> = told
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|version| {
+            (
+                version["digest"].as_str().unwrap(),
+                version["state"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(states, [(&*good, "serving"), (&*bad, "rolled-back")]);
+    assert_eq!(
+        (&told[1]["in_file"], &told[1]["kept"]),
+        (&json!(true), &json!(true))
+    );
+
+    // Who insists is obeyed.
+    site.json(&["plugins", "promote", "acme", NAME]);
+    wait_for_version(&site, "serving", &bad);
+    // And may change their mind: the file is the former version then.
+    site.json(&["plugins", "rollback", "acme", NAME]);
+    wait_for_version(&site, "serving", &good);
+    let file = site.path("tenants/acme/plugins/10-redact.wasm");
+    assert_eq!(
+        std::fs::read(file).unwrap(),
+        std::fs::read(component("redact.wasm")).unwrap()
+    );
+}
+
+#[test]
+fn a_pinned_version_outlasts_newer_files_on_every_host_that_shares_the_folder() {
+    let receiver = Listener::start(204);
+    let site = site(&receiver);
+    let (old, new) = (digest("redact.wasm"), digest("tag_and_route.wasm"));
+    let _host = site.serve();
+    wait_for_version(&site, "serving", &old);
+    let pinned = site.json(&["plugins", "pin", "acme", NAME, &old[..10]]);
+    assert_eq!(pinned["digest"], *old);
+    site.plugin("acme", NAME, &component("tag_and_route.wasm"), MANIFEST);
+    wait_for("the pin to be shown", || {
+        let listed = site.json(&["plugins", "list"]);
+        (listed[0]["pinned"] == true && listed[0]["digest"] == *old).then_some(())
+    });
+    let refused = site.run(&["plugins", "rollback", "acme", NAME]);
+    assert_eq!(refused.status.code(), Some(6), "{refused:?}");
+
+    // Another host, which has never seen the pinned version in the file.
+    let other = Site::embedded();
+    let config = std::fs::read_to_string(other.path("wasmhook.toml")).unwrap();
+    let folder = site.path("tenants");
+    other.write(
+        "wasmhook.toml",
+        &format!("{config}\n[tenants]\nfolder = \"{}\"\n", folder.display()),
+    );
+    let _other = other.serve();
+    wait_for_version(&other, "serving", &old);
+
+    site.json(&["plugins", "unpin", "acme", NAME]);
+    wait_for_version(&site, "serving", &new);
+    wait_for_version(&other, "serving", &new);
+    let missing = site.run(&["plugins", "unpin", "acme", NAME]);
+    assert_eq!(missing.status.code(), Some(5), "{missing:?}");
+    let unknown = site.run(&["plugins", "history", "acme", "other"]);
+    assert_eq!(unknown.status.code(), Some(5), "{unknown:?}");
+}
+
+/// The redacting component with another digest: a custom section more.
+fn variant(site: &Site) -> (std::path::PathBuf, String) {
+    let mut bytes = std::fs::read(component("redact.wasm")).unwrap();
+    bytes.extend([0, 3, 1, b'v', 1]);
+    let file = site.path("variant.wasm");
+    std::fs::write(&file, &bytes).unwrap();
+    (file, hex::encode(Sha256::digest(&bytes)))
+}
+
+#[test]
+fn a_canary_serves_all_endpoints_of_an_event_alike_until_it_is_promoted() {
+    const EVENTS: usize = 40;
+    let receiver = Listener::start(204);
+    let site = site(&receiver);
+    site.endpoint("acme", "second", &receiver.url(), "*");
+    let old = digest("redact.wasm");
+    let (file, new) = variant(&site);
+    let _host = site.serve();
+    wait_for_version(&site, "serving", &old);
+    let manifest = format!("rollout = {{ canary_percent = 50 }}\n{MANIFEST}");
+    site.plugin("acme", NAME, &file, &manifest);
+    let listed = wait_for_version(&site, "canary", &old);
+    assert_eq!(listed["candidate"]["digest"], *new);
+    for n in 0..EVENTS {
+        push(&site, &format!("evt_{n}"));
+    }
+    let succeeded = wait_for("all deliveries to be recorded", || {
+        Some(site.deliveries("acme", "succeeded")).filter(|all| all.len() == 2 * EVENTS)
+    });
+    let mut versions = std::collections::BTreeMap::<_, Vec<_>>::new();
+    for delivery in &succeeded {
+        let used = &delivery["attempts"][0]["plugins"][0];
+        let event = delivery["event_id"].as_str().unwrap();
+        versions
+            .entry(event)
+            .or_default()
+            .push(used["digest"].as_str().unwrap());
+    }
+    assert!(
+        versions.values().all(|used| used[0] == used[1]),
+        "{versions:?}"
+    );
+    for version in [&old, &new] {
+        let count = versions.values().filter(|used| used[0] == version).count();
+        assert!(
+            (8..=32).contains(&count),
+            "{count} of {EVENTS} events went to {version}"
+        );
+    }
+    site.json(&["plugins", "promote", "acme", NAME]);
+    wait_for_version(&site, "serving", &new);
+}
+
+#[test]
+fn a_shadow_is_compared_on_live_events_and_sends_nothing() {
+    let receiver = Listener::start(204);
+    let site = Site::embedded();
+    site.endpoint("acme", "main", &receiver.url(), "*");
+    site.endpoint("acme", "eu-archive", &receiver.url(), "order.created");
+    let manifest = "rollout = { shadow = true }\n[config]\nbehaviour = \"echo\"\n";
+    site.plugin("acme", NAME, &component("tag_and_route.wasm"), manifest);
+    let old = digest("tag_and_route.wasm");
+    let _host = site.serve();
+    wait_for_version(&site, "serving", &old);
+    site.plugin("acme", NAME, &component("hostile.wasm"), manifest);
+    wait_for_version(&site, "shadow", &old);
+    let event = json!({"tenant": "acme", "type": "invoice.paid", "id": "evt_1", "payload": {"region": "eu"}});
+    let json = "Content-Type: application/json";
+    let pushed = http(site.port, "POST", "/v1/events", &[json], &event.to_string()).unwrap();
+    assert_eq!(pushed.0, 202);
+    receiver.wait_for_deliveries(2);
+    let compared = wait_for("the comparisons", || {
+        let listed = site.json(&["plugins", "list"]);
+        let compared = listed[0]["candidate"]["comparisons"].clone();
+        (compared["different"].as_u64()? >= 3).then_some(compared)
+    });
+    let event = hex::encode(Sha256::digest("evt_1"));
+    let samples = compared["samples"].as_array().unwrap();
+    assert!(
+        samples.iter().all(|sample| sample["event"] == event[..16]),
+        "{samples:?}"
+    );
+    for parts in [json!(["choices"]), json!(["headers"])] {
+        assert!(
+            samples.iter().any(|sample| sample["parts"] == parts),
+            "{samples:?}"
+        );
+    }
+    for delivery in wait_for("the records", || {
+        Some(site.deliveries("acme", "succeeded")).filter(|all| all.len() == 2)
+    }) {
+        assert_eq!(
+            delivery["attempts"][0]["plugins"][0]["digest"], *old,
+            "{delivery}"
+        );
+        assert_eq!(delivery["resolver"]["digest"], *old);
+    }
+    assert_eq!(receiver.arrived().len(), 2);
+}
