@@ -41,6 +41,13 @@ enum Answer {
     Resolve(Result<resolve::Resolution, types::Failure>),
 }
 
+/// What a call used.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Cost {
+    pub(crate) cpu: Duration,
+    pub(crate) memory: usize,
+}
+
 impl Plugin {
     /// Ask what to send to an endpoint.
     pub async fn transform(
@@ -79,8 +86,9 @@ impl Plugin {
     }
 
     /// Start an instance and ask it nothing.
-    pub(crate) async fn try_start(&self) -> Result<(), Fault> {
-        self.run(Question::Start, |_, _| Ok(())).await.0
+    pub(crate) async fn try_start(&self) -> Result<Cost, Fault> {
+        let (started, cost) = self.run(Question::Start, |_, _| Ok(())).await;
+        started.map(|()| cost)
     }
 
     async fn ask<T>(
@@ -89,13 +97,14 @@ impl Plugin {
         read: impl FnOnce(Answer, &Limits) -> Result<T, Fault>,
     ) -> CallResult<T> {
         let began = Instant::now();
-        let (value, cpu) = self.run(question, read).await;
+        let (value, Cost { cpu, memory }) = self.run(question, read).await;
         self.record.note(began.elapsed(), cpu, value.as_ref().err());
         match value {
             Ok(value) => Ok(Call {
                 value,
                 digest: self.digest(),
                 cpu,
+                memory,
             }),
             Err(fault) => {
                 let plugin = Arc::clone(&self.name);
@@ -103,6 +112,7 @@ impl Plugin {
                     plugin,
                     digest: self.digest(),
                     cpu,
+                    memory,
                     fault,
                 })
             }
@@ -114,7 +124,7 @@ impl Plugin {
         &self,
         question: Question<'_>,
         read: impl FnOnce(Answer, &Limits) -> Result<T, Fault>,
-    ) -> (Result<T, Fault>, Duration) {
+    ) -> (Result<T, Fault>, Cost) {
         let limits = &self.limits;
         let wall = limits.wall_time();
         let permits = async {
@@ -124,7 +134,7 @@ impl Plugin {
         // Held until the call ends.
         let Ok((Ok(_own), Ok(_shared))) = timeout(self.shared.config.place_wait, permits).await
         else {
-            return (Err(Fault::Exhausted), Duration::ZERO);
+            return (Err(Fault::Exhausted), Cost::default());
         };
         let _ticking = self.shared.clock.keep_running();
         let Metered { instance, meter } =
@@ -143,13 +153,16 @@ impl Plugin {
                 (None, Err(Fault::WallTime { limit_ms }))
             }
         };
-        let cpu = meter.spent();
+        let cost = Cost {
+            cpu: meter.spent(),
+            memory: meter.memory(),
+        };
         if let Some(instance) = clean {
             // Another call may have it, and its meter, from here on.
             let kept = Metered { instance, meter };
             self.idle.put(kept, &self.shared, limits, self.reuse);
         }
-        (value, cpu)
+        (value, cost)
     }
 
     /// Owns the instance, and gives it back if the call was clean: that a guest says it failed is; to
@@ -164,6 +177,7 @@ impl Plugin {
         instance.begin_call(&self.limits);
         let answer = self.put(&mut instance, question).await;
         let state = instance.store.data_mut();
+        meter.note_memory(state.budget.memory());
         state.log.end_call();
         let value = match (state.budget.exceeded(), answer) {
             (Some(exceeded), _) => Err(fault_of_use(exceeded, &self.limits)),

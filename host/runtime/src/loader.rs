@@ -67,6 +67,12 @@ enum Step {
     Refused(LoadError),
 }
 
+/// Where a component's code comes from.
+pub(crate) enum Found {
+    Code(Arc<Code>),
+    Source(Source),
+}
+
 /// A component that is to be compiled.
 pub(crate) struct Source {
     pub(crate) digest: Digest,
@@ -131,7 +137,10 @@ impl Loader {
             Some(Err(error)) => Outcome::Refused(error),
             Some(Ok(code)) => {
                 let manifest = judged.manifest.clone().unwrap_or_default();
-                self.start(key, code, manifest).await
+                match self.start(key, code, manifest).await {
+                    Ok(plugin) => Outcome::Ready(plugin),
+                    Err(error) => Outcome::Refused(error),
+                }
             }
         };
         Loaded {
@@ -143,15 +152,18 @@ impl Loader {
     }
 
     /// Prove that the component starts; the instance made for it serves the first call.
-    pub(crate) async fn start(&self, key: &Key, code: Arc<Code>, manifest: Manifest) -> Outcome {
+    pub(crate) async fn start(
+        &self,
+        key: &Key,
+        code: Arc<Code>,
+        manifest: Manifest,
+    ) -> Result<Arc<Plugin>, LoadError> {
         let (tenant, name) = (Arc::clone(&key.tenant), Arc::clone(&key.name));
         let plugin = Plugin::new(Arc::clone(&self.shared), tenant, name, code, manifest);
         match plugin.try_start().await {
-            Ok(()) => Outcome::Ready(Arc::new(plugin)),
-            Err(Fault::Signature { interface }) => {
-                Outcome::Refused(LoadError::Signature { interface })
-            }
-            Err(fault) => Outcome::Refused(LoadError::Start(fault)),
+            Ok(_) => Ok(Arc::new(plugin)),
+            Err(Fault::Signature { interface }) => Err(LoadError::Signature { interface }),
+            Err(fault) => Err(LoadError::Start(fault)),
         }
     }
 
@@ -196,22 +208,31 @@ impl Loader {
         judged.exports = outline.as_ref().ok().map(|outline| outline.exports);
         let step = manifest.and_then(|manifest| {
             judged.manifest = Some(manifest);
-            self.find(version.component, content.component, &outline?)
+            let found = self.find(version.component, content.component, &outline?)?;
+            Ok(match found {
+                Found::Code(code) => Step::Ready(code),
+                Found::Source(source) => Step::Compile(source),
+            })
         });
         judged.step = step.unwrap_or_else(Step::Refused);
         judged
     }
 
     /// Code from another tenant or from the cache, or what is to be compiled.
-    fn find(&self, digest: Digest, bytes: Vec<u8>, outline: &Outline) -> Result<Step, LoadError> {
+    pub(crate) fn find(
+        &self,
+        digest: Digest,
+        bytes: Vec<u8>,
+        outline: &Outline,
+    ) -> Result<Found, LoadError> {
         component::check_imports(outline)?;
         let exports = outline.exports;
         if let Some(code) = self.codes().get(&digest).and_then(Weak::upgrade) {
-            return Ok(Step::Ready(code));
+            return Ok(Found::Code(code));
         }
         Ok(match self.cache.load(&self.shared.engine, digest) {
-            Some(component) => Step::Ready(self.adopt(digest, exports, &component)?),
-            None => Step::Compile(Source {
+            Some(component) => Found::Code(self.adopt(digest, exports, &component)?),
+            None => Found::Source(Source {
                 digest,
                 bytes,
                 exports,
