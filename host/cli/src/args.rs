@@ -1,10 +1,14 @@
 //! What can be said on the command line.
 
+mod plugin;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use wasmhook_core::DeliveryState;
+
+pub(crate) use plugin::Plugin;
 
 /// Outbound webhooks for many tenants, with their own WebAssembly plugins.
 #[derive(Debug, Parser)]
@@ -69,6 +73,9 @@ pub(crate) enum Command {
     /// Check the queue and mend it.
     #[command(subcommand)]
     Queue(Queue),
+    /// Write, build, check and try out a plugin, without a host.
+    #[command(subcommand)]
+    Plugin(Plugin),
     /// Look at plugins.
     #[command(subcommand)]
     Plugins(Plugins),
@@ -228,10 +235,8 @@ pub(crate) enum Plugins {
         #[arg(long)]
         tenant: Option<String>,
     },
-    /// Check a component file as the host would when it is dropped.
-    #[command(
-        after_help = "Example:\n  wasmhook plugins check target/wasm32-wasip2/release/redact.wasm"
-    )]
+    /// The same as `plugin check`.
+    #[command(hide = true)]
     Check {
         /// The component.
         file: PathBuf,

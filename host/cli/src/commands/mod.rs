@@ -5,6 +5,7 @@ mod deliveries;
 mod demo;
 mod events;
 mod listen;
+pub(crate) mod plugin;
 pub(crate) mod plugins;
 mod push;
 mod queue;
@@ -72,8 +73,9 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
             plugins::list(&Config::load(&global)?, tenant.as_deref(), json).await
         }
         Command::Plugins(Plugins::Check { file }) => {
-            plugins::check(&Config::load(&global)?, &file, json).await
+            plugin::check(&Config::load(&global)?, &file, json).await
         }
+        Command::Plugin(command) => plugin::run(&Config::load(&global)?, command, json).await,
         Command::Config(ConfigCommand::Check) => check::run(&Config::load(&global)?, json).await,
     }
 }

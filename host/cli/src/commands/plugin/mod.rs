@@ -1,0 +1,96 @@
+//! `wasmhook plugin …`: what a plugin's author does, on a machine of their own and without a host.
+
+mod build;
+mod check;
+mod language;
+mod new;
+mod template;
+
+use std::path::{Path, PathBuf};
+
+use wasmhook_runtime::PluginHost;
+
+use crate::args::Plugin;
+use crate::config::Config;
+use crate::exit::{Coded, Exit};
+use crate::host;
+
+pub(crate) use check::check;
+pub(crate) use language::Language;
+pub(crate) use new::name;
+
+/// Runs an author's command.
+pub(crate) async fn run(config: &Config, command: Plugin, json: bool) -> anyhow::Result<()> {
+    match command {
+        Plugin::New { lang, name } => new::new(lang, &name, json),
+        Plugin::Build { folder } => build::build(config, &folder, json).await,
+        Plugin::Check { file } => check(config, &file, json).await,
+    }
+}
+
+/// The runtime of plugins as the configuration sets it up. Without a configuration file, what is
+/// compiled is kept in the user's cache instead of a folder beside the project.
+fn runtime(config: &Config) -> anyhow::Result<PluginHost> {
+    let mut config = config.clone();
+    if config.file.is_none()
+        && config.plugins.cache == crate::config::Plugins::default().cache
+        && let Some(folder) = user_cache()
+    {
+        config.plugins.cache = folder;
+    }
+    host::plugins(&config)
+}
+
+/// `$XDG_CACHE_HOME/wasmhook/plugins`, or the same under `~/.cache`.
+fn user_cache() -> Option<PathBuf> {
+    let absolute = |name| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    let caches = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
+    Some(caches.join("wasmhook/plugins"))
+}
+
+/// Refuses a path that is no file, before anything is set up for it.
+fn must_exist(file: &Path) -> anyhow::Result<()> {
+    if file.is_file() {
+        return Ok(());
+    }
+    let found = if file.exists() {
+        "is not a file"
+    } else {
+        "does not exist"
+    };
+    Err(Coded::new(
+        Exit::NotFound,
+        format!("{} {found}", file.display()),
+    ))
+}
+
+/// Says why the host would not serve a file.
+fn refused(file: &Path, reason: &dyn std::fmt::Display) -> anyhow::Error {
+    Coded::new(
+        Exit::Refused,
+        format!("{} would be refused: {reason}", file.display()),
+    )
+}
+
+/// Bytes for people.
+fn bytes(count: usize) -> String {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "one digit behind the point is shown"
+    )]
+    let count_f = count as f64;
+    match count {
+        0..=9_999 => format!("{count} B"),
+        10_000..=1_048_575 => format!("{:.1} KiB", count_f / 1024.0),
+        _ => format!("{:.1} MiB", count_f / (1024.0 * 1024.0)),
+    }
+}
+
+/// A number of microseconds or bytes as JSON has it.
+fn whole<T: TryInto<u64>>(number: T) -> u64 {
+    number.try_into().unwrap_or(u64::MAX)
+}
