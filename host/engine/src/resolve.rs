@@ -223,21 +223,32 @@ impl Resolver {
     }
 
     fn made(&self, event: &Event, made: NewEndpoint) -> Result<Target, Error> {
-        let resolved = ResolvedEndpoint {
-            url: EndpointUrl::new(&made.url)?,
-            secret: SecretName::new(&made.secret)?,
-            headers: SafeHeaders::new(made.headers)?,
-            ordering_key: made.ordering_key.map(|key| key.chars().take(256).collect()),
-        };
-        resolved.url.permitted(self.policy)?;
-        let endpoint = resolved.endpoint(event);
-        endpoint.validate(self.policy)?;
+        let (resolved, endpoint) = Self::checked(self.policy, event, made)?;
         // Asked for now, so that a wrong name is the plugin's error and not a delivery's.
         self.tenants.secrets_for(&endpoint)?;
         Ok(Target {
             endpoint: Arc::new(endpoint),
             resolved: Some(resolved),
         })
+    }
+
+    /// An endpoint that a resolver made, or the rule that it breaks. Whether its secret is there is not
+    /// looked at.
+    pub fn checked(
+        policy: EndpointPolicy,
+        event: &Event,
+        made: NewEndpoint,
+    ) -> Result<(ResolvedEndpoint, Endpoint), Error> {
+        let resolved = ResolvedEndpoint {
+            url: EndpointUrl::new(&made.url)?,
+            secret: SecretName::new(&made.secret)?,
+            headers: SafeHeaders::new(made.headers)?,
+            ordering_key: made.ordering_key.map(|key| key.chars().take(256).collect()),
+        };
+        resolved.url.permitted(policy)?;
+        let endpoint = resolved.endpoint(event);
+        endpoint.validate(policy)?;
+        Ok((resolved, endpoint))
     }
 }
 

@@ -3,7 +3,7 @@
 mod check;
 mod deliveries;
 mod demo;
-mod events;
+pub(crate) mod events;
 mod listen;
 pub(crate) mod plugin;
 pub(crate) mod plugins;
@@ -44,6 +44,9 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Event(Event::Push(push)) => push::run(&Config::load(&global)?, push, json).await,
         Command::Events(Events::Rejected { limit }) => {
             events::rejected(&Config::load(&global)?, limit, json).await
+        }
+        Command::Events(Events::Record(record)) => {
+            events::record(&Config::load(&global)?, record, json).await
         }
         Command::Deliveries(command) => {
             let config = Config::load(&global)?;

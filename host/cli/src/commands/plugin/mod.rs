@@ -1,10 +1,16 @@
 //! `wasmhook plugin …`: what a plugin's author does, on a machine of their own and without a host.
 
+mod answer;
+mod bench;
 mod build;
 mod check;
+mod difference;
+mod guest_lines;
+mod input;
 mod language;
 mod new;
 mod template;
+mod test;
 
 use std::path::{Path, PathBuf};
 
@@ -16,6 +22,7 @@ use crate::exit::{Coded, Exit};
 use crate::host;
 
 pub(crate) use check::check;
+pub(crate) use input::Named;
 pub(crate) use language::Language;
 pub(crate) use new::name;
 
@@ -24,6 +31,8 @@ pub(crate) async fn run(config: &Config, command: Plugin, json: bool) -> anyhow:
     match command {
         Plugin::New { lang, name } => new::new(lang, &name, json),
         Plugin::Build { folder } => build::build(config, &folder, json).await,
+        Plugin::Bench(args) => bench::bench(config, args, json).await,
+        Plugin::Test(args) => test::test(config, args, json).await,
         Plugin::Check { file } => check(config, &file, json).await,
     }
 }
