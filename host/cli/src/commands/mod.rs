@@ -78,7 +78,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Plugins(Plugins::Check { file }) => {
             plugin::check(&Config::load(&global)?, &file, json).await
         }
-        Command::Plugin(command) => plugin::run(&Config::load(&global)?, command, json).await,
+        Command::Plugin(command) => plugin::run(&global, command, json).await,
         Command::Config(ConfigCommand::Check) => check::run(&Config::load(&global)?, json).await,
     }
 }

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use wasmhook_runtime::PluginHost;
 
-use crate::args::Plugin;
+use crate::args::{Global, Plugin};
 use crate::config::Config;
 use crate::exit::{Coded, Exit};
 use crate::host;
@@ -27,13 +27,14 @@ pub(crate) use language::Language;
 pub(crate) use new::name;
 
 /// Runs an author's command.
-pub(crate) async fn run(config: &Config, command: Plugin, json: bool) -> anyhow::Result<()> {
+pub(crate) async fn run(global: &Global, command: Plugin, json: bool) -> anyhow::Result<()> {
+    let config = || Config::load(global);
     match command {
         Plugin::New { lang, name } => new::new(lang, &name, json),
-        Plugin::Build { folder } => build::build(config, &folder, json).await,
-        Plugin::Bench(args) => bench::bench(config, args, json).await,
-        Plugin::Test(args) => test::test(config, args, json).await,
-        Plugin::Check { file } => check(config, &file, json).await,
+        Plugin::Build { folder } => build::build(&config()?, &folder, json).await,
+        Plugin::Check { file } => check(&config()?, &file, json).await,
+        Plugin::Test(args) => test::test(&config()?, args, json).await,
+        Plugin::Bench(args) => bench::bench(&config()?, args, json).await,
     }
 }
 
