@@ -13,6 +13,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::{Value, json};
 use support::{Listener, Site, component, push_lines, root};
 use tempfile::TempDir;
+use wasmhook_testing::RedisServer;
 
 /// A folder of an author, with a cache of compiled code that is kept from test to test.
 struct Desk {
@@ -412,8 +413,7 @@ fn bench_measures_fresh_and_reused_instances() {
 }
 
 /// A site with four events delivered, the last of which is nested deeper than it can be looked through.
-fn recorded_site() -> Site {
-    let site = Site::embedded();
+fn recorded(site: Site) -> Site {
     let listener = Listener::start(204);
     site.endpoint("acme", "main", &listener.url(), "*");
     site.endpoint("acme", "second", &listener.url(), "*");
@@ -437,7 +437,7 @@ fn recorded_site() -> Site {
 
 #[test]
 fn events_of_a_tenant_are_recorded_masked_and_make_a_plugins_test() {
-    let site = recorded_site();
+    let site = recorded(Site::embedded());
     let file = site.path("events.ndjson");
     let summary = site.json(&[
         "events",
@@ -501,8 +501,38 @@ fn events_of_a_tenant_are_recorded_masked_and_make_a_plugins_test() {
 }
 
 #[test]
+fn events_are_recorded_from_redis_as_well() {
+    let redis = RedisServer::start().unwrap();
+    let site = recorded(Site::redis(&redis.url()));
+    let words = [
+        "events",
+        "record",
+        "--tenant",
+        "acme",
+        "--mask",
+        "customer.email",
+    ];
+    let output = site.run(&words);
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let ids = lines
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].clone());
+    assert_eq!(ids.collect::<Vec<_>>(), ["e1", "e2", "e3"], "oldest first");
+    assert!(
+        !lines.contains("ada@") && !lines.contains("bob@"),
+        "{lines}"
+    );
+    assert!(lines.contains("eve@"), "it is not a customer's: {lines}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        stderr.contains("1 events are nested too deeply"),
+        "{stderr}"
+    );
+}
+
+#[test]
 fn a_field_that_no_event_has_stops_a_recording() {
-    let site = recorded_site();
+    let site = recorded(Site::embedded());
     let file = site.path("events.ndjson");
     let words = [
         "events",

@@ -164,7 +164,7 @@ pub(crate) enum Events {
     ///
     /// One a line, oldest first, as `event push` and `plugin test` take them. Each value in a field that
     /// is masked becomes one of the same type: texts become stars, numbers 0, and a long text stays long.
-    /// Names of fields and the ids of events are written as they are. When no event has a field that
+    /// Names of fields and the ids of events are written as they are, white space is left out. When no event has a field that
     /// is to be masked nothing is written, for its name may be wrong.
     #[command(after_help = "Examples:\n  \
         wasmhook events record --tenant acme --mask email --mask card.number -o events.ndjson\n  \

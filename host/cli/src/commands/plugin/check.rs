@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 use wasmhook_runtime::CheckReport;
 
-use super::{bytes, must_exist, refused, runtime, whole};
+use super::{Compiling, bytes, must_exist, refused, runtime, whole};
 use crate::config::Config;
 use crate::output;
 
@@ -52,6 +52,7 @@ struct InstanceCost {
 impl Checked {
     /// Looks at a component, compiles it and starts it.
     pub(super) async fn examine(config: &Config, file: &Path) -> anyhow::Result<Self> {
+        let _shown = Compiling::show(file);
         let report = runtime(config)?
             .check(file)
             .await

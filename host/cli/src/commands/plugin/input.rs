@@ -12,7 +12,7 @@ use wasmhook_core::{Endpoint, EndpointId, EndpointUrl, Event, EventDraft, Tenant
 use wasmhook_runtime::{EndpointView, Plugin, PluginHost, Reuse};
 use wasmhook_tenants::Tenants;
 
-use super::{must_exist, refused};
+use super::{Compiling, must_exist, refused};
 use crate::config::Config;
 use crate::exit::{Coded, Exit};
 use crate::host;
@@ -178,6 +178,7 @@ impl<'a> Version<'a> {
         if let Some(plugin) = self.of_tenants.get(tenant) {
             return Ok(Arc::clone(plugin));
         }
+        let _shown = Compiling::show(&self.file);
         let plugin = self
             .host
             .open(&self.file, tenant.as_str(), self.reuse)

@@ -13,7 +13,9 @@ mod template;
 mod test;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use indicatif::ProgressBar;
 use wasmhook_runtime::PluginHost;
 
 use crate::args::{Global, Plugin};
@@ -84,6 +86,23 @@ fn refused(file: &Path, reason: &dyn std::fmt::Display) -> anyhow::Error {
         Exit::Refused,
         format!("{} would be refused: {reason}", file.display()),
     )
+}
+
+/// Shows on a terminal that a component is being compiled, which can take a while, until it is dropped.
+struct Compiling(ProgressBar);
+
+impl Compiling {
+    fn show(file: &Path) -> Self {
+        let bar = ProgressBar::new_spinner().with_message(format!("compiling {}", file.display()));
+        bar.enable_steady_tick(Duration::from_millis(100));
+        Self(bar)
+    }
+}
+
+impl Drop for Compiling {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
 }
 
 /// Bytes for people.
