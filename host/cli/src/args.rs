@@ -1,10 +1,16 @@
 //! What can be said on the command line.
 
+mod plugin;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use wasmhook_core::DeliveryState;
+
+use crate::commands::events::Field;
+
+pub(crate) use plugin::{BenchPlugin, Plugin, TestPlugin};
 
 /// Outbound webhooks for many tenants, with their own WebAssembly plugins.
 #[derive(Debug, Parser)]
@@ -17,7 +23,8 @@ use wasmhook_core::DeliveryState;
                   wasmhook serve --config wasmhook.toml\n  \
                   wasmhook event push --tenant acme --type invoice.paid --payload '{\"total\": 12}'\n  \
                   wasmhook deliveries list --tenant acme --state dead-letter\n  \
-                  wasmhook deliveries show whdel_…"
+                  wasmhook deliveries show whdel_…\n  \
+                  wasmhook plugin new --lang rust redact-cards"
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -69,6 +76,9 @@ pub(crate) enum Command {
     /// Check the queue and mend it.
     #[command(subcommand)]
     Queue(Queue),
+    /// Write, build, check and try out a plugin, without a host.
+    #[command(subcommand)]
+    Plugin(Plugin),
     /// Look at plugins, and choose which of their versions serve.
     #[command(subcommand)]
     Plugins(Plugins),
@@ -163,6 +173,47 @@ pub(crate) enum Events {
         #[arg(long, default_value_t = 20)]
         limit: usize,
     },
+    /// Write a tenant's newest events that are kept, to try plugins out with.
+    ///
+    /// One a line, oldest first, as `event push` and `plugin test` take them. Each value in a field that
+    /// is masked becomes one of the same type: texts become stars, numbers 0, and a long text stays long.
+    /// Names of fields and the ids of events are written as they are, white space is left out. When no event has a field that
+    /// is to be masked nothing is written, for its name may be wrong.
+    #[command(after_help = "Examples:\n  \
+        wasmhook events record --tenant acme --mask email --mask card.number -o events.ndjson\n  \
+        wasmhook events record --tenant acme --type invoice.paid --limit 10 --mask /customer/name")]
+    Record(RecordEvents),
+}
+
+/// What to record.
+#[derive(Debug, Args)]
+pub(crate) struct RecordEvents {
+    /// The tenant.
+    #[arg(long)]
+    pub(crate) tenant: String,
+    /// Of this type only.
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) event_type: Option<String>,
+    /// At most this many, up to 10000.
+    #[arg(long, default_value_t = 100, value_parser = limit)]
+    pub(crate) limit: usize,
+    /// Mask this field: a name wherever it is, one inside another (`customer.email`), or a JSON pointer
+    /// (`/lines/0/name`); repeatable.
+    #[arg(long, value_name = "FIELD")]
+    pub(crate) mask: Vec<Field>,
+    /// Write although no event has a field that is to be masked.
+    #[arg(long, requires = "mask")]
+    pub(crate) allow_unmatched: bool,
+    /// The file to write, readable by its owner only; standard output if missing.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+fn limit(text: &str) -> Result<usize, &'static str> {
+    match text.parse() {
+        Ok(limit @ 1..=10_000) => Ok(limit),
+        _ => Err("expected a number from 1 to 10000"),
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -304,10 +355,8 @@ pub(crate) enum Plugins {
         /// The plugin: its file without `.wasm`.
         name: String,
     },
-    /// Check a component file as the host would when it is dropped.
-    #[command(
-        after_help = "Example:\n  wasmhook plugins check target/wasm32-wasip2/release/redact.wasm"
-    )]
+    /// The same as `plugin check`.
+    #[command(hide = true)]
     Check {
         /// The component.
         file: PathBuf,

@@ -6,6 +6,7 @@ mod commands;
 mod config;
 mod exit;
 mod host;
+mod json_text;
 mod logging;
 mod output;
 mod receiver;

@@ -392,8 +392,9 @@ fn under_policy(
     }
 }
 
-/// The request of one more transform laid over what the ones before it made.
-fn merge(before: &Content, request: Request) -> Result<Content, Error> {
+/// The request of one more transform laid over what the ones before it made, or the rule that it
+/// breaks.
+pub fn merge(before: &Content, request: Request) -> Result<Content, Error> {
     let content_type = match request.content_type {
         None => None,
         Some(text) => Some(content_type(&text)?),

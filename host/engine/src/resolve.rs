@@ -233,6 +233,22 @@ impl Resolver {
     }
 
     fn made(&self, event: &Event, made: NewEndpoint) -> Result<Target, Error> {
+        let (resolved, endpoint) = Self::checked(self.policy, event, made)?;
+        // Asked for now, so that a wrong name is the plugin's error and not a delivery's.
+        self.tenants.secrets_for(&endpoint)?;
+        Ok(Target {
+            endpoint: Arc::new(endpoint),
+            resolved: Some(resolved),
+        })
+    }
+
+    /// An endpoint that a resolver made, or the rule that it breaks. Whether its secret is there is not
+    /// looked at.
+    pub fn checked(
+        policy: EndpointPolicy,
+        event: &Event,
+        made: NewEndpoint,
+    ) -> Result<(ResolvedEndpoint, Endpoint), Error> {
         let ordering_key = match made.ordering_key.as_deref().map(str::trim) {
             None | Some("") => None,
             Some(key) => Some(OrderingKey::new(key)?.into()),
@@ -243,15 +259,10 @@ impl Resolver {
             headers: SafeHeaders::new(made.headers)?,
             ordering_key,
         };
-        resolved.url.permitted(self.policy)?;
+        resolved.url.permitted(policy)?;
         let endpoint = resolved.endpoint(event);
-        endpoint.validate(self.policy)?;
-        // Asked for now, so that a wrong name is the plugin's error and not a delivery's.
-        self.tenants.secrets_for(&endpoint)?;
-        Ok(Target {
-            endpoint: Arc::new(endpoint),
-            resolved: Some(resolved),
-        })
+        endpoint.validate(policy)?;
+        Ok((resolved, endpoint))
     }
 }
 

@@ -51,6 +51,13 @@ enum Answer {
     Resolve(Result<resolve::Resolution, types::Failure>),
 }
 
+/// What a call used.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Cost {
+    pub(crate) cpu: Duration,
+    pub(crate) memory: usize,
+}
+
 impl Plugin {
     /// Ask what to send to an endpoint.
     pub async fn transform(
@@ -137,9 +144,10 @@ impl Plugin {
     }
 
     /// Start an instance and ask it nothing.
-    pub(crate) async fn try_start(&self) -> Result<(), Fault> {
+    pub(crate) async fn try_start(&self) -> Result<Cost, Fault> {
         let wait = self.shared.config.place_wait;
-        self.run(Question::Start, wait, |_, _| Ok(())).await.0
+        let (started, cost) = self.run(Question::Start, wait, |_, _| Ok(())).await;
+        started.map(|()| cost)
     }
 
     async fn ask<T>(
@@ -151,7 +159,7 @@ impl Plugin {
         let began = Instant::now();
         // On the heap: its 5 KiB would be part of every attempt's future, and be moved with it, for
         // tenants without a plugin too.
-        let (value, cpu) = Box::pin(self.run(question, wait, read)).await;
+        let (value, Cost { cpu, memory }) = Box::pin(self.run(question, wait, read)).await;
         let took = began.elapsed();
         self.record.note(took, cpu, value.as_ref().err());
         if let (Some(probation), Some(event)) = (self.probation.get(), question.event()) {
@@ -162,6 +170,7 @@ impl Plugin {
                 value,
                 digest: self.digest(),
                 cpu,
+                memory,
             }),
             Err(fault) => {
                 let plugin = Arc::clone(&self.name);
@@ -169,6 +178,7 @@ impl Plugin {
                     plugin,
                     digest: self.digest(),
                     cpu,
+                    memory,
                     fault,
                 })
             }
@@ -181,7 +191,7 @@ impl Plugin {
         question: Question<'_>,
         wait: Duration,
         read: impl FnOnce(Answer, &Limits) -> Result<T, Fault>,
-    ) -> (Result<T, Fault>, Duration) {
+    ) -> (Result<T, Fault>, Cost) {
         let limits = &self.limits;
         let wall = limits.wall_time();
         let permits = async {
@@ -190,7 +200,7 @@ impl Plugin {
         };
         // Held until the call ends.
         let Ok((Ok(_own), Ok(_shared))) = timeout(wait, permits).await else {
-            return (Err(Fault::Exhausted), Duration::ZERO);
+            return (Err(Fault::Exhausted), Cost::default());
         };
         let _ticking = self.shared.clock.keep_running();
         let Metered { instance, meter } =
@@ -209,13 +219,16 @@ impl Plugin {
                 (None, Err(Fault::WallTime { limit_ms }))
             }
         };
-        let cpu = meter.spent();
+        let cost = Cost {
+            cpu: meter.spent(),
+            memory: meter.memory(),
+        };
         if let Some(instance) = clean {
             // Another call may have it, and its meter, from here on.
             let kept = Metered { instance, meter };
             self.idle.put(kept, &self.shared, limits, self.reuse);
         }
-        (value, cpu)
+        (value, cost)
     }
 
     /// Owns the instance, and gives it back if the call was clean: that a guest says it failed is; to
@@ -230,6 +243,7 @@ impl Plugin {
         instance.begin_call(&self.limits);
         let answer = self.put(&mut instance, question).await;
         let state = instance.store.data_mut();
+        meter.note_memory(state.budget.memory());
         state.log.end_call();
         let value = match (state.budget.exceeded(), answer) {
             (Some(exceeded), _) => Err(fault_of_use(exceeded, &self.limits)),

@@ -190,6 +190,8 @@ pub struct PluginError {
     pub digest: Digest,
     /// Processor time spent for the guest all the same.
     pub cpu: Duration,
+    /// Bytes of linear memory that the instance had when it was last seen; zero if it never ran.
+    pub memory: usize,
     /// What happened.
     pub fault: Fault,
 }

@@ -9,11 +9,12 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::spawn_blocking;
 
 use crate::check::CheckReport;
-use crate::config::PluginHostConfig;
+use crate::config::{PluginHostConfig, Reuse};
 use crate::engine::Shared;
 use crate::error::{LoadError, RuntimeError};
 use crate::folder::{self, Key};
 use crate::loader::Loader;
+use crate::plugin::Plugin;
 use crate::registry::{Finished, Registry, Task, TenantPlugins};
 use crate::status::{PluginStatus, RescanReport};
 use crate::types::Digest;
@@ -141,6 +142,18 @@ impl PluginHost {
     /// would be refused says so in its report. Needs a Tokio runtime.
     pub async fn check(&self, path: &Path) -> Result<CheckReport, LoadError> {
         self.inner.loader.check(path).await
+    }
+
+    /// Make a component's file ready to be called, with the manifest beside it, for this tenant and
+    /// outside its folder: to try a plugin out. `reuse` goes before what the manifest says. Needs a
+    /// Tokio runtime.
+    pub async fn open(
+        &self,
+        path: &Path,
+        tenant: &str,
+        reuse: Option<Reuse>,
+    ) -> Result<Arc<Plugin>, LoadError> {
+        self.inner.loader.open(path, tenant, reuse).await
     }
 }
 

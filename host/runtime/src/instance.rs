@@ -72,6 +72,7 @@ impl Instance {
         store.set_hostcall_fuel(limits.lifted_bytes);
         store.set_max_component_handles(limits.handles);
         store.epoch_deadline_callback(move |store| {
+            meter.note_memory(store.data().budget.memory());
             if meter.is_over() || store.data().budget.exceeded().is_some() {
                 return Ok(UpdateDeadline::Interrupt);
             }

@@ -47,7 +47,7 @@ mod types;
 mod versions;
 mod wasi;
 
-pub use check::CheckReport;
+pub use check::{CheckReport, StartCost};
 pub use child::run_compiler;
 pub use component::{CONTRACT_VERSION, Import, Outline};
 pub use config::{PluginHostConfig, Reuse};

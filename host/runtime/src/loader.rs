@@ -112,6 +112,12 @@ enum Step {
     RolledBack(String),
 }
 
+/// Where a component's code comes from.
+pub(crate) enum Found {
+    Code(Arc<Code>),
+    Source(Source),
+}
+
 /// A component that is to be compiled.
 pub(crate) struct Source {
     pub(crate) digest: Digest,
@@ -183,7 +189,10 @@ impl Loader {
             Err(outcome) => outcome,
             Ok(code) => {
                 let manifest = judged.manifest.clone().unwrap_or_default();
-                self.start(key, code, manifest).await
+                match self.start(key, code, manifest).await {
+                    Ok(plugin) => Outcome::Ready(plugin),
+                    Err(error) => Outcome::Refused(error),
+                }
             }
         };
         let falls_back = match &outcome {
@@ -247,7 +256,7 @@ impl Loader {
     /// Load a version from the archive, as it last served.
     async fn load_kept(self: &Arc<Self>, key: &Key, digest: Digest) -> Result<Arc<Plugin>, String> {
         let (loader, wanted) = (Arc::clone(self), key.clone());
-        let read = move || -> Result<(Manifest, Step), String> {
+        let read = move || -> Result<(Manifest, Found), String> {
             let kept = loader.archive.read(&wanted, digest).map_err(words)?;
             let limits = &loader.shared.config.loading;
             let manifest = kept.manifest.as_deref().map_or_else(
@@ -256,37 +265,35 @@ impl Loader {
             )?;
             let outline = component::outline(&kept.component, limits, &loader.shared.config.most())
                 .map_err(words)?;
-            let step = loader
+            let found = loader
                 .find(digest, Bytes::from(kept.component), &outline)
                 .map_err(words)?;
-            Ok((manifest, step))
+            Ok((manifest, found))
         };
-        let (manifest, step) = spawn_blocking(read).await.map_err(words)??;
-        let code = match step {
-            Step::Ready(code) => code,
-            Step::Compile(source) => {
+        let (manifest, found) = spawn_blocking(read).await.map_err(words)??;
+        let code = match found {
+            Found::Code(code) => code,
+            Found::Source(source) => {
                 let _turn = self.compiles.wait(&key.tenant).await;
                 self.compile(source).await.map_err(words)?
             }
-            _ => return Err("it is not what it was".to_owned()),
         };
-        match self.start(key, code, manifest).await {
-            Outcome::Ready(plugin) => Ok(plugin),
-            Outcome::Refused(error) => Err(words(error)),
-            _ => Err("it does not start".to_owned()),
-        }
+        self.start(key, code, manifest).await.map_err(words)
     }
 
     /// Prove that the component starts; the instance made for it serves the first call.
-    pub(crate) async fn start(&self, key: &Key, code: Arc<Code>, manifest: Manifest) -> Outcome {
+    pub(crate) async fn start(
+        &self,
+        key: &Key,
+        code: Arc<Code>,
+        manifest: Manifest,
+    ) -> Result<Arc<Plugin>, LoadError> {
         let (tenant, name) = (Arc::clone(&key.tenant), Arc::clone(&key.name));
         let plugin = Plugin::new(Arc::clone(&self.shared), tenant, name, code, manifest);
         match plugin.try_start().await {
-            Ok(()) => Outcome::Ready(Arc::new(plugin)),
-            Err(Fault::Signature { interface }) => {
-                Outcome::Refused(LoadError::Signature { interface })
-            }
-            Err(fault) => Outcome::Refused(LoadError::Start(fault)),
+            Ok(_) => Ok(Arc::new(plugin)),
+            Err(Fault::Signature { interface }) => Err(LoadError::Signature { interface }),
+            Err(fault) => Err(LoadError::Start(fault)),
         }
     }
 
@@ -338,7 +345,7 @@ impl Loader {
             if let Some(reason) = self.bar(key, version) {
                 return Ok(Step::RolledBack(reason));
             }
-            let step = self.find(version.component, component.clone(), &outline?)?;
+            let found = self.find(version.component, component.clone(), &outline?)?;
             let manifest = content.manifest.as_deref();
             if let Err(error) = self
                 .archive
@@ -347,7 +354,10 @@ impl Loader {
                 tracing::warn!(tenant = %key.tenant, plugin = %key.name,
                     "this version cannot be kept for later: {error}");
             }
-            Ok(step)
+            Ok(match found {
+                Found::Code(code) => Step::Ready(code),
+                Found::Source(source) => Step::Compile(source),
+            })
         });
         judged.step = step.unwrap_or_else(Step::Refused);
         judged
@@ -365,15 +375,20 @@ impl Loader {
     }
 
     /// Code from another tenant or from the cache, or what is to be compiled.
-    fn find(&self, digest: Digest, bytes: Bytes, outline: &Outline) -> Result<Step, LoadError> {
+    pub(crate) fn find(
+        &self,
+        digest: Digest,
+        bytes: Bytes,
+        outline: &Outline,
+    ) -> Result<Found, LoadError> {
         component::check_imports(outline)?;
         let exports = outline.exports;
         if let Some(code) = self.codes().get(&digest).and_then(Weak::upgrade) {
-            return Ok(Step::Ready(code));
+            return Ok(Found::Code(code));
         }
         Ok(match self.cache.load(&self.shared.engine, digest) {
-            Some(component) => Step::Ready(self.adopt(digest, exports, &component)?),
-            None => Step::Compile(Source {
+            Some(component) => Found::Code(self.adopt(digest, exports, &component)?),
+            None => Found::Source(Source {
                 digest,
                 bytes,
                 exports,

@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -28,6 +28,8 @@ pub(crate) struct Meter {
     began: AtomicU64,
     /// Nanoseconds that may be spent.
     budget: AtomicU64,
+    /// Bytes of linear memory that the instance was last seen with.
+    memory: AtomicUsize,
     /// Set once the guest was stopped for having spent them.
     stopped: AtomicBool,
     /// Set while the guest is interrupted for others to run.
@@ -46,6 +48,7 @@ impl Meter {
         let nanos = u64::try_from(budget.as_nanos()).unwrap_or(u64::MAX);
         self.spent.store(0, Ordering::Relaxed);
         self.budget.store(nanos, Ordering::Relaxed);
+        self.memory.store(0, Ordering::Relaxed);
         self.stopped.store(false, Ordering::Relaxed);
         self.rests.store(false, Ordering::Relaxed);
     }
@@ -134,6 +137,16 @@ impl Meter {
     /// What the call has cost so far, the current poll apart.
     pub(crate) fn spent(&self) -> Duration {
         Duration::from_nanos(self.spent.load(Ordering::Relaxed))
+    }
+
+    /// Take down how much memory the instance has.
+    pub(crate) fn note_memory(&self, bytes: usize) {
+        self.memory.store(bytes, Ordering::Relaxed);
+    }
+
+    /// How much memory the instance was last seen with in this call.
+    pub(crate) fn memory(&self) -> usize {
+        self.memory.load(Ordering::Relaxed)
     }
 
     fn since_began(&self) -> u64 {

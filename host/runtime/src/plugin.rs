@@ -135,6 +135,11 @@ impl Plugin {
         }
     }
 
+    /// Whether an instance serves one call or several.
+    pub fn reuse(&self) -> Reuse {
+        self.reuse
+    }
+
     /// A store for a call that cannot reuse one.
     pub(crate) fn fresh(&self) -> Metered {
         let meter = Arc::new(Meter::default());

@@ -105,6 +105,9 @@ pub struct Call<T> {
     pub digest: Digest,
     /// Processor time spent for the guest.
     pub cpu: Duration,
+    /// Bytes of linear memory that the instance had in the end, over all of its memories. Linear memory
+    /// never shrinks, so this is the most that it had.
+    pub memory: usize,
 }
 
 /// A call's answer, or why there is none.

@@ -172,7 +172,7 @@ fn tenants(config: &Config, findings: &mut Findings) {
 
 async fn plugins(config: &Config, findings: &mut Findings) {
     const SUBJECT: &str = "plugins";
-    let plugins = match host::plugins(config) {
+    let plugins = match host::plugins(config, false) {
         Ok(plugins) => plugins,
         Err(error) => {
             findings.wrong(SUBJECT, Exit::Configuration, format!("{error:#}"));

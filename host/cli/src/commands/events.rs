@@ -1,7 +1,13 @@
 //! `wasmhook events …`
 
+mod mask;
+mod record;
+
 use crate::config::Config;
 use crate::{output, stores};
+
+pub(crate) use mask::Field;
+pub(crate) use record::record;
 
 /// Lists refused events, newest first.
 pub(crate) async fn rejected(config: &Config, limit: usize, json: bool) -> anyhow::Result<()> {

@@ -4,8 +4,9 @@ mod check;
 mod deliveries;
 mod demo;
 mod doctor;
-mod events;
+pub(crate) mod events;
 mod listen;
+pub(crate) mod plugin;
 pub(crate) mod plugins;
 mod push;
 mod queue;
@@ -47,6 +48,9 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Events(Events::Rejected { limit }) => {
             events::rejected(&Config::load(&global)?, limit, json).await
         }
+        Command::Events(Events::Record(record)) => {
+            events::record(&Config::load(&global)?, record, json).await
+        }
         Command::Deliveries(command) => {
             let config = Config::load(&global)?;
             match command {
@@ -78,7 +82,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
             let config = Config::load(&global)?;
             match command {
                 Plugins::List { tenant } => plugins::list(&config, tenant.as_deref(), json).await,
-                Plugins::Check { file } => plugins::check(&config, &file, json).await,
+                Plugins::Check { file } => plugin::check(&config, &file, json).await,
                 Plugins::History { tenant, name } => {
                     versions::history(&config, &tenant, &name, json)
                 }
@@ -98,6 +102,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
                 }
             }
         }
+        Command::Plugin(command) => plugin::run(&global, command, json).await,
         Command::Config(ConfigCommand::Check) => check::run(&Config::load(&global)?, json).await,
     }
 }

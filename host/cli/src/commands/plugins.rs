@@ -1,12 +1,9 @@
 //! `wasmhook plugins …`
 
-use std::path::Path;
-
 use serde::{Deserialize, Serialize};
 use wasmhook_runtime::CandidateStatus;
 
 use crate::config::Config;
-use crate::exit::{Coded, Exit};
 use crate::{host, output};
 
 /// One plugin, in JSON and in the host's `GET /v1/plugins`.
@@ -248,109 +245,4 @@ pub(crate) async fn list(config: &Config, tenant: Option<&str>, json: bool) -> a
 
 fn micros(time: Option<u64>) -> String {
     time.map(|time| format!("{time} µs")).unwrap_or_default()
-}
-
-/// Checks one component file.
-pub(crate) async fn check(config: &Config, file: &Path, json: bool) -> anyhow::Result<()> {
-    let plugins = host::plugins(config, false)?;
-    let refused = |reason: String| {
-        Coded::new(
-            Exit::Refused,
-            format!("{} would be refused: {reason}", file.display()),
-        )
-    };
-    let report = plugins
-        .check(file)
-        .await
-        .map_err(|error| refused(error.to_string()))?;
-    let outline = CheckOutput::of(&report);
-    if json {
-        output::json(&outline)?;
-    } else {
-        outline.print();
-    }
-    match report.refusal {
-        None => Ok(()),
-        Some(error) => Err(refused(error.to_string())),
-    }
-}
-
-#[derive(Serialize)]
-struct CheckOutput {
-    digest: String,
-    bytes: usize,
-    adapted: bool,
-    contract_version: String,
-    exports: Vec<String>,
-    imports: Vec<CheckedImport>,
-    compile_ms: Option<u64>,
-    refused: Option<String>,
-}
-
-#[derive(Serialize)]
-struct CheckedImport {
-    name: String,
-    granted: bool,
-}
-
-impl CheckOutput {
-    fn of(report: &wasmhook_runtime::CheckReport) -> Self {
-        let exports = report.outline.exports;
-        let names = [
-            (exports.resolve, "resolve"),
-            (exports.transform, "transform"),
-        ];
-        Self {
-            digest: report.digest.to_string(),
-            bytes: report.bytes,
-            adapted: report.outline.adapted,
-            contract_version: report.contract.to_owned(),
-            exports: names
-                .into_iter()
-                .filter(|(is, _)| *is)
-                .map(|(_, name)| name.to_owned())
-                .collect(),
-            imports: report
-                .outline
-                .imports
-                .iter()
-                .map(|import| CheckedImport {
-                    name: import.name.clone(),
-                    granted: import.granted,
-                })
-                .collect(),
-            compile_ms: report.compile_time.map(|time| whole(time.as_millis())),
-            refused: report.refusal.as_ref().map(ToString::to_string),
-        }
-    }
-
-    fn print(&self) {
-        output::line(format!("digest    {}", self.digest));
-        output::line(format!("size      {} bytes", self.bytes));
-        if self.adapted {
-            output::line(
-                "kind      core module for WASI preview 1, made a component when it is loaded",
-            );
-        }
-        output::line(format!(
-            "contract  wasmhook:plugin@{}",
-            self.contract_version
-        ));
-        output::line(format!("exports   {}", self.exports.join(", ")));
-        for (index, import) in self.imports.iter().enumerate() {
-            let label = if index == 0 { "imports" } else { "" };
-            let granted = if import.granted {
-                "granted"
-            } else {
-                "NOT GRANTED"
-            };
-            output::line(format!("{label:<10}{} ({granted})", import.name));
-        }
-        if let Some(time) = self.compile_ms {
-            output::line(format!("compiled  in {time} ms"));
-        }
-        if self.refused.is_none() {
-            output::line("verdict   the host would serve it");
-        }
-    }
 }

@@ -1,0 +1,143 @@
+//! `wasmhook plugin check`
+
+use std::path::Path;
+
+use serde::Serialize;
+use wasmhook_runtime::CheckReport;
+
+use super::{Compiling, bytes, must_exist, refused, runtime, whole};
+use crate::config::Config;
+use crate::output;
+
+/// Checks one component file.
+pub(crate) async fn check(config: &Config, file: &Path, json: bool) -> anyhow::Result<()> {
+    must_exist(file)?;
+    let checked = Checked::examine(config, file).await?;
+    if json {
+        output::json(&checked)?;
+    } else {
+        checked.print();
+    }
+    checked.conclude(file)
+}
+
+/// What is said about a component.
+#[derive(Serialize)]
+pub(super) struct Checked {
+    digest: String,
+    bytes: usize,
+    adapted: bool,
+    contract_version: String,
+    exports: Vec<String>,
+    imports: Vec<CheckedImport>,
+    compile_ms: Option<u64>,
+    instance: Option<InstanceCost>,
+    refused: Option<String>,
+}
+
+#[derive(Serialize)]
+struct CheckedImport {
+    name: String,
+    granted: bool,
+}
+
+/// What starting a fresh instance takes.
+#[derive(Serialize)]
+struct InstanceCost {
+    start_us: u64,
+    cpu_us: u64,
+    memory_bytes: usize,
+}
+
+impl Checked {
+    /// Looks at a component, compiles it and starts it.
+    pub(super) async fn examine(config: &Config, file: &Path) -> anyhow::Result<Self> {
+        let _shown = Compiling::show(file);
+        let report = runtime(config)?
+            .check(file)
+            .await
+            .map_err(|error| refused(file, &error))?;
+        Ok(Self::of(&report))
+    }
+
+    /// An error if the host would refuse it.
+    pub(super) fn conclude(&self, file: &Path) -> anyhow::Result<()> {
+        match &self.refused {
+            None => Ok(()),
+            Some(reason) => Err(refused(file, reason)),
+        }
+    }
+
+    fn of(report: &CheckReport) -> Self {
+        let exports = report.outline.exports;
+        let names = [
+            (exports.resolve, "resolve"),
+            (exports.transform, "transform"),
+        ];
+        Self {
+            digest: report.digest.to_string(),
+            bytes: report.bytes,
+            adapted: report.outline.adapted,
+            contract_version: report.contract.to_owned(),
+            exports: names
+                .into_iter()
+                .filter(|(is, _)| *is)
+                .map(|(_, name)| name.to_owned())
+                .collect(),
+            imports: report
+                .outline
+                .imports
+                .iter()
+                .map(|import| CheckedImport {
+                    name: import.name.clone(),
+                    granted: import.granted,
+                })
+                .collect(),
+            compile_ms: report.compile_time.map(|time| whole(time.as_millis())),
+            instance: report.start.map(|start| InstanceCost {
+                start_us: whole(start.time.as_micros()),
+                cpu_us: whole(start.cpu.as_micros()),
+                memory_bytes: start.memory,
+            }),
+            refused: report.refusal.as_ref().map(ToString::to_string),
+        }
+    }
+
+    pub(super) fn print(&self) {
+        output::line(format!("digest    {}", self.digest));
+        output::line(format!("size      {}", bytes(self.bytes)));
+        if self.adapted {
+            output::line(
+                "kind      core module for WASI preview 1, made a component when it is loaded",
+            );
+        }
+        output::line(format!(
+            "contract  wasmhook:plugin@{}",
+            self.contract_version
+        ));
+        output::line(format!("exports   {}", self.exports.join(", ")));
+        for (index, import) in self.imports.iter().enumerate() {
+            let label = if index == 0 { "imports" } else { "" };
+            let granted = if import.granted {
+                "granted"
+            } else {
+                "NOT GRANTED"
+            };
+            output::line(format!("{label:<10}{} ({granted})", import.name));
+        }
+        if let Some(time) = self.compile_ms {
+            output::line(format!("compiled  in {time} ms"));
+        }
+        if let Some(cost) = &self.instance {
+            output::line(format!(
+                "instance  fresh: {} µs to start ({} µs of processor time), {} of memory",
+                cost.start_us,
+                cost.cpu_us,
+                bytes(cost.memory_bytes)
+            ));
+        }
+        if self.refused.is_none() {
+            output::line("verdict   the host would serve it");
+        }
+    }
+}
