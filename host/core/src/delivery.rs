@@ -180,7 +180,7 @@ impl Delivery {
             return Conclusion::DeadLetter;
         }
         let since_replay = attempt.number.saturating_sub(self.replayed_at_attempt);
-        match policy.wait_after(since_replay, &self.id) {
+        match policy.wait_asked(since_replay, &self.id, attempt.wait) {
             Some(wait) => Conclusion::Failed {
                 next_at: now.saturating_add(wait).unwrap_or(now),
             },
@@ -384,6 +384,18 @@ mod tests {
         assert_eq!(
             delivery.conclude(&after(2, 503), &policy, now),
             Conclusion::DeadLetter
+        );
+    }
+
+    #[test]
+    fn what_a_receiver_asks_for_moves_the_next_attempt() {
+        let now = Timestamp::UNIX_EPOCH;
+        let asked = Some(Duration::from_secs(90));
+        let attempt = Attempt::answered(1, now, Duration::ZERO, 503).asked_to_wait(asked);
+        let next_at = now.saturating_add(Duration::from_secs(90)).unwrap();
+        assert_eq!(
+            delivery().conclude(&attempt, &RetryPolicy::default(), now),
+            Conclusion::Failed { next_at }
         );
     }
 

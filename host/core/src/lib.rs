@@ -37,7 +37,7 @@ pub mod retry;
 pub mod secret;
 pub mod signing;
 
-pub use attempt::{AttemptResult, ErrorClass, Outcome, PluginUse, StatusClass};
+pub use attempt::{AttemptResult, ErrorClass, Outcome, PluginUse, StatusClass, Wait};
 pub use catalog::Catalog;
 pub use clock::{Clock, SystemClock};
 pub use delivery::{Conclusion, Delivery, DeliveryState, Job, JobPayload};

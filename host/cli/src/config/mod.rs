@@ -312,6 +312,9 @@ pub(crate) struct Retry {
     pub(crate) max_attempts: u32,
     /// Share of each wait that is added or taken at random, 0.0 to 1.0.
     pub(crate) jitter: f64,
+    /// The longest wait that a receiver can ask for with `Retry-After`, or a classifier plugin by its
+    /// answer. An hour: longer than outages are announced for, short beside the schedule's last waits.
+    pub(crate) retry_after_max: Span,
 }
 
 impl Default for Retry {
@@ -336,6 +339,7 @@ impl Default for Retry {
             maximum: Span(exponential.maximum),
             max_attempts: exponential.max_attempts,
             jitter: 0.1,
+            retry_after_max: Span(exponential.retry_after_max),
         }
     }
 }
@@ -348,6 +352,7 @@ impl Retry {
             schedule: self.schedule.iter().map(|span| span.0).collect(),
             max_attempts: self.max_attempts,
             jitter: self.jitter,
+            retry_after_max: self.retry_after_max.0,
         }
     }
 }

@@ -110,6 +110,7 @@ impl PackedAttempt {
             plugins: self.plugins,
             response_excerpt: self.response_excerpt,
             next_at: self.next_at.map(time).transpose()?,
+            wait: None,
         })
     }
 }
