@@ -73,9 +73,9 @@ impl fmt::Display for StatusClass {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// The receiver answered 200–299.
+    /// The receiver answered 200–299, or what a classifier plugin takes for it.
     Accepted,
-    /// The receiver answered with any other status.
+    /// The receiver answered otherwise.
     Failed,
     /// No answer came.
     TransportError,
@@ -111,7 +111,7 @@ impl fmt::Display for Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorClass {
-    /// The receiver answered with a status outside 200–299.
+    /// The receiver answered with a status outside 200–299, or what a classifier plugin takes for it.
     Status,
     /// The whole exchange did not end within its deadline.
     Timeout,

@@ -20,6 +20,7 @@
 
 pub mod attempt;
 pub mod catalog;
+pub mod classification;
 pub mod clock;
 pub mod delivery;
 pub mod dispatch;
@@ -39,6 +40,7 @@ pub mod signing;
 
 pub use attempt::{AttemptResult, ErrorClass, Outcome, PluginUse, StatusClass, Wait};
 pub use catalog::Catalog;
+pub use classification::Judgement;
 pub use clock::{Clock, SystemClock};
 pub use delivery::{Conclusion, Delivery, DeliveryState, Job, JobPayload};
 pub use dispatch::Dispatcher;

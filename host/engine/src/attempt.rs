@@ -10,14 +10,15 @@ use wasmhook_core::handler::check_endpoint;
 use wasmhook_core::ports::MetricsRecorder as _;
 use wasmhook_core::request::Content;
 use wasmhook_core::{
-    Conclusion, Context, Delivery, Endpoint, Error, ErrorClass, Event, Outcome, PluginUse,
-    RequestBuilder, RetryPolicy, SafeHeaders,
+    Conclusion, Context, Delivery, Endpoint, Error, ErrorClass, Event, Outcome, OutgoingRequest,
+    PluginUse, RequestBuilder, RetryPolicy, SafeHeaders,
 };
 use wasmhook_delivery::Client;
 use wasmhook_runtime::{FailurePolicy, Fault, PluginHost, Request, Verdict};
 use wasmhook_store::{EventDeliveries, Leased, Store, StoreError};
 use wasmhook_tenants::Tenants;
 
+use crate::classify;
 use crate::metric::{self, AttemptMetrics};
 use crate::resolve::{RESOLUTION, Resolver, endpoint_view, event_view, micros, retryable, unready};
 
@@ -44,8 +45,9 @@ pub struct Attempter {
 }
 
 /// What an attempt went through.
-#[derive(Default)]
 struct Trace {
+    /// When it began.
+    began: Instant,
     /// The plugins that ran.
     used: Vec<PluginUse>,
     /// Whether it ended at a plugin that could not be run for now: it is still being loaded, or too
@@ -90,7 +92,11 @@ impl Attempter {
         let began = Instant::now();
         let at = Timestamp::now();
         let number = leased.delivery.attempt.saturating_add(1);
-        let mut trace = Trace::default();
+        let mut trace = Trace {
+            began,
+            used: Vec::new(),
+            held: false,
+        };
         let made = tokio::time::timeout(
             self.config.deadline,
             self.make(&leased.delivery, &leased.event, number, at, &mut trace),
@@ -165,9 +171,42 @@ impl Attempter {
             .requests
             .build(&delivery.id, event, &endpoint, &secrets, &content, at)
         {
-            Ok(request) => self.client.post(request, number, at).await,
+            Ok(request) => {
+                self.exchange(event, &endpoint, request, (number, at), trace)
+                    .await
+            }
             Err(error) => refused(ErrorClass::Request, false, &error),
         }
+    }
+
+    /// Sends the request, and has the tenant's classifiers, if there are any, judge what came back.
+    async fn exchange(
+        &self,
+        event: &Event,
+        endpoint: &Endpoint,
+        request: OutgoingRequest,
+        (number, at): (u32, Timestamp),
+        trace: &mut Trace,
+    ) -> Attempt {
+        let plugins = self.plugins.tenant(event.tenant_id.as_str());
+        if !classify::applies(&plugins, event.event_type.as_str()) {
+            return self.client.post(request, number, at).await;
+        }
+        let (attempt, answer) = self.client.exchange(request, number, at).await;
+        let Some(answer) = answer else {
+            return attempt;
+        };
+        let (deadline, used) = (trace.began + self.config.deadline, &mut trace.used);
+        classify::judge(
+            &plugins,
+            event,
+            endpoint,
+            attempt,
+            &answer,
+            deadline.into(),
+            used,
+        )
+        .await
     }
 
     fn endpoint(&self, delivery: &Delivery, event: &Event) -> Result<Arc<Endpoint>, Error> {

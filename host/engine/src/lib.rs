@@ -7,6 +7,7 @@
 
 pub mod attempt;
 pub mod backoff;
+mod classify;
 pub mod housekeeping;
 pub mod intake;
 pub mod metric;

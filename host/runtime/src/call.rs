@@ -9,8 +9,9 @@ use tokio::time::timeout;
 use wasmtime::component::ResourceTableError;
 use wasmtime::{PoolConcurrencyLimitError, Trap};
 
-use crate::bindings::{resolve, transform, types};
+use crate::bindings::{classify, resolve, transform, types};
 use crate::budget::{Budget, Denied, Exceeded};
+use crate::classify::response_of;
 use crate::error::{Fault, PluginError};
 use crate::instance::{Instance, Metered, RESOLVE, TRANSFORM, WrongSignature};
 use crate::limits::Limits;
@@ -18,27 +19,34 @@ use crate::meter::{Meter, WaitedTooLong};
 use crate::plugin::Plugin;
 use crate::text;
 use crate::types::{
-    Call, CallResult, Choice, EndpointView, EventView, Mode, NewEndpoint, Request, Resolution,
-    Verdict,
+    Call, CallResult, Choice, EndpointView, EventView, Judgement, Mode, NewEndpoint, Request,
+    Resolution, ResponseView, Verdict,
 };
 
 /// Characters kept of what a guest says about itself.
-const MESSAGE: usize = 200;
+pub(crate) const MESSAGE: usize = 200;
 
 /// What to ask of a guest.
 #[derive(Clone, Copy)]
-enum Question<'a> {
+pub(crate) enum Question<'a> {
     /// Nothing: only start.
     Start,
     Transform(&'a EventView<'a>, &'a EndpointView<'a>),
     Resolve(&'a EventView<'a>, &'a [EndpointView<'a>]),
+    Classify(
+        &'a EventView<'a>,
+        &'a EndpointView<'a>,
+        &'a ResponseView<'a>,
+        Judgement,
+    ),
 }
 
 /// What it says, in the generated types.
-enum Answer {
+pub(crate) enum Answer {
     Started,
     Transform(Result<transform::Verdict, types::Failure>),
     Resolve(Result<resolve::Resolution, types::Failure>),
+    Classify(Result<classify::Verdict, types::Failure>),
 }
 
 impl Plugin {
@@ -83,7 +91,7 @@ impl Plugin {
         self.run(Question::Start, |_, _| Ok(())).await.0
     }
 
-    async fn ask<T>(
+    pub(crate) async fn ask<T>(
         &self,
         question: Question<'_>,
         read: impl FnOnce(Answer, &Limits) -> Result<T, Fault>,
@@ -182,22 +190,42 @@ impl Plugin {
     ) -> wasmtime::Result<Answer> {
         let guest = instance.guest(&self.code.linked).await?;
         let store = &mut instance.store;
-        Ok(match (question, guest.transform, guest.resolve) {
-            (Question::Transform(event, endpoint), Some(guest), _) => Answer::Transform(
-                guest
-                    .call_transform(store, event_of(event), endpoint_of(endpoint))
-                    .await?,
-            ),
-            (Question::Resolve(event, subscribed), _, Some(guest)) => {
-                let subscribed: Vec<types::Endpoint<'_>> =
-                    subscribed.iter().map(endpoint_of).collect();
-                Answer::Resolve(
+        Ok(match question {
+            Question::Transform(event, endpoint) => match guest.transform {
+                None => Answer::Started,
+                Some(guest) => Answer::Transform(
                     guest
-                        .call_resolve(store, event_of(event), &subscribed)
+                        .call_transform(store, event_of(event), endpoint_of(endpoint))
                         .await?,
-                )
-            }
-            _ => Answer::Started,
+                ),
+            },
+            Question::Resolve(event, subscribed) => match guest.resolve {
+                None => Answer::Started,
+                Some(guest) => {
+                    let subscribed: Vec<types::Endpoint<'_>> =
+                        subscribed.iter().map(endpoint_of).collect();
+                    Answer::Resolve(
+                        guest
+                            .call_resolve(store, event_of(event), &subscribed)
+                            .await?,
+                    )
+                }
+            },
+            Question::Classify(event, endpoint, response, so_far) => match guest.classify {
+                None => Answer::Started,
+                Some(guest) => Answer::Classify(
+                    guest
+                        .call_classify(
+                            store,
+                            event_of(event),
+                            endpoint_of(endpoint),
+                            response_of(response),
+                            so_far.into(),
+                        )
+                        .await?,
+                ),
+            },
+            Question::Start => Answer::Started,
         })
     }
 }
@@ -281,7 +309,7 @@ fn check_headers(headers: &[(String, String)], limits: &Limits) -> Result<(), Fa
     Ok(())
 }
 
-fn guest_fault(failure: &types::Failure) -> Fault {
+pub(crate) fn guest_fault(failure: &types::Failure) -> Fault {
     let message = text::printable(&failure.message, MESSAGE);
     Fault::Guest {
         retryable: failure.retryable,

@@ -262,6 +262,7 @@ fn exports(names: &[String]) -> Exports {
     Exports {
         transform: exported("transform"),
         resolve: exported("resolve"),
+        classify: exported("classify"),
     }
 }
 
@@ -281,7 +282,7 @@ fn other_version(verb: &'static str, name: &str) -> Option<LoadError> {
     let (interface, version) = name.strip_prefix(PACKAGE)?.split_once('@')?;
     let known = matches!(
         interface,
-        "types" | "log" | "config" | "transform" | "resolve"
+        "types" | "log" | "config" | "transform" | "resolve" | "classify"
     );
     (known && version != CONTRACT_VERSION).then(|| LoadError::ContractVersion {
         verb,

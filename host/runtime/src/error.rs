@@ -88,7 +88,7 @@ pub enum LoadError {
     },
     /// The component exports nothing that the host could call.
     #[error(
-        "the component exports neither wasmhook:plugin/transform@0.1.0 nor wasmhook:plugin/resolve@0.1.0"
+        "the component exports none of transform, resolve and classify of wasmhook:plugin@0.1.0"
     )]
     NoExport,
     /// An exported interface has the right name, and not the right functions or types.

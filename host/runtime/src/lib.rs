@@ -21,6 +21,7 @@ mod cache;
 mod call;
 mod check;
 mod child;
+mod classify;
 mod compile;
 mod component;
 mod config;
@@ -60,6 +61,6 @@ pub use record::CallStatistics;
 pub use registry::{TenantPlugins, Unready};
 pub use status::{PluginStatus, RescanReport, ServingState};
 pub use types::{
-    Call, CallResult, Choice, Digest, EndpointView, EventView, Exports, Mode, NewEndpoint, Request,
-    Resolution, Verdict,
+    Call, CallResult, Choice, Classification, Digest, EndpointView, EventView, Exports, Judgement,
+    Mode, NewEndpoint, Request, Resolution, ResponseView, Verdict,
 };

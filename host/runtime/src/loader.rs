@@ -7,14 +7,14 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use wasmtime::component::Component;
 
-use crate::bindings::{resolve, transform};
+use crate::bindings::{classify, resolve, transform};
 use crate::cache::Cache;
 use crate::compile::compile;
 use crate::component::{self, Outline};
 use crate::engine::Shared;
 use crate::error::{Fault, LoadError, RuntimeError};
 use crate::folder::{self, Key};
-use crate::instance::{Linked, RESOLVE, TRANSFORM};
+use crate::instance::{CLASSIFY, Linked, RESOLVE, TRANSFORM};
 use crate::manifest::Manifest;
 use crate::plugin::{Code, Plugin};
 use crate::text;
@@ -295,21 +295,21 @@ fn link(shared: &Shared, component: &Component, exports: Exports) -> Result<Link
         .linker
         .instantiate_pre(component)
         .map_err(|error| LoadError::Link(text::clause(&format!("{error:#}"), SENTENCE)))?;
-    let transform = exports
-        .transform
-        .then(|| transform::GuestIndices::new(&pre))
-        .transpose()
-        .map_err(|_| LoadError::Signature {
-            interface: TRANSFORM,
-        })?;
-    let resolve = exports
-        .resolve
-        .then(|| resolve::GuestIndices::new(&pre))
-        .transpose()
-        .map_err(|_| LoadError::Signature { interface: RESOLVE })?;
+    macro_rules! find {
+        ($export:ident, $interface:ident) => {
+            exports
+                .$export
+                .then(|| $export::GuestIndices::new(&pre))
+                .transpose()
+                .map_err(|_| LoadError::Signature {
+                    interface: $interface,
+                })?
+        };
+    }
     Ok(Linked {
+        transform: find!(transform, TRANSFORM),
+        resolve: find!(resolve, RESOLVE),
+        classify: find!(classify, CLASSIFY),
         pre,
-        transform,
-        resolve,
     })
 }

@@ -26,6 +26,8 @@ pub struct TenantPlugins {
     pub resolver: Option<Arc<Plugin>>,
     /// The plugins that export `transform`, in the order of their names.
     pub transforms: Vec<Arc<Plugin>>,
+    /// The plugins that export `classify`, in the order of their names.
+    pub classifiers: Vec<Arc<Plugin>>,
     /// Plugins whose file is there and of which no version can serve: still loading, or refused with
     /// nothing good before it. What would have passed through one must not pass it by, so treat each
     /// as a call that failed, under its policy.
@@ -35,7 +37,10 @@ pub struct TenantPlugins {
 impl TenantPlugins {
     /// Whether the tenant has no plugin at all.
     pub fn is_empty(&self) -> bool {
-        self.resolver.is_none() && self.transforms.is_empty() && self.unready.is_empty()
+        self.resolver.is_none()
+            && self.transforms.is_empty()
+            && self.classifiers.is_empty()
+            && self.unready.is_empty()
     }
 }
 
@@ -241,12 +246,11 @@ impl Registry {
                             first: first.to_owned(),
                         };
                         status.refused.get_or_insert(refusal.to_string());
-                        if exports
-                            == Some(Exports {
-                                resolve: true,
-                                transform: false,
-                            })
-                        {
+                        let only = Exports {
+                            resolve: true,
+                            ..Exports::default()
+                        };
+                        if exports == Some(only) {
                             status.state = ServingState::Refused;
                         }
                     }
@@ -276,6 +280,9 @@ impl Registry {
             }
             if plugin.exports().transform {
                 plugins.transforms.push(Arc::clone(plugin));
+            }
+            if plugin.exports().classify {
+                plugins.classifiers.push(Arc::clone(plugin));
             }
         }
         let part = self.part(tenant);

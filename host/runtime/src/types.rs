@@ -93,6 +93,39 @@ pub struct NewEndpoint {
     pub ordering_key: Option<String>,
 }
 
+/// A receiver's answer as a classifier sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct ResponseView<'a> {
+    /// The status.
+    pub status: u16,
+    /// Header names, in lower case, and values.
+    pub headers: &'a [(&'a str, &'a str)],
+    /// The beginning of the body.
+    pub body: &'a [u8],
+    /// Whether that is all of it.
+    pub complete: bool,
+}
+
+/// What becomes of a delivery after its receiver answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judgement {
+    /// The receiver has it.
+    Accepted,
+    /// It is tried again, after so many seconds if they are named.
+    Retry(Option<u32>),
+    /// It is given up.
+    GiveUp,
+}
+
+/// What a classifier says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Classification {
+    /// What becomes of the delivery.
+    pub judgement: Judgement,
+    /// Why (the guest's words: printable, at most 200 characters).
+    pub reason: Option<String>,
+}
+
 /// What a call gave, with what it cost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call<T> {
@@ -142,4 +175,19 @@ pub struct Exports {
     pub transform: bool,
     /// `wasmhook:plugin/resolve`.
     pub resolve: bool,
+    /// `wasmhook:plugin/classify`.
+    pub classify: bool,
+}
+
+impl Exports {
+    /// The names of the interfaces that are exported.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        [
+            (self.resolve, "resolve"),
+            (self.transform, "transform"),
+            (self.classify, "classify"),
+        ]
+        .into_iter()
+        .filter_map(|(is, name)| is.then_some(name))
+    }
 }

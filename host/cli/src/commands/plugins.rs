@@ -54,10 +54,6 @@ pub(crate) fn status(plugins: &wasmhook_runtime::PluginHost) -> Vec<Listed> {
                 wasmhook_runtime::ServingState::Compiling => "compiling",
             };
             let exports = plugin.exports.unwrap_or_default();
-            let names = [
-                (exports.resolve, "resolve"),
-                (exports.transform, "transform"),
-            ];
             let calls = plugin.calls;
             Listed {
                 tenant: plugin.tenant.to_string(),
@@ -65,11 +61,7 @@ pub(crate) fn status(plugins: &wasmhook_runtime::PluginHost) -> Vec<Listed> {
                 state: state.to_owned(),
                 digest: plugin.digest.map(|digest| digest.to_string()),
                 since: jiff::Timestamp::try_from(plugin.since).unwrap_or_default(),
-                exports: names
-                    .into_iter()
-                    .filter(|(is, _)| *is)
-                    .map(|(_, name)| name.to_owned())
-                    .collect(),
+                exports: exports.names().map(str::to_owned).collect(),
                 calls: calls.calls,
                 errors: calls.errors,
                 cpu_ms: whole(calls.cpu.as_millis()),
@@ -204,20 +196,12 @@ struct CheckedImport {
 impl CheckOutput {
     fn of(report: &wasmhook_runtime::CheckReport) -> Self {
         let exports = report.outline.exports;
-        let names = [
-            (exports.resolve, "resolve"),
-            (exports.transform, "transform"),
-        ];
         Self {
             digest: report.digest.to_string(),
             bytes: report.bytes,
             adapted: report.outline.adapted,
             contract_version: report.contract.to_owned(),
-            exports: names
-                .into_iter()
-                .filter(|(is, _)| *is)
-                .map(|(_, name)| name.to_owned())
-                .collect(),
+            exports: exports.names().map(str::to_owned).collect(),
             imports: report
                 .outline
                 .imports
