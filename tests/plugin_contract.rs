@@ -5,9 +5,9 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::{Site, component, http, wait_for};
+use support::{Listener, Site, component, http, wait_for};
 use tokio::runtime::Runtime;
-use wasmhook_testing::{Answer, Receiver};
+use wasmhook_testing::{Answer, Receiver, RedisServer};
 
 const JSON: &str = "Content-Type: application/json";
 
@@ -129,4 +129,114 @@ fn a_receiver_that_asks_for_time_gets_it() {
     let put_off = at(&told[0], "next_at").duration_since(at(&told[0], "at"));
     assert!(put_off.as_secs() >= 2, "{told:?}");
     assert!(at(&told[1], "at") >= at(&told[0], "next_at"), "{told:?}");
+}
+
+/// The body that came of an event, once it arrived.
+fn arrived(site: &Site, receiver: &Listener, id: &str, payload: &Value) -> Value {
+    let before = receiver.arrived().len();
+    push(site, "acme", id, payload);
+    let lines = wait_for("the delivery", || {
+        let lines = receiver.arrived();
+        (lines.len() > before).then_some(lines)
+    });
+    serde_json::from_str(lines[before]["body"].as_str().unwrap()).unwrap()
+}
+
+/// What plugins keep outlives calls, hosts and versions, and is bounded.
+fn plugins_keep_values(site: &Site) {
+    let receiver = Listener::start(204);
+    let config = std::fs::read_to_string(site.path("wasmhook.toml")).unwrap();
+    site.write(
+        "wasmhook.toml",
+        &format!("{config}[plugins.key_value]\nkeys = 3\nbytes = 1000\n"),
+    );
+    site.endpoint("acme", "main", &receiver.url(), "*");
+    site.plugin(
+        "acme",
+        "10-keeper",
+        &component("keeper.wasm"),
+        "[grants]\nkey_value = true\n",
+    );
+    let mut host = site.serve();
+    let steps = json!([
+        ["get", "a"],
+        ["set", "a", "1", 3600],
+        ["get", "a"],
+        ["increment", "a", 41],
+        ["increment", "b"],
+        ["swap", "lock", null, "me", 60],
+        ["swap", "lock", null, "you", 60],
+        ["get", "lock"],
+        ["set", "d", "one too many"],
+        ["grow", "a", 2000],
+        ["delete", "lock"],
+        ["delete", "lock"],
+    ]);
+    assert_eq!(
+        arrived(site, &receiver, "evt_1", &steps),
+        json!([
+            null,
+            null,
+            "1",
+            42,
+            1,
+            true,
+            false,
+            "me",
+            "Error::TooManyKeys(3)",
+            "Error::TooManyBytes(1000)",
+            true,
+            false
+        ])
+    );
+    assert_eq!(host.stop(), Some(0));
+    let _host = site.serve();
+    let steps = json!([["increment", "b", 1], ["get", "a"]]);
+    assert_eq!(arrived(site, &receiver, "evt_2", &steps), json!([2, "42"]));
+}
+
+#[test]
+fn plugins_keep_values_on_the_embedded_store() {
+    plugins_keep_values(&Site::embedded());
+}
+
+#[test]
+fn plugins_keep_values_on_redis() {
+    let redis = RedisServer::start().unwrap();
+    plugins_keep_values(&Site::redis(&redis.url()));
+}
+
+#[test]
+fn a_sample_skips_what_went_out_before_and_says_so() {
+    let receiver = Listener::start(204);
+    let site = Site::embedded();
+    site.endpoint("acme", "main", &receiver.url(), "*");
+    let manifest = "[config]\nfield = \"order\"\n[grants]\nkey_value = true\n";
+    site.plugin("acme", "10-once", &component("once.wasm"), manifest);
+    let _host = site.serve();
+    push(&site, "acme", "evt_1", &json!({"order": 7, "n": 1}));
+    receiver.wait_for_deliveries(1);
+    push(&site, "acme", "evt_2", &json!({"order": 7, "n": 2}));
+    push(&site, "acme", "evt_3", &json!({"order": 8, "n": 3}));
+    receiver.wait_for_deliveries(2);
+    let skipped = wait_for("the skip to be recorded", || {
+        let all = site.deliveries("acme", "succeeded");
+        let second = all
+            .iter()
+            .find(|delivery| delivery["event_id"] == "evt_2")?;
+        Some(second["id"].as_str().unwrap().to_owned())
+    });
+    let story = site.json(&["deliveries", "show", &skipped]);
+    assert_eq!(story["attempts"][0]["outcome"], "skipped");
+    assert_eq!(
+        story["attempts"][0]["error"],
+        "another event with the same order went out before"
+    );
+    let shown = site.run(&["deliveries", "show", &skipped]);
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(
+        shown.contains("skipped") && shown.contains("went out before"),
+        "{shown}"
+    );
+    assert_eq!(receiver.arrived().len(), 2, "the second never left");
 }

@@ -202,7 +202,7 @@ pub struct Attempt {
 }
 
 /// What a receiver or a plugin asks about the wait before the next attempt. Never more than
-/// [`RetryPolicy::retry_after_max`](crate::RetryPolicy::retry_after_max) is granted.
+/// [`RetryPolicy::asked_maximum`](crate::RetryPolicy::asked_maximum) is granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
     /// A receiver's `Retry-After`: no sooner than this, and no sooner than the retry policy says.

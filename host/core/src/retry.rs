@@ -24,7 +24,7 @@ pub struct RetryPolicy {
     /// The longest wait that a receiver's `Retry-After`, or a classifier, can ask for. Default one hour: a
     /// receiver that means a day is asked again sooner, and one that errs does not lose its deliveries
     /// for ever.
-    pub retry_after_max: Duration,
+    pub asked_maximum: Duration,
 }
 
 /// The shortest wait that can be asked for in place of the policy's: the number of attempts is bounded,
@@ -39,7 +39,7 @@ impl Default for RetryPolicy {
             schedule: Vec::new(),
             max_attempts: 10,
             jitter: 0.0,
-            retry_after_max: Duration::from_secs(60 * 60),
+            asked_maximum: Duration::from_secs(60 * 60),
         }
     }
 }
@@ -83,12 +83,12 @@ impl RetryPolicy {
         Some(match asked {
             None => wait,
             Some(Wait::AtLeast(least)) => {
-                let least = least.min(self.retry_after_max);
+                let least = least.min(self.asked_maximum);
                 // Spread to the later side: everybody was told the same moment.
                 let spread = self.jitter.clamp(0.0, 1.0) * unit(n, delivery);
                 wait.max(least.mul_f64(1.0 + spread))
             }
-            Some(Wait::Exactly(exact)) => exact.min(self.retry_after_max).max(SHORTEST_WAIT),
+            Some(Wait::Exactly(exact)) => exact.min(self.asked_maximum).max(SHORTEST_WAIT),
         })
     }
 

@@ -15,13 +15,17 @@ wasmtime::component::bindgen!({
         world everything {
             include wasmhook:plugin/plugin@0.1.0;
             include wasmhook:plugin/classifier@0.1.0;
+            import wasmhook:plugin/key-value@0.1.0;
         }
     ",
     world: "wasmhook:host/everything",
     ownership: Borrowing { duplicate_if_necessary: true },
-    imports: { default: trappable },
+    imports: {
+        "wasmhook:plugin/key-value": async | trappable,
+        default: trappable,
+    },
     exports: { default: async },
 });
 
 pub use exports::wasmhook::plugin::{classify, resolve, transform};
-pub use wasmhook::plugin::{config, log, types};
+pub use wasmhook::plugin::{config, key_value, log, types};

@@ -10,6 +10,7 @@ use crate::limits::Limits;
 pub(crate) enum Import {
     Config,
     Log,
+    KeyValue,
     Cli,
     Clocks,
     Filesystem,
@@ -19,12 +20,13 @@ pub(crate) enum Import {
 }
 
 impl Import {
-    const COUNT: usize = 8;
+    const COUNT: usize = 9;
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Config => "wasmhook:plugin/config",
             Self::Log => "wasmhook:plugin/log",
+            Self::KeyValue => "wasmhook:plugin/key-value",
             Self::Cli => "wasi:cli",
             Self::Clocks => "wasi:clocks",
             Self::Filesystem => "wasi:filesystem",

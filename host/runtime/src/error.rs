@@ -76,6 +76,26 @@ pub enum LoadError {
         /// The full name of the import.
         import: String,
     },
+    /// The component needs something that its manifest could ask for.
+    #[error(
+        "the component imports {import}, which its manifest does not ask for; write {key} under [grants]"
+    )]
+    ImportNotAskedFor {
+        /// The full name of the import.
+        import: String,
+        /// The line to write.
+        key: &'static str,
+    },
+    /// The manifest asks for more than the operator allows.
+    #[error(
+        "{file} asks for {grant} under [grants], which this host does not allow (plugins.grants)"
+    )]
+    GrantNotAllowed {
+        /// The file's name.
+        file: String,
+        /// What it asks for.
+        grant: String,
+    },
     /// The component was built for another version of the contract.
     #[error("the component {verb} {found}, this host serves {served}")]
     ContractVersion {

@@ -14,6 +14,7 @@ use crate::component::{self, Outline};
 use crate::engine::Shared;
 use crate::error::{Fault, LoadError, RuntimeError};
 use crate::folder::{self, Key};
+use crate::grants::Grants;
 use crate::instance::{CLASSIFY, Linked, RESOLVE, TRANSFORM};
 use crate::manifest::Manifest;
 use crate::plugin::{Code, Plugin};
@@ -192,7 +193,16 @@ impl Loader {
             || Ok(Manifest::default()),
             |manifest| Manifest::parse(&file, manifest),
         );
-        let outline = component::outline(&content.component, limits, &self.shared.config.most());
+        let config = &self.shared.config;
+        let manifest = manifest.and_then(|manifest| {
+            manifest.grants.check(&config.allowed, &file)?;
+            Ok(manifest)
+        });
+        let nothing = Grants::default();
+        let grants = manifest
+            .as_ref()
+            .map_or(&nothing, |manifest| &manifest.grants);
+        let outline = component::outline(&content.component, limits, &config.most(), grants);
         judged.exports = outline.as_ref().ok().map(|outline| outline.exports);
         let step = manifest.and_then(|manifest| {
             judged.manifest = Some(manifest);

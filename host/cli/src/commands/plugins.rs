@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use wasmhook_runtime::Services;
 
 use crate::config::Config;
 use crate::exit::{Coded, Exit};
@@ -85,7 +86,7 @@ pub(crate) async fn list(config: &Config, tenant: Option<&str>, json: bool) -> a
     let mut plugins = if let Some(plugins) = running {
         plugins
     } else {
-        let plugins = host::plugins(config)?;
+        let plugins = host::plugins(config, Services::default())?;
         plugins.rescan().await;
         plugins.settled().await;
         status(&plugins)
@@ -152,7 +153,7 @@ fn micros(time: Option<u64>) -> String {
 
 /// Checks one component file.
 pub(crate) async fn check(config: &Config, file: &Path, json: bool) -> anyhow::Result<()> {
-    let plugins = host::plugins(config)?;
+    let plugins = host::plugins(config, Services::default())?;
     let refused = |reason: String| {
         Coded::new(
             Exit::Refused,

@@ -10,9 +10,9 @@ use crate::error::StoreError;
 
 /// The newest version of the tables that this code knows. Version `n` is what the first `n`
 /// migrations make.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
-const MIGRATIONS: [&str; 1] = [include_str!("schema.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("schema.sql"), include_str!("kv.sql")];
 
 /// How long to wait for another process, such as a command-line tool, to end its transaction.
 const BUSY: Duration = Duration::from_secs(10);

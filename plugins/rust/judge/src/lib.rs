@@ -43,7 +43,10 @@ impl Guest for Judge {
             .unwrap_or_default();
         if listed("retry", &code) {
             let wait = config::get("wait").and_then(|seconds| seconds.parse().ok());
-            Ok(because(Judgement::Retry(wait), "its body asks to try again"))
+            Ok(because(
+                Judgement::Retry(wait),
+                "its body asks to try again",
+            ))
         } else {
             Ok(because(Judgement::GiveUp, "its body says that it failed"))
         }
