@@ -11,7 +11,8 @@ use wasmhook_core::ports::MetricsRecorder as _;
 use wasmhook_core::request::Content;
 use wasmhook_core::{
     Conclusion, Context, Delivery, Endpoint, Error, ErrorClass, Event, Outcome, OutgoingRequest,
-    PluginUse, RequestBuilder, RetryPolicy, SafeHeaders,
+    PluginName, PluginUse, RequestBuilder, RetryPolicy, SafeHeaders, SignatureProfile,
+    UnsignedRequest,
 };
 use wasmhook_delivery::Client;
 use wasmhook_runtime::{FailurePolicy, Fault, PluginHost, Request, Verdict};
@@ -21,6 +22,7 @@ use wasmhook_tenants::Tenants;
 use crate::classify;
 use crate::metric::{self, AttemptMetrics};
 use crate::resolve::{RESOLUTION, Resolver, endpoint_view, event_view, micros, retryable, unready};
+use crate::sign::Signing;
 
 /// Settings of attempts.
 #[derive(Debug, Clone)]
@@ -166,17 +168,56 @@ impl Attempter {
                 );
             }
         };
-        match self
-            .config
-            .requests
-            .build(&delivery.id, event, &endpoint, &secrets, &content, at)
-        {
-            Ok(request) => {
-                self.exchange(event, &endpoint, request, (number, at), trace)
-                    .await
+        let requests = &self.config.requests;
+        let request = if let SignatureProfile::Plugin { signer } = &endpoint.profile {
+            let unsigned = match requests.prepare(event, &endpoint, &content) {
+                Ok(unsigned) => unsigned,
+                Err(error) => return refused(ErrorClass::Request, false, &error),
+            };
+            let signing = Signing {
+                delivery: &delivery.id,
+                event,
+                endpoint: &endpoint,
+                secrets: &secrets,
+                at,
+            };
+            match self.signed(&signing, signer, unsigned, number, trace).await {
+                Ok(request) => request,
+                Err(attempt) => return attempt,
             }
-            Err(error) => refused(ErrorClass::Request, false, &error),
-        }
+        } else {
+            match requests.build(&delivery.id, event, &endpoint, &secrets, &content, at) {
+                Ok(request) => request,
+                Err(error) => return refused(ErrorClass::Request, false, &error),
+            }
+        };
+        self.exchange(event, &endpoint, request, (number, at), trace)
+            .await
+    }
+
+    /// Has a plugin sign the request; what it does not sign is the attempt.
+    async fn signed(
+        &self,
+        signing: &Signing<'_>,
+        signer: &PluginName,
+        request: UnsignedRequest,
+        number: u32,
+        trace: &mut Trace,
+    ) -> Result<OutgoingRequest, Attempt> {
+        let plugins = self.plugins.tenant(signing.event.tenant_id.as_str());
+        let answer = signing.by(signer, &plugins, request, &mut trace.used).await;
+        answer.map_err(|failed| {
+            trace.held = failed.held;
+            Attempt::refused(
+                number,
+                signing.at,
+                Duration::ZERO,
+                Outcome::PluginError,
+                ErrorClass::Plugin,
+                failed.retryable,
+                failed.message,
+            )
+        })
     }
 
     /// Sends the request, and has the tenant's classifiers, if there are any, judge what came back.

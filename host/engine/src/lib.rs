@@ -15,6 +15,7 @@ pub mod metric;
 pub mod pressure;
 pub mod recorder;
 pub mod resolve;
+mod sign;
 pub mod stream;
 pub mod worker;
 

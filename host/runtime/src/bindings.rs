@@ -15,6 +15,7 @@ wasmtime::component::bindgen!({
         world everything {
             include wasmhook:plugin/plugin@0.1.0;
             include wasmhook:plugin/classifier@0.1.0;
+            include wasmhook:plugin/signer@0.1.0;
             import wasmhook:plugin/key-value@0.1.0;
         }
     ",
@@ -27,5 +28,5 @@ wasmtime::component::bindgen!({
     exports: { default: async },
 });
 
-pub use exports::wasmhook::plugin::{classify, resolve, transform};
-pub use wasmhook::plugin::{config, key_value, log, types};
+pub use exports::wasmhook::plugin::{classify, resolve, sign, transform};
+pub use wasmhook::plugin::{config, key_value, log, signing, types};

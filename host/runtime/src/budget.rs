@@ -11,6 +11,7 @@ pub(crate) enum Import {
     Config,
     Log,
     KeyValue,
+    Signing,
     Cli,
     Clocks,
     Filesystem,
@@ -20,13 +21,14 @@ pub(crate) enum Import {
 }
 
 impl Import {
-    const COUNT: usize = 9;
+    const COUNT: usize = 10;
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Config => "wasmhook:plugin/config",
             Self::Log => "wasmhook:plugin/log",
             Self::KeyValue => "wasmhook:plugin/key-value",
+            Self::Signing => "wasmhook:plugin/signing",
             Self::Cli => "wasi:cli",
             Self::Clocks => "wasi:clocks",
             Self::Filesystem => "wasi:filesystem",

@@ -13,14 +13,16 @@ use crate::bindings::{classify, resolve, transform, types};
 use crate::budget::{Budget, Denied, Exceeded};
 use crate::classify::response_of;
 use crate::error::{Fault, PluginError};
+use crate::imports::signing::Signer;
 use crate::instance::{Instance, Metered, RESOLVE, TRANSFORM, WrongSignature};
 use crate::limits::Limits;
 use crate::meter::{Meter, WaitedTooLong};
 use crate::plugin::Plugin;
+use crate::sign::unsigned_of;
 use crate::text;
 use crate::types::{
     Call, CallResult, Choice, EndpointView, EventView, Judgement, Mode, NewEndpoint, Request,
-    Resolution, ResponseView, Verdict,
+    Resolution, ResponseView, UnsignedView, Verdict,
 };
 
 /// Characters kept of what a guest says about itself.
@@ -39,6 +41,11 @@ pub(crate) enum Question<'a> {
         &'a ResponseView<'a>,
         Judgement,
     ),
+    Sign(
+        &'a EndpointView<'a>,
+        &'a UnsignedView<'a>,
+        &'a Arc<dyn Signer>,
+    ),
 }
 
 /// What it says, in the generated types.
@@ -47,6 +54,7 @@ pub(crate) enum Answer {
     Transform(Result<transform::Verdict, types::Failure>),
     Resolve(Result<resolve::Resolution, types::Failure>),
     Classify(Result<classify::Verdict, types::Failure>),
+    Sign(Result<Vec<(String, String)>, types::Failure>),
 }
 
 impl Plugin {
@@ -173,6 +181,7 @@ impl Plugin {
         let answer = self.put(&mut instance, question).await;
         let state = instance.store.data_mut();
         state.log.end_call();
+        state.signer = None;
         let value = match (state.budget.exceeded(), answer) {
             (Some(exceeded), _) => Err(fault_of_use(exceeded, &self.limits)),
             (None, Ok(answer)) => read(answer, &self.limits),
@@ -224,6 +233,18 @@ impl Plugin {
                         )
                         .await?,
                 ),
+            },
+            Question::Sign(endpoint, request, signer) => match guest.sign {
+                None => Answer::Started,
+                Some(guest) => {
+                    store.data_mut().signer = Some(Arc::clone(signer));
+                    let request = unsigned_of(request);
+                    Answer::Sign(
+                        guest
+                            .call_sign(store, endpoint_of(endpoint), request)
+                            .await?,
+                    )
+                }
             },
             Question::Start => Answer::Started,
         })
@@ -300,7 +321,7 @@ fn resolution(resolution: resolve::Resolution, limits: &Limits) -> Result<Resolu
     })
 }
 
-fn check_headers(headers: &[(String, String)], limits: &Limits) -> Result<(), Fault> {
+pub(crate) fn check_headers(headers: &[(String, String)], limits: &Limits) -> Result<(), Fault> {
     if headers.len() > limits.headers {
         return Err(Fault::TooManyHeaders {
             limit: limits.headers,

@@ -268,6 +268,7 @@ fn exports(names: &[String]) -> Exports {
         transform: exported("transform"),
         resolve: exported("resolve"),
         classify: exported("classify"),
+        sign: exported("sign"),
     }
 }
 
@@ -279,7 +280,7 @@ fn interface(name: &str) -> Option<&str> {
 
 fn is_granted(name: &str, grants: &Grants) -> bool {
     if let Some(interface) = interface(name) {
-        return matches!(interface, "types" | "log" | "config")
+        return matches!(interface, "types" | "log" | "config" | "signing")
             || grants.of(interface).is_some_and(|(_, granted)| granted);
     }
     WASI.iter().any(|package| name.starts_with(package))
@@ -293,7 +294,15 @@ fn other_version(verb: &'static str, name: &str) -> Option<LoadError> {
     let (interface, version) = name.strip_prefix(PACKAGE)?.split_once('@')?;
     let known = matches!(
         interface,
-        "types" | "log" | "config" | "key-value" | "transform" | "resolve" | "classify"
+        "types"
+            | "log"
+            | "config"
+            | "key-value"
+            | "signing"
+            | "transform"
+            | "resolve"
+            | "classify"
+            | "sign"
     );
     (known && version != CONTRACT_VERSION).then(|| LoadError::ContractVersion {
         verb,

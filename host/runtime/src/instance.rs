@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use wasmtime::component::InstancePre;
 use wasmtime::{Store, UpdateDeadline};
 
-use crate::bindings::{classify, resolve, transform};
+use crate::bindings::{classify, resolve, sign, transform};
 use crate::config::Reuse;
 use crate::engine::{IdleRoom, PAGE, Shared};
 use crate::limits::Limits;
@@ -20,6 +20,7 @@ const LOOK_EVERY: u64 = 1;
 pub(crate) const TRANSFORM: &str = "wasmhook:plugin/transform@0.1.0";
 pub(crate) const RESOLVE: &str = "wasmhook:plugin/resolve@0.1.0";
 pub(crate) const CLASSIFY: &str = "wasmhook:plugin/classify@0.1.0";
+pub(crate) const SIGN: &str = "wasmhook:plugin/sign@0.1.0";
 
 /// Says in an error's chain that an interface has other types than the contract's.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
@@ -32,6 +33,7 @@ pub(crate) struct Linked {
     pub(crate) transform: Option<transform::GuestIndices>,
     pub(crate) resolve: Option<resolve::GuestIndices>,
     pub(crate) classify: Option<classify::GuestIndices>,
+    pub(crate) sign: Option<sign::GuestIndices>,
 }
 
 /// A store prepared for one plugin, before or after its component was started in it.
@@ -58,6 +60,7 @@ pub(crate) struct Guest {
     pub(crate) transform: Option<transform::Guest>,
     pub(crate) resolve: Option<resolve::Guest>,
     pub(crate) classify: Option<classify::Guest>,
+    pub(crate) sign: Option<sign::Guest>,
 }
 
 impl Instance {
@@ -124,6 +127,7 @@ impl Instance {
             transform: load!(transform, TRANSFORM),
             resolve: load!(resolve, RESOLVE),
             classify: load!(classify, CLASSIFY),
+            sign: load!(sign, SIGN),
         };
         self.guest = Some(guest.clone());
         Ok(guest)

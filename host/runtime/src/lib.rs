@@ -41,6 +41,7 @@ mod meter;
 mod plugin;
 mod record;
 mod registry;
+mod sign;
 mod state;
 mod status;
 mod text;
@@ -57,6 +58,7 @@ pub use grants::Grants;
 pub use host::PluginHost;
 pub use imports::Services;
 pub use imports::key_value::{KeyValueError, KeyValueStore};
+pub use imports::signing::{Hash, KeyError, KeyForm, Signer};
 pub use limits::{Limits, PartialLimits};
 
 pub use loading::{Compiler, LoadLimits};
@@ -67,5 +69,5 @@ pub use registry::{TenantPlugins, Unready};
 pub use status::{PluginStatus, RescanReport, ServingState};
 pub use types::{
     Call, CallResult, Choice, Classification, Digest, EndpointView, EventView, Exports, Judgement,
-    Mode, NewEndpoint, Request, Resolution, ResponseView, Verdict,
+    Mode, NewEndpoint, Request, Resolution, ResponseView, UnsignedView, Verdict,
 };

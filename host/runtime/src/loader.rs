@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use wasmtime::component::Component;
 
-use crate::bindings::{classify, resolve, transform};
+use crate::bindings::{classify, resolve, sign, transform};
 use crate::cache::Cache;
 use crate::compile::compile;
 use crate::component::{self, Outline};
@@ -15,7 +15,7 @@ use crate::engine::Shared;
 use crate::error::{Fault, LoadError, RuntimeError};
 use crate::folder::{self, Key};
 use crate::grants::Grants;
-use crate::instance::{CLASSIFY, Linked, RESOLVE, TRANSFORM};
+use crate::instance::{CLASSIFY, Linked, RESOLVE, SIGN, TRANSFORM};
 use crate::manifest::Manifest;
 use crate::plugin::{Code, Plugin};
 use crate::text;
@@ -320,6 +320,7 @@ fn link(shared: &Shared, component: &Component, exports: Exports) -> Result<Link
         transform: find!(transform, TRANSFORM),
         resolve: find!(resolve, RESOLVE),
         classify: find!(classify, CLASSIFY),
+        sign: find!(sign, SIGN),
         pre,
     })
 }

@@ -28,6 +28,8 @@ pub struct TenantPlugins {
     pub transforms: Vec<Arc<Plugin>>,
     /// The plugins that export `classify`, in the order of their names.
     pub classifiers: Vec<Arc<Plugin>>,
+    /// The plugins that export `sign`: each for the endpoints that name it.
+    pub signers: Vec<Arc<Plugin>>,
     /// Plugins whose file is there and of which no version can serve: still loading, or refused with
     /// nothing good before it. What would have passed through one must not pass it by, so treat each
     /// as a call that failed, under its policy.
@@ -40,6 +42,7 @@ impl TenantPlugins {
         self.resolver.is_none()
             && self.transforms.is_empty()
             && self.classifiers.is_empty()
+            && self.signers.is_empty()
             && self.unready.is_empty()
     }
 }
@@ -283,6 +286,9 @@ impl Registry {
             }
             if plugin.exports().classify {
                 plugins.classifiers.push(Arc::clone(plugin));
+            }
+            if plugin.exports().sign {
+                plugins.signers.push(Arc::clone(plugin));
             }
         }
         let part = self.part(tenant);

@@ -10,6 +10,7 @@ use crate::bindings::{config, log};
 use crate::budget::{Budget, Import};
 use crate::guest_log::GuestLog;
 use crate::imports::Provided;
+use crate::imports::signing::Signer;
 use crate::limits::Limits;
 
 /// The data of an instance's store.
@@ -20,6 +21,8 @@ pub(crate) struct State {
     pub(crate) budget: Budget,
     pub(crate) limits: Limits,
     pub(crate) provided: Provided,
+    /// The keys of the call that runs, if it is one that signs.
+    pub(crate) signer: Option<Arc<dyn Signer>>,
     pub(crate) log: GuestLog,
 }
 
@@ -46,6 +49,7 @@ impl State {
             budget: Budget::new(limits),
             limits: limits.clone(),
             provided,
+            signer: None,
             log,
         }
     }

@@ -106,6 +106,23 @@ pub struct ResponseView<'a> {
     pub complete: bool,
 }
 
+/// A request as the plugin that signs it sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct UnsignedView<'a> {
+    /// The delivery's id.
+    pub delivery_id: &'a str,
+    /// The event's id.
+    pub event_id: &'a str,
+    /// The event's type.
+    pub event_type: &'a str,
+    /// The time of the attempt, in seconds since 1970.
+    pub timestamp: u64,
+    /// Header names, in lower case, and values.
+    pub headers: &'a [(&'a str, &'a str)],
+    /// The body, as it is sent.
+    pub body: &'a [u8],
+}
+
 /// What becomes of a delivery after its receiver answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Judgement {
@@ -169,6 +186,7 @@ impl fmt::Debug for Digest {
 }
 
 /// Which interfaces a component exports.
+#[allow(clippy::struct_excessive_bools, reason = "a component has any of them")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Exports {
     /// `wasmhook:plugin/transform`.
@@ -177,6 +195,8 @@ pub struct Exports {
     pub resolve: bool,
     /// `wasmhook:plugin/classify`.
     pub classify: bool,
+    /// `wasmhook:plugin/sign`.
+    pub sign: bool,
 }
 
 impl Exports {
@@ -185,6 +205,7 @@ impl Exports {
         [
             (self.resolve, "resolve"),
             (self.transform, "transform"),
+            (self.sign, "sign"),
             (self.classify, "classify"),
         ]
         .into_iter()

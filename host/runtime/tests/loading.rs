@@ -80,7 +80,7 @@ async fn each_refusal_has_its_own_sentence() {
     );
     assert_eq!(
         refusal(component("")).await,
-        "the component exports none of transform, resolve and classify of wasmhook:plugin@0.1.0"
+        "the component exports none of transform, resolve, sign and classify of wasmhook:plugin@0.1.0"
     );
     assert_eq!(
         refusal(exporting("wasmhook:plugin/transform@0.2.0")).await,

@@ -2,6 +2,7 @@
 //! neither a store nor a network.
 
 pub(crate) mod key_value;
+pub(crate) mod signing;
 
 use std::fmt;
 use std::sync::Arc;
