@@ -16,12 +16,14 @@ use wasmhook_delivery::{AddressPolicy, Client, ClientConfig};
 use wasmhook_engine::metric;
 use wasmhook_engine::resolve::Resolver;
 use wasmhook_engine::{
-    Attempter, AttempterConfig, Housekeeping, Intake, IntakeConfig, Pressure, PressureConfig,
-    PressureGauge, StreamReader, Worker, WorkerConfig,
+    Attempter, AttempterConfig, Housekeeping, Intake, IntakeConfig, PluginKeyValue, Pressure,
+    PressureConfig, PressureGauge, StreamReader, Worker, WorkerConfig,
 };
-use wasmhook_runtime::{Compiler, PluginHost, PluginHostConfig, PluginStatus, ServingState};
+use wasmhook_runtime::{
+    Compiler, PluginHost, PluginHostConfig, PluginStatus, Services, ServingState,
+};
 use wasmhook_server::Api;
-use wasmhook_store::{Retention, Store};
+use wasmhook_store::{Quota, Retention, Store};
 use wasmhook_tenants::{FolderWatch, Tenants, TenantsConfig};
 
 use crate::config::Config;
@@ -57,8 +59,12 @@ pub(crate) fn policy(config: &Config) -> EndpointPolicy {
 }
 
 /// The runtime of plugins, with nothing loaded yet: of the host itself, or of a command that looks at
-/// what a host would make of the folder.
-pub(crate) fn plugins(config: &Config, is_host: bool) -> anyhow::Result<PluginHost> {
+/// what a host would make of the folder. Without services it can judge plugins and start them.
+pub(crate) fn plugins(
+    config: &Config,
+    is_host: bool,
+    services: Services,
+) -> anyhow::Result<PluginHost> {
     let plugins = &config.plugins;
     let settings = PluginHostConfig {
         cache_dir: Some(config.path(&plugins.cache)),
@@ -76,10 +82,25 @@ pub(crate) fn plugins(config: &Config, is_host: bool) -> anyhow::Result<PluginHo
         max_concurrent_calls_per_plugin: plugins.max_per_plugin,
         max_idle_instances: plugins.idle_instances,
         max_idle_bytes: plugins.idle_bytes,
+        allowed: plugins.grants.allowed(),
+        services,
         guest_logs: plugins.logs,
         ..PluginHostConfig::new(config.path(&config.tenants.folder))
     };
     Ok(PluginHost::new(settings)?)
+}
+
+/// What this host gives to plugins that are granted it.
+fn services(config: &Config, stores: &Stores) -> Services {
+    let quota = &config.plugins.key_value;
+    let quota = Quota {
+        keys: quota.keys,
+        bytes: quota.bytes,
+    };
+    let key_value = PluginKeyValue::new(Arc::clone(&stores.key_value), quota);
+    Services {
+        key_value: Some(Arc::new(key_value)),
+    }
 }
 
 /// This program again, with the subcommand that compiles.
@@ -188,7 +209,8 @@ impl Host {
         for warning in stores.store.warnings().await? {
             tracing::warn!("{warning}");
         }
-        let plugins = Arc::new(plugins(config, true)?);
+        let services = services(config, &stores);
+        let plugins = Arc::new(plugins(config, true, services)?);
         let resolver = Resolver::new(Arc::clone(&tenants), Arc::clone(&plugins), policy(config));
         let intake = Arc::new(Intake::new(
             IntakeConfig {

@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use wasmhook_store::embedded::{EmbeddedConfig, EmbeddedStore};
 use wasmhook_store::redis::{RedisStore, RedisStream};
-use wasmhook_store::{EventStream, Store};
+use wasmhook_store::{EventStream, KeyValue, Store};
 
 use crate::config::{Config, StoreKind};
 
 /// The store, and the stream if it has one.
 pub(crate) struct Stores {
     pub(crate) store: Arc<dyn Store>,
+    /// What plugins keep, in the same place.
+    pub(crate) key_value: Arc<dyn KeyValue>,
     pub(crate) stream: Option<Arc<dyn EventStream>>,
 }
 
@@ -24,8 +26,10 @@ pub(crate) async fn open(config: &Config, host: bool) -> anyhow::Result<Stores> 
             } else {
                 EmbeddedStore::open_for_tools(path)?
             };
+            let store = Arc::new(store);
             Ok(Stores {
-                store: Arc::new(store),
+                key_value: store.clone(),
+                store,
                 stream: None,
             })
         }
@@ -33,8 +37,10 @@ pub(crate) async fn open(config: &Config, host: bool) -> anyhow::Result<Stores> 
             let settings = config.redis()?;
             let store = RedisStore::connect(settings.clone()).await?;
             let stream = RedisStream::connect(settings).await?;
+            let store = Arc::new(store);
             Ok(Stores {
-                store: Arc::new(store),
+                key_value: store.clone(),
+                store,
                 stream: Some(Arc::new(stream)),
             })
         }

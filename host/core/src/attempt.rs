@@ -73,9 +73,9 @@ impl fmt::Display for StatusClass {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// The receiver answered 200–299.
+    /// The receiver answered 200–299, or what a classifier plugin takes for it.
     Accepted,
-    /// The receiver answered with any other status.
+    /// The receiver answered otherwise.
     Failed,
     /// No answer came.
     TransportError,
@@ -111,7 +111,7 @@ impl fmt::Display for Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorClass {
-    /// The receiver answered with a status outside 200–299.
+    /// The receiver answered with a status outside 200–299, or what a classifier plugin takes for it.
     Status,
     /// The whole exchange did not end within its deadline.
     Timeout,
@@ -201,6 +201,19 @@ pub struct Attempt {
     pub response_excerpt: Option<String>,
     /// When the next attempt is due, if there is one.
     pub next_at: Option<Timestamp>,
+    /// What was asked about the wait before it. It goes into `next_at` and is not kept.
+    #[serde(skip)]
+    pub wait: Option<Wait>,
+}
+
+/// What a receiver or a plugin asks about the wait before the next attempt. Never more than
+/// [`RetryPolicy::asked_maximum`](crate::RetryPolicy::asked_maximum) is granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// A receiver's `Retry-After`: no sooner than this, and no sooner than the retry policy says.
+    AtLeast(Duration),
+    /// A classifier's word, in place of what the retry policy says.
+    Exactly(Duration),
 }
 
 // By hand, because the excerpt is the receiver's content and must not reach a log by a debug print.
@@ -238,6 +251,16 @@ impl Attempt {
             error: (!accepted).then(|| format!("the receiver answered with status {status}")),
             ..Self::blank(number, at, duration)
         }
+    }
+
+    /// The same with the answer's `Retry-After`, which counts where the status says that the receiver is
+    /// not there for now: 429 and 503.
+    #[must_use]
+    pub fn asked_to_wait(mut self, retry_after: Option<Duration>) -> Self {
+        if matches!(self.status_code, Some(429 | 503)) {
+            self.wait = retry_after.map(Wait::AtLeast);
+        }
+        self
     }
 
     /// An attempt that got no answer. Always retryable.
@@ -303,6 +326,7 @@ impl Attempt {
             plugins: Vec::new(),
             response_excerpt: None,
             next_at: None,
+            wait: None,
         }
     }
 
@@ -402,6 +426,20 @@ mod tests {
             .map(|s| StatusClass::of(s).as_str())
             .collect();
         assert_eq!(classes, ["1xx", "2xx", "3xx", "4xx", "5xx", "unknown"]);
+    }
+
+    #[test]
+    fn only_429_and_503_ask_for_time() {
+        let hour = Some(Duration::from_secs(3600));
+        for (status, wait) in [
+            (429, hour.map(Wait::AtLeast)),
+            (503, hour.map(Wait::AtLeast)),
+            (500, None),
+            (200, None),
+            (301, None),
+        ] {
+            assert_eq!(answered(status).asked_to_wait(hour).wait, wait, "{status}");
+        }
     }
 
     #[test]

@@ -201,7 +201,7 @@ impl Delivery {
         if most.is_some_and(|most| since_replay >= most.get()) {
             return Conclusion::DeadLetter;
         }
-        match policy.wait_after(since_replay, &self.id) {
+        match policy.wait_asked(since_replay, &self.id, attempt.wait) {
             Some(wait) => Conclusion::Failed {
                 next_at: now.saturating_add(wait).unwrap_or(now),
             },
@@ -448,6 +448,18 @@ mod tests {
         delivery.replayed_at_attempt = 2;
         let third = delivery.conclude(&after(3), &policy, now);
         assert!(matches!(third, Conclusion::Failed { .. }));
+    }
+
+    #[test]
+    fn what_a_receiver_asks_for_moves_the_next_attempt() {
+        let now = Timestamp::UNIX_EPOCH;
+        let asked = Some(Duration::from_secs(90));
+        let attempt = Attempt::answered(1, now, Duration::ZERO, 503).asked_to_wait(asked);
+        let next_at = now.saturating_add(Duration::from_secs(90)).unwrap();
+        assert_eq!(
+            delivery().conclude(&attempt, &RetryPolicy::default(), now),
+            Conclusion::Failed { next_at }
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@ use url::{Host, Url};
 use crate::error::{Error, Result};
 use crate::event::{Event, EventType};
 use crate::headers::{self, SafeHeaders};
-use crate::ids::{EndpointId, OrderingKey, SecretName, TenantId};
+use crate::ids::{EndpointId, OrderingKey, PluginName, SecretName, TenantId};
 use crate::sequence::{EndpointOrdering, Sequence};
 use crate::signing;
 
@@ -184,6 +184,12 @@ pub enum SignatureProfile {
         /// Carries the attempt's time in RFC 3339; `x-webhook-timestamp` by default.
         timestamp_header: HeaderName,
     },
+    /// A plugin signs: the host sets no signature and no id of its own, and sends nothing that the plugin
+    /// did not sign.
+    Plugin {
+        /// The plugin's name within the tenant.
+        signer: PluginName,
+    },
 }
 
 impl SignatureProfile {
@@ -231,11 +237,14 @@ impl SignatureProfile {
                 event_id_header,
                 timestamp_header,
             } => [signature_header, event_id_header, timestamp_header].contains(&name),
+            // Which ones only the plugin knows; they are laid over all others.
+            Self::Plugin { .. } => false,
         }
     }
 }
 
-/// What the body of a `standard` request is. The `sha256` profile has an envelope of its own.
+/// What the body of a request is that the `standard` profile or a plugin signs. The `sha256` profile has an
+/// envelope of its own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BodyForm {

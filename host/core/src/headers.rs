@@ -52,7 +52,7 @@ impl SafeHeaders {
     {
         let mut safe: Vec<(HeaderName, HeaderValue)> = Vec::new();
         for (name, value) in headers {
-            let (name, value) = checked(name.as_ref(), value.as_ref())?;
+            let (name, value) = checked(name.as_ref(), value.as_ref(), is_reserved)?;
             if safe.len() == MAX_HEADERS {
                 return Err(Error::UnsafeHeader(Context::words(format!(
                     "expected at most {MAX_HEADERS} headers"
@@ -123,6 +123,44 @@ impl From<SafeHeaders> for Vec<(String, String)> {
     }
 }
 
+/// Headers that sign a request, made by a plugin: checked as [`SafeHeaders`] are, but for the names that
+/// carry signatures, ids and times of webhooks, which are theirs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignatureHeaders(Vec<(HeaderName, HeaderValue)>);
+
+impl SignatureHeaders {
+    /// Checks names and values, and that there is one at least: nothing is sent unsigned. Errors name
+    /// the header, never its value.
+    pub fn new<I, N, V>(headers: I) -> Result<Self>
+    where
+        I: IntoIterator<Item = (N, V)>,
+        N: AsRef<str>,
+        V: AsRef<str>,
+    {
+        let mut signature = Vec::new();
+        for (name, value) in headers {
+            let (name, value) = checked(name.as_ref(), value.as_ref(), is_not_a_signatures)?;
+            if signature.len() == MAX_HEADERS {
+                return Err(Error::UnsafeHeader(Context::words(format!(
+                    "expected at most {MAX_HEADERS} headers"
+                ))));
+            }
+            signature.push((name, value));
+        }
+        if signature.is_empty() {
+            return Err(Error::UnsafeHeader(Context::words(
+                "expected at least one header that signs the request",
+            )));
+        }
+        Ok(Self(signature))
+    }
+
+    /// The headers in the order they were given.
+    pub fn iter(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        self.0.iter().map(|(name, value)| (name, value))
+    }
+}
+
 /// The reserved names that are a signature profile's to write.
 const OF_PROFILES: &[&str] = &[
     "x-hook-signature",
@@ -144,7 +182,19 @@ fn reserved(name: &str) -> Error {
     )))
 }
 
-fn checked(name: &str, value: &str) -> Result<(HeaderName, HeaderValue)> {
+fn is_reserved(name: &str) -> bool {
+    RESERVED.binary_search(&name).is_ok() || name.starts_with("webhook-")
+}
+
+fn is_not_a_signatures(name: &str) -> bool {
+    RESERVED.binary_search(&name).is_ok() && !OF_PROFILES.contains(&name)
+}
+
+fn checked(
+    name: &str,
+    value: &str,
+    refused: fn(&str) -> bool,
+) -> Result<(HeaderName, HeaderValue)> {
     let trimmed = name.trim_matches(' ');
     let Ok(header) = HeaderName::from_bytes(trimmed.as_bytes()) else {
         // The name is not echoed: it may hold anything, line breaks included.
@@ -153,7 +203,7 @@ fn checked(name: &str, value: &str) -> Result<(HeaderName, HeaderValue)> {
         )));
     };
     let text = header.as_str();
-    if RESERVED.binary_search(&text).is_ok() || text.starts_with("webhook-") {
+    if refused(text) {
         return Err(reserved(text));
     }
     if value.chars().any(char::is_control) {
@@ -203,6 +253,24 @@ mod tests {
                 assert!(matches!(error, Error::UnsafeHeader(_)), "{name}: {error}");
             }
         }
+    }
+
+    #[test]
+    fn a_signature_has_the_names_of_signatures_and_no_other_reserved_ones() {
+        for name in OF_PROFILES
+            .iter()
+            .chain(&["Webhook-Signature", "Stripe-Signature"])
+        {
+            SignatureHeaders::new([(*name, "v")]).unwrap();
+        }
+        for name in RESERVED.iter().filter(|name| !OF_PROFILES.contains(name)) {
+            let error = SignatureHeaders::new([(name.to_uppercase(), "v")]).unwrap_err();
+            assert!(matches!(error, Error::UnsafeHeader(_)), "{name}: {error}");
+        }
+        assert!(SignatureHeaders::new([("x-a", "b\r\nHost: evil")]).is_err());
+        assert!(SignatureHeaders::new::<_, &str, &str>([]).is_err());
+        let many = (0..=MAX_HEADERS).map(|n| (format!("x-{n}"), "v"));
+        assert!(SignatureHeaders::new(many).is_err());
     }
 
     #[test]

@@ -130,6 +130,11 @@ id!(
     |text| text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-')),
     "expected the name of a secret, 1 to 64 characters of a-z A-Z 0-9 _ -"
 );
+id!(
+    /// The name of a plugin within its tenant: its file's, without the ending.
+    PluginName, "signer", 128, endpoint_field, is_name,
+    "expected the name of a plugin, 1 to 128 characters of a-z A-Z 0-9 _ - ."
+);
 
 #[cfg(test)]
 mod tests {

@@ -20,6 +20,7 @@
 
 pub mod attempt;
 pub mod catalog;
+pub mod classification;
 pub mod clock;
 pub mod delivery;
 pub mod dispatch;
@@ -29,6 +30,7 @@ pub mod event;
 pub mod handler;
 pub mod headers;
 pub mod ids;
+pub mod keyring;
 pub mod label;
 pub mod ports;
 pub mod replay;
@@ -38,8 +40,9 @@ pub mod secret;
 pub mod sequence;
 pub mod signing;
 
-pub use attempt::{AttemptResult, ErrorClass, Outcome, PluginUse, StatusClass};
+pub use attempt::{AttemptResult, ErrorClass, Outcome, PluginUse, StatusClass, Wait};
 pub use catalog::Catalog;
+pub use classification::Judgement;
 pub use clock::{Clock, SystemClock};
 pub use delivery::{Conclusion, Delivery, DeliveryState, Job, JobPayload};
 pub use dispatch::Dispatcher;
@@ -50,10 +53,11 @@ pub use endpoint::{
 pub use error::{Context, Error, Result};
 pub use event::{Event, EventDraft, EventType, Payload};
 pub use handler::Handler;
-pub use headers::SafeHeaders;
-pub use ids::{DeliveryId, EndpointId, EventId, OrderingKey, SecretName, TenantId};
+pub use headers::{SafeHeaders, SignatureHeaders};
+pub use ids::{DeliveryId, EndpointId, EventId, OrderingKey, PluginName, SecretName, TenantId};
+pub use keyring::Keyring;
 pub use replay::replay;
-pub use request::{OutgoingRequest, RequestBuilder};
+pub use request::{OutgoingRequest, RequestBuilder, UnsignedRequest};
 pub use retry::RetryPolicy;
 pub use secret::SigningSecret;
 pub use sequence::{EndpointOrdering, OnDeadLetter, OrderBy, Sequence};

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use crate::endpoint::{BodyForm, Endpoint, EndpointUrl, SignatureProfile};
 use crate::error::{Context, Error, Result};
 use crate::event::Event;
-use crate::headers::SafeHeaders;
+use crate::headers::{SafeHeaders, SignatureHeaders};
 use crate::ids::DeliveryId;
 use crate::secret::SigningSecret;
 use crate::signing;
@@ -84,8 +84,9 @@ impl RequestBuilder {
     /// Builds the request of one attempt, signed at `at` by every secret of the endpoint.
     ///
     /// # Errors
-    /// `invalid webhook endpoint` for secrets of the wrong kind or none, `unsafe webhook header` for
-    /// headers that the signature profile writes itself.
+    /// `invalid webhook endpoint` for secrets of the wrong kind or none, and for an endpoint that a plugin
+    /// signs for: see [`Self::prepare`]. `unsafe webhook header` for headers that the signature profile
+    /// writes itself.
     pub fn build(
         &self,
         delivery: &DeliveryId,
@@ -95,6 +96,25 @@ impl RequestBuilder {
         content: &Content,
         at: Timestamp,
     ) -> Result<OutgoingRequest> {
+        self.prepare(event, endpoint, content)?.signed(
+            delivery,
+            event,
+            &endpoint.profile,
+            secrets,
+            at,
+        )
+    }
+
+    /// Builds the request without its signature, for a plugin to sign.
+    ///
+    /// # Errors
+    /// `unsafe webhook header` for headers that the signature profile writes itself.
+    pub fn prepare(
+        &self,
+        event: &Event,
+        endpoint: &Endpoint,
+        content: &Content,
+    ) -> Result<UnsignedRequest> {
         content.headers.check_profile(&endpoint.profile)?;
         endpoint.headers.check_profile(&endpoint.profile)?;
         let body = body(event, endpoint, content)?;
@@ -106,13 +126,56 @@ impl RequestBuilder {
         let json = HeaderValue::from_static("application/json");
         headers.insert(CONTENT_TYPE, content.content_type.clone().unwrap_or(json));
         headers.insert(USER_AGENT, self.user_agent.clone());
-        match &endpoint.profile {
+        Ok(UnsignedRequest(OutgoingRequest {
+            url: endpoint.url.clone(),
+            headers,
+            body,
+        }))
+    }
+}
+
+/// A POST that is complete but for its signature. It cannot be sent as it is.
+#[derive(Debug, Clone)]
+pub struct UnsignedRequest(OutgoingRequest);
+
+impl UnsignedRequest {
+    /// The headers so far.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.0.headers
+    }
+
+    /// What is to be signed.
+    pub fn body(&self) -> &Bytes {
+        &self.0.body
+    }
+
+    /// The request with the signature that a plugin made.
+    pub fn signed_by_plugin(self, signature: &SignatureHeaders) -> OutgoingRequest {
+        let mut request = self.0;
+        for (name, value) in signature.iter() {
+            request.headers.insert(name.clone(), value.clone());
+        }
+        request
+    }
+
+    /// The request with the host's own signature.
+    fn signed(
+        self,
+        delivery: &DeliveryId,
+        event: &Event,
+        profile: &SignatureProfile,
+        secrets: &[Arc<SigningSecret>],
+        at: Timestamp,
+    ) -> Result<OutgoingRequest> {
+        let mut request = self.0;
+        let headers = &mut request.headers;
+        match profile {
             SignatureProfile::Standard => {
                 let signature = signing::standard(
                     secrets.iter().map(AsRef::as_ref),
                     delivery.as_str(),
                     at,
-                    &body,
+                    &request.body,
                 )?;
                 headers.insert(
                     HeaderName::from_static(signing::ID_HEADER),
@@ -139,17 +202,19 @@ impl RequestBuilder {
                 })?;
                 headers.insert(
                     signature_header.clone(),
-                    value(&signing::sha256(secret, &body)?)?,
+                    value(&signing::sha256(secret, &request.body)?)?,
                 );
                 headers.insert(event_id_header.clone(), value(event.id.as_str())?);
                 headers.insert(timestamp_header.clone(), value(&format!("{at:.0}"))?);
             }
+            SignatureProfile::Plugin { .. } => {
+                return Err(Error::endpoint_field(
+                    "profile",
+                    "expected a profile of the host's own, for no plugin signs here",
+                ));
+            }
         }
-        Ok(OutgoingRequest {
-            url: endpoint.url.clone(),
-            headers,
-            body,
-        })
+        Ok(request)
     }
 }
 
@@ -175,17 +240,18 @@ struct StandardEnvelope<'a> {
 }
 
 fn body(event: &Event, endpoint: &Endpoint, content: &Content) -> Result<Bytes> {
-    let envelope = match (&endpoint.profile, endpoint.body) {
-        (SignatureProfile::Standard, BodyForm::Payload) => return Ok(content.body.clone()),
-        (SignatureProfile::Standard, BodyForm::Envelope) => serde_json::to_vec(&StandardEnvelope {
-            event_type: event.event_type.as_str(),
-            timestamp: event.occurred_at,
-            data: raw(&content.body)?,
-        }),
-        (SignatureProfile::Sha256 { .. }, _) => serde_json::to_vec(&Sha256Envelope {
+    let is_sha256 = matches!(endpoint.profile, SignatureProfile::Sha256 { .. });
+    let envelope = match endpoint.body {
+        _ if is_sha256 => serde_json::to_vec(&Sha256Envelope {
             id: event.id.as_str(),
             event_type: event.event_type.as_str(),
             payload: raw(&content.body)?,
+        }),
+        BodyForm::Payload => return Ok(content.body.clone()),
+        BodyForm::Envelope => serde_json::to_vec(&StandardEnvelope {
+            event_type: event.event_type.as_str(),
+            timestamp: event.occurred_at,
+            data: raw(&content.body)?,
         }),
     };
     envelope.map(Bytes::from).map_err(|_| not_json())

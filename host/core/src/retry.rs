@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::attempt::Wait;
 use crate::ids::DeliveryId;
 
 /// How often, and after which waits, a delivery is tried again.
@@ -20,7 +21,15 @@ pub struct RetryPolicy {
     pub max_attempts: u32,
     /// Share of each wait that is added or taken at random, 0.0 to 1.0. Default 0, which is exact.
     pub jitter: f64,
+    /// The longest wait that a receiver's `Retry-After`, or a classifier, can ask for. Default one hour: a
+    /// receiver that means a day is asked again sooner, and one that errs does not lose its deliveries
+    /// for ever.
+    pub asked_maximum: Duration,
 }
+
+/// The shortest wait that can be asked for in place of the policy's: the number of attempts is bounded,
+/// and none of them should be spent on the same moment.
+const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 
 impl Default for RetryPolicy {
     fn default() -> Self {
@@ -30,6 +39,7 @@ impl Default for RetryPolicy {
             schedule: Vec::new(),
             max_attempts: 10,
             jitter: 0.0,
+            asked_maximum: Duration::from_secs(60 * 60),
         }
     }
 }
@@ -55,6 +65,31 @@ impl RetryPolicy {
                 .unwrap_or(u32::MAX)
                 .saturating_add(1)
         }
+    }
+
+    /// The wait of [`Self::wait_after`] with what was asked about it.
+    ///
+    /// `Retry-After` is the least that a client ought to wait (RFC 9110, 10.2.3), and no leave to come
+    /// sooner than the policy: its waits grow because the same delivery failed before, which the
+    /// receiver, who names the same few seconds to everybody, does not know. It uses up an attempt as
+    /// any failure does, so a receiver that always asks for time gets its dead letter in the end.
+    pub fn wait_asked(
+        &self,
+        n: u32,
+        delivery: &DeliveryId,
+        asked: Option<Wait>,
+    ) -> Option<Duration> {
+        let wait = self.wait_after(n, delivery)?;
+        Some(match asked {
+            None => wait,
+            Some(Wait::AtLeast(least)) => {
+                let least = least.min(self.asked_maximum);
+                // Spread to the later side: everybody was told the same moment.
+                let spread = self.jitter.clamp(0.0, 1.0) * unit(n, delivery);
+                wait.max(least.mul_f64(1.0 + spread))
+            }
+            Some(Wait::Exactly(exact)) => exact.min(self.asked_maximum).max(SHORTEST_WAIT),
+        })
     }
 
     /// The wait after attempt `n` of a delivery since it was enqueued or last replayed, or `None`
@@ -139,6 +174,67 @@ mod tests {
             Some(Duration::from_secs(300))
         );
         assert_eq!(policy.wait_after(3, &id("d")), None);
+    }
+
+    #[test]
+    fn a_receiver_can_ask_for_more_time_up_to_the_maximum_and_never_for_less() {
+        let policy = RetryPolicy {
+            schedule: vec![Duration::from_secs(5), Duration::from_secs(7200)],
+            ..RetryPolicy::default()
+        };
+        let after = |n, seconds| {
+            let asked = Some(Wait::AtLeast(Duration::from_secs(seconds)));
+            policy
+                .wait_asked(n, &id("d"), asked)
+                .map(|wait| wait.as_secs())
+        };
+        assert_eq!(after(1, 0), Some(5));
+        assert_eq!(after(1, 120), Some(120));
+        assert_eq!(after(1, u64::MAX), Some(3600));
+        assert_eq!(
+            after(2, 120),
+            Some(7200),
+            "the maximum bounds what is asked only"
+        );
+        assert_eq!(after(3, 120), None, "asking does not add attempts");
+    }
+
+    #[test]
+    fn who_was_told_the_same_moment_comes_spread_after_it() {
+        let policy = RetryPolicy {
+            jitter: 0.1,
+            ..RetryPolicy::default()
+        };
+        let least = Duration::from_secs(600);
+        let waits: std::collections::BTreeSet<_> = (0..50)
+            .map(|n| {
+                let wait = policy.wait_asked(1, &id(&format!("d{n}")), Some(Wait::AtLeast(least)));
+                wait.unwrap().as_secs()
+            })
+            .collect();
+        assert!(waits.len() > 20, "{waits:?}");
+        assert!(
+            waits.iter().all(|wait| (600..=660).contains(wait)),
+            "{waits:?}"
+        );
+    }
+
+    #[test]
+    fn a_classifier_replaces_the_wait_within_bounds() {
+        let policy = RetryPolicy {
+            schedule: vec![Duration::from_secs(300)],
+            ..RetryPolicy::default()
+        };
+        let after = |seconds| {
+            let asked = Some(Wait::Exactly(Duration::from_secs(seconds)));
+            policy
+                .wait_asked(1, &id("d"), asked)
+                .map(|wait| wait.as_secs())
+        };
+        assert_eq!(
+            [after(0), after(20), after(1 << 40)],
+            [Some(1), Some(20), Some(3600)]
+        );
     }
 
     proptest::proptest! {

@@ -1,11 +1,13 @@
 //! The exchange with a receiver.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::Method;
+use http::{HeaderMap, Method};
 use jiff::Timestamp;
 use reqwest::redirect::Policy;
 use reqwest::{Body, Request, Response};
@@ -18,6 +20,7 @@ use crate::config::ClientConfig;
 use crate::error::ClientError;
 use crate::failure;
 use crate::resolver::GuardedResolver;
+use crate::retry_after;
 use crate::tls;
 
 /// Posts signed requests to receivers over HTTP/1.1, keeping connections alive. Cheap to clone; all
@@ -33,10 +36,27 @@ pub struct Client {
     response_cap: usize,
 }
 
-/// What a receiver answered.
-struct Answer {
-    status: u16,
-    excerpt: Option<String>,
+/// What a receiver answered, as far as it was read.
+#[derive(Clone)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The headers. The HTTP library bounds them, at 100 and some hundred KiB in all.
+    pub headers: HeaderMap,
+    /// The body up to [`ClientConfig::response_cap`].
+    pub body: Bytes,
+    /// Whether that is all of it.
+    pub complete: bool,
+}
+
+// By hand: an answer is the receiver's content and must not reach a log by a debug print.
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer")
+            .field("status", &self.status)
+            .field("body_bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Client {
@@ -69,19 +89,36 @@ impl Client {
     /// Sends the request as the given one-based attempt, begun at `at`. Never fails: what went wrong
     /// is the attempt.
     pub async fn post(&self, request: OutgoingRequest, number: u32, at: Timestamp) -> Attempt {
+        self.exchange(request, number, at).await.0
+    }
+
+    /// The same, and the answer if one came, for who has more to say about it than its status does.
+    pub async fn exchange(
+        &self,
+        request: OutgoingRequest,
+        number: u32,
+        at: Timestamp,
+    ) -> (Attempt, Option<Answer>) {
         let started = Instant::now();
-        let exchanged = tokio::time::timeout(self.timeout, self.exchange(request)).await;
+        let exchanged = tokio::time::timeout(self.timeout, self.send(request)).await;
         let took = started.elapsed();
         match exchanged.unwrap_or(Err(ErrorClass::Timeout)) {
-            Ok(answer) => Attempt {
-                response_excerpt: answer.excerpt,
-                ..Attempt::answered(number, at, took, answer.status)
-            },
-            Err(class) => Attempt::unanswered(number, at, took, class, failure::words(class)),
+            Ok(answer) => {
+                let wait = retry_after::read(&answer.headers, SystemTime::now());
+                let attempt = Attempt {
+                    response_excerpt: text(&answer.body),
+                    ..Attempt::answered(number, at, took, answer.status).asked_to_wait(wait)
+                };
+                (attempt, Some(answer))
+            }
+            Err(class) => {
+                let attempt = Attempt::unanswered(number, at, took, class, failure::words(class));
+                (attempt, None)
+            }
         }
     }
 
-    async fn exchange(&self, outgoing: OutgoingRequest) -> Result<Answer, ErrorClass> {
+    async fn send(&self, outgoing: OutgoingRequest) -> Result<Answer, ErrorClass> {
         // The resolver is not asked about an address that is written out in the URL.
         if literal(&outgoing.url.host()).is_some_and(|address| !self.addresses.allows(address)) {
             return Err(ErrorClass::AddressRefused);
@@ -94,29 +131,33 @@ impl Client {
             .execute(request)
             .await
             .map_err(|error| failure::classify(&error))?;
+        let (body, complete) = self.excerpt(&mut response).await?;
         Ok(Answer {
             status: response.status().as_u16(),
-            excerpt: self.excerpt(&mut response).await?,
+            headers: std::mem::take(response.headers_mut()),
+            body,
+            complete,
         })
     }
 
     /// Reads the body up to the cap. What is longer is left unread, and its connection is closed
     /// when the response is dropped; a body that ended leaves the connection to the next request.
-    async fn excerpt(&self, response: &mut Response) -> Result<Option<String>, ErrorClass> {
-        let mut kept = Vec::new();
+    async fn excerpt(&self, response: &mut Response) -> Result<(Bytes, bool), ErrorClass> {
+        let (mut kept, mut cut) = (Vec::new(), false);
         while kept.len() < self.response_cap {
             match response.chunk().await {
                 Ok(Some(chunk)) => {
                     let room = self.response_cap - kept.len();
+                    cut = chunk.len() > room;
                     kept.extend_from_slice(&chunk[..chunk.len().min(room)]);
                 }
-                Ok(None) => return Ok(text(&kept)),
+                Ok(None) => return Ok((kept.into(), true)),
                 Err(error) => return Err(failure::classify(&error)),
             }
         }
         // At the cap: taking the end, if it is here already, keeps the connection usable.
-        let _ = response.chunk().now_or_never();
-        Ok(text(&kept))
+        let ended = matches!(response.chunk().now_or_never(), Some(Ok(None)));
+        Ok((kept.into(), ended && !cut))
     }
 }
 

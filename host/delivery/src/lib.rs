@@ -16,10 +16,11 @@ pub mod deliverer;
 pub mod error;
 mod failure;
 mod resolver;
+mod retry_after;
 mod tls;
 
 pub use address::AddressPolicy;
-pub use client::Client;
+pub use client::{Answer, Client};
 pub use config::ClientConfig;
 pub use deliverer::HttpDeliverer;
 pub use error::ClientError;

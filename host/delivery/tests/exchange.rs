@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use wasmhook_core::attempt::{Attempt, ErrorClass, Outcome};
+use wasmhook_core::attempt::{Attempt, ErrorClass, Outcome, Wait};
 use wasmhook_core::{EndpointUrl, OutgoingRequest};
 use wasmhook_delivery::{AddressPolicy, Client, ClientConfig};
 
@@ -172,6 +172,58 @@ async fn answers_are_classified_and_redirects_not_followed() {
         assert!(
             receiver.requests.try_recv().is_err(),
             "a second request was made"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_receiver_that_is_away_for_now_says_for_how_long() {
+    for (answer, wait) in [
+        (
+            "HTTP/1.1 503 Down\r\nretry-after: 120\r\ncontent-length: 0\r\n\r\n",
+            Some(Wait::AtLeast(Duration::from_secs(120))),
+        ),
+        (
+            "HTTP/1.1 429 Slow\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
+             retry-after: Sun, 06 Nov 1994 08:50:07 GMT\r\ncontent-length: 0\r\n\r\n",
+            Some(Wait::AtLeast(Duration::from_secs(30))),
+        ),
+        (
+            "HTTP/1.1 500 Oh\r\nretry-after: 120\r\ncontent-length: 0\r\n\r\n",
+            None,
+        ),
+    ] {
+        let receiver = receiver(answer, Then::NextRequest).await;
+        let attempt = post(config(), &format!("http://{}/", receiver.address)).await;
+        assert_eq!(attempt.wait, wait, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_there_for_who_judges_it_and_not_in_a_debug_print() {
+    let answer = "HTTP/1.1 200 OK\r\nx-queue: full\r\ncontent-length: 10\r\n\r\n0123456789";
+    for (cap, body, complete) in [(4096, "0123456789", true), (4, "0123", false)] {
+        let receiver = receiver(answer, Then::NextRequest).await;
+        let config = ClientConfig {
+            response_cap: cap,
+            ..config()
+        };
+        let url = format!("http://{}/", receiver.address);
+        let (attempt, answer) = Client::new(config)
+            .unwrap()
+            .exchange(request(&url), 1, Timestamp::UNIX_EPOCH)
+            .await;
+        let answer = answer.unwrap();
+        assert_eq!(attempt.status_code, Some(answer.status));
+        assert_eq!(answer.headers["x-queue"], "full");
+        assert_eq!(
+            (&answer.body[..], answer.complete),
+            (body.as_bytes(), complete)
+        );
+        let shown = format!("{answer:?}");
+        assert!(
+            !shown.contains("0123") && !shown.contains("full"),
+            "{shown}"
         );
     }
 }

@@ -10,18 +10,21 @@ use wasmhook_core::handler::check_endpoint;
 use wasmhook_core::ports::MetricsRecorder as _;
 use wasmhook_core::request::Content;
 use wasmhook_core::{
-    Conclusion, Context, Delivery, Endpoint, Error, ErrorClass, Event, Outcome, PluginUse,
-    RequestBuilder, RetryPolicy, SafeHeaders,
+    Conclusion, Context, Delivery, Endpoint, Error, ErrorClass, Event, Outcome, OutgoingRequest,
+    PluginName, PluginUse, RequestBuilder, RetryPolicy, SafeHeaders, SignatureProfile,
+    UnsignedRequest,
 };
 use wasmhook_delivery::Client;
 use wasmhook_runtime::{FailurePolicy, Fault, PluginHost, Request, Verdict};
 use wasmhook_store::{EventDeliveries, Leased, Store, StoreError};
 use wasmhook_tenants::Tenants;
 
+use crate::classify;
 use crate::metric::{self, AttemptMetrics};
 use crate::resolve::{
     REFUSED, RESOLUTION, Resolver, endpoint_view, event_view, micros, retryable, unready, verdict,
 };
+use crate::sign::Signing;
 
 /// Settings of attempts.
 #[derive(Debug, Clone)]
@@ -46,8 +49,9 @@ pub struct Attempter {
 }
 
 /// What an attempt went through.
-#[derive(Default)]
 struct Trace {
+    /// When it began.
+    began: Instant,
     /// The plugins that ran.
     used: Vec<PluginUse>,
     /// Whether it ended at a plugin that could not be run for now: it is still being loaded, or too
@@ -92,7 +96,11 @@ impl Attempter {
         let began = Instant::now();
         let at = Timestamp::now();
         let number = leased.delivery.attempt.saturating_add(1);
-        let mut trace = Trace::default();
+        let mut trace = Trace {
+            began,
+            used: Vec::new(),
+            held: false,
+        };
         let made = tokio::time::timeout(
             self.config.deadline,
             self.make(&leased.delivery, &leased.event, number, at, &mut trace),
@@ -162,14 +170,86 @@ impl Attempter {
                 );
             }
         };
-        match self
-            .config
-            .requests
-            .build(&delivery.id, event, &endpoint, &secrets, &content, at)
-        {
-            Ok(request) => self.client.post(request, number, at).await,
-            Err(error) => refused(ErrorClass::Request, false, &error),
+        let requests = &self.config.requests;
+        let request = if let SignatureProfile::Plugin { signer } = &endpoint.profile {
+            let unsigned = match requests.prepare(event, &endpoint, &content) {
+                Ok(unsigned) => unsigned,
+                Err(error) => return refused(ErrorClass::Request, false, &error),
+            };
+            let signing = Signing {
+                delivery: &delivery.id,
+                event,
+                endpoint: &endpoint,
+                secrets: &secrets,
+                at,
+            };
+            match self.signed(&signing, signer, unsigned, number, trace).await {
+                Ok(request) => request,
+                Err(attempt) => return attempt,
+            }
+        } else {
+            match requests.build(&delivery.id, event, &endpoint, &secrets, &content, at) {
+                Ok(request) => request,
+                Err(error) => return refused(ErrorClass::Request, false, &error),
+            }
+        };
+        self.exchange(event, &endpoint, request, (number, at), trace)
+            .await
+    }
+
+    /// Has a plugin sign the request; what it does not sign is the attempt.
+    async fn signed(
+        &self,
+        signing: &Signing<'_>,
+        signer: &PluginName,
+        request: UnsignedRequest,
+        number: u32,
+        trace: &mut Trace,
+    ) -> Result<OutgoingRequest, Attempt> {
+        let plugins = self.plugins.tenant(signing.event.tenant_id.as_str());
+        let answer = signing.by(signer, &plugins, request, &mut trace.used).await;
+        answer.map_err(|failed| {
+            trace.held = failed.held;
+            Attempt::refused(
+                number,
+                signing.at,
+                Duration::ZERO,
+                Outcome::PluginError,
+                ErrorClass::Plugin,
+                failed.retryable,
+                failed.message,
+            )
+        })
+    }
+
+    /// Sends the request, and has the tenant's classifiers, if there are any, judge what came back.
+    async fn exchange(
+        &self,
+        event: &Event,
+        endpoint: &Endpoint,
+        request: OutgoingRequest,
+        (number, at): (u32, Timestamp),
+        trace: &mut Trace,
+    ) -> Attempt {
+        let plugins = self.plugins.tenant(event.tenant_id.as_str());
+        if !classify::applies(&plugins, event.event_type.as_str()) {
+            return self.client.post(request, number, at).await;
         }
+        let (attempt, answer) = self.client.exchange(request, number, at).await;
+        let Some(answer) = answer else {
+            return attempt;
+        };
+        let (deadline, used) = (trace.began + self.config.deadline, &mut trace.used);
+        classify::judge(
+            &plugins,
+            event,
+            endpoint,
+            attempt,
+            &answer,
+            deadline.into(),
+            used,
+        )
+        .await
     }
 
     fn endpoint(&self, delivery: &Delivery, event: &Event) -> Result<Arc<Endpoint>, Error> {

@@ -7,18 +7,22 @@
 
 pub mod attempt;
 pub mod backoff;
+mod classify;
 pub mod housekeeping;
 pub mod intake;
+mod key_value;
 pub mod metric;
 pub mod pressure;
 pub mod recorder;
 pub mod resolve;
+mod sign;
 pub mod stream;
 pub mod worker;
 
 pub use attempt::{Attempter, AttempterConfig};
 pub use housekeeping::Housekeeping;
 pub use intake::{Intake, IntakeConfig, Source, Verdict};
+pub use key_value::PluginKeyValue;
 pub use pressure::{Pressure, PressureConfig, PressureGauge};
 pub use stream::StreamReader;
 pub use worker::{Worker, WorkerConfig};

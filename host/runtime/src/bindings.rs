@@ -9,11 +9,24 @@
 
 wasmtime::component::bindgen!({
     path: "../../wit",
-    world: "plugin",
+    // All that a plugin may import and export; each has some of it.
+    inline: "
+        package wasmhook:host;
+        world everything {
+            include wasmhook:plugin/plugin@0.1.0;
+            include wasmhook:plugin/classifier@0.1.0;
+            include wasmhook:plugin/signer@0.1.0;
+            import wasmhook:plugin/key-value@0.1.0;
+        }
+    ",
+    world: "wasmhook:host/everything",
     ownership: Borrowing { duplicate_if_necessary: true },
-    imports: { default: trappable },
+    imports: {
+        "wasmhook:plugin/key-value": async | trappable,
+        default: trappable,
+    },
     exports: { default: async },
 });
 
-pub use exports::wasmhook::plugin::{resolve, transform};
-pub use wasmhook::plugin::{config, log, types};
+pub use exports::wasmhook::plugin::{classify, resolve, sign, transform};
+pub use wasmhook::plugin::{config, key_value, log, signing, types};

@@ -10,6 +10,8 @@ use crate::limits::Limits;
 pub(crate) enum Import {
     Config,
     Log,
+    KeyValue,
+    Signing,
     Cli,
     Clocks,
     Filesystem,
@@ -19,12 +21,14 @@ pub(crate) enum Import {
 }
 
 impl Import {
-    const COUNT: usize = 8;
+    const COUNT: usize = 10;
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Config => "wasmhook:plugin/config",
             Self::Log => "wasmhook:plugin/log",
+            Self::KeyValue => "wasmhook:plugin/key-value",
+            Self::Signing => "wasmhook:plugin/signing",
             Self::Cli => "wasi:cli",
             Self::Clocks => "wasi:clocks",
             Self::Filesystem => "wasi:filesystem",

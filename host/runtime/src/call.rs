@@ -9,46 +9,65 @@ use tokio::time::timeout;
 use wasmtime::component::ResourceTableError;
 use wasmtime::{PoolConcurrencyLimitError, Trap};
 
-use crate::bindings::{resolve, transform, types};
+use crate::bindings::{classify, resolve, transform, types};
 use crate::budget::{Budget, Denied, Exceeded};
+use crate::classify::response_of;
 use crate::error::{Fault, PluginError};
+use crate::imports::signing::Signer;
 use crate::instance::{Instance, Metered, RESOLVE, TRANSFORM, WrongSignature};
 use crate::limits::Limits;
 use crate::meter::{Meter, WaitedTooLong};
 use crate::plugin::Plugin;
+use crate::sign::unsigned_of;
 use crate::text;
 use crate::types::{
-    Call, CallResult, Choice, EndpointView, EventView, Mode, NewEndpoint, Request, Resolution,
-    Verdict,
+    Call, CallResult, Choice, EndpointView, EventView, Judgement, Mode, NewEndpoint, Request,
+    Resolution, ResponseView, UnsignedView, Verdict,
 };
 
 /// Characters kept of what a guest says about itself.
-const MESSAGE: usize = 200;
+pub(crate) const MESSAGE: usize = 200;
 
 /// What to ask of a guest.
 #[derive(Clone, Copy)]
-enum Question<'a> {
+pub(crate) enum Question<'a> {
     /// Nothing: only start.
     Start,
     Transform(&'a EventView<'a>, &'a EndpointView<'a>),
     Resolve(&'a EventView<'a>, &'a [EndpointView<'a>]),
+    Classify(
+        &'a EventView<'a>,
+        &'a EndpointView<'a>,
+        &'a ResponseView<'a>,
+        Judgement,
+    ),
+    Sign(
+        &'a EndpointView<'a>,
+        &'a UnsignedView<'a>,
+        &'a Arc<dyn Signer>,
+    ),
 }
 
 impl<'a> Question<'a> {
     /// The event that it is about.
     fn event(self) -> Option<&'a EventView<'a>> {
         match self {
-            Self::Start => None,
-            Self::Transform(event, _) | Self::Resolve(event, _) => Some(event),
+            // What is signed is a request, whatever event it is of.
+            Self::Start | Self::Sign(..) => None,
+            Self::Transform(event, _) | Self::Resolve(event, _) | Self::Classify(event, ..) => {
+                Some(event)
+            }
         }
     }
 }
 
 /// What it says, in the generated types.
-enum Answer {
+pub(crate) enum Answer {
     Started,
     Transform(Result<transform::Verdict, types::Failure>),
     Resolve(Result<resolve::Resolution, types::Failure>),
+    Classify(Result<classify::Verdict, types::Failure>),
+    Sign(Result<Vec<(String, String)>, types::Failure>),
 }
 
 /// What a call used.
@@ -150,7 +169,7 @@ impl Plugin {
         started.map(|()| cost)
     }
 
-    async fn ask<T>(
+    pub(crate) async fn ask<T>(
         &self,
         question: Question<'_>,
         wait: Duration,
@@ -245,6 +264,7 @@ impl Plugin {
         let state = instance.store.data_mut();
         meter.note_memory(state.budget.memory());
         state.log.end_call();
+        state.signer = None;
         let value = match (state.budget.exceeded(), answer) {
             (Some(exceeded), _) => Err(fault_of_use(exceeded, &self.limits)),
             (None, Ok(answer)) => read(answer, &self.limits),
@@ -262,22 +282,54 @@ impl Plugin {
     ) -> wasmtime::Result<Answer> {
         let guest = instance.guest(&self.code.linked).await?;
         let store = &mut instance.store;
-        Ok(match (question, guest.transform, guest.resolve) {
-            (Question::Transform(event, endpoint), Some(guest), _) => Answer::Transform(
-                guest
-                    .call_transform(store, event_of(event), endpoint_of(endpoint))
-                    .await?,
-            ),
-            (Question::Resolve(event, subscribed), _, Some(guest)) => {
-                let subscribed: Vec<types::Endpoint<'_>> =
-                    subscribed.iter().map(endpoint_of).collect();
-                Answer::Resolve(
+        Ok(match question {
+            Question::Transform(event, endpoint) => match guest.transform {
+                None => Answer::Started,
+                Some(guest) => Answer::Transform(
                     guest
-                        .call_resolve(store, event_of(event), &subscribed)
+                        .call_transform(store, event_of(event), endpoint_of(endpoint))
                         .await?,
-                )
-            }
-            _ => Answer::Started,
+                ),
+            },
+            Question::Resolve(event, subscribed) => match guest.resolve {
+                None => Answer::Started,
+                Some(guest) => {
+                    let subscribed: Vec<types::Endpoint<'_>> =
+                        subscribed.iter().map(endpoint_of).collect();
+                    Answer::Resolve(
+                        guest
+                            .call_resolve(store, event_of(event), &subscribed)
+                            .await?,
+                    )
+                }
+            },
+            Question::Classify(event, endpoint, response, so_far) => match guest.classify {
+                None => Answer::Started,
+                Some(guest) => Answer::Classify(
+                    guest
+                        .call_classify(
+                            store,
+                            event_of(event),
+                            endpoint_of(endpoint),
+                            response_of(response),
+                            so_far.into(),
+                        )
+                        .await?,
+                ),
+            },
+            Question::Sign(endpoint, request, signer) => match guest.sign {
+                None => Answer::Started,
+                Some(guest) => {
+                    store.data_mut().signer = Some(Arc::clone(signer));
+                    let request = unsigned_of(request);
+                    Answer::Sign(
+                        guest
+                            .call_sign(store, endpoint_of(endpoint), request)
+                            .await?,
+                    )
+                }
+            },
+            Question::Start => Answer::Started,
         })
     }
 }
@@ -352,7 +404,7 @@ fn resolution(resolution: resolve::Resolution, limits: &Limits) -> Result<Resolu
     })
 }
 
-fn check_headers(headers: &[(String, String)], limits: &Limits) -> Result<(), Fault> {
+pub(crate) fn check_headers(headers: &[(String, String)], limits: &Limits) -> Result<(), Fault> {
     if headers.len() > limits.headers {
         return Err(Fault::TooManyHeaders {
             limit: limits.headers,
@@ -361,7 +413,7 @@ fn check_headers(headers: &[(String, String)], limits: &Limits) -> Result<(), Fa
     Ok(())
 }
 
-fn guest_fault(failure: &types::Failure) -> Fault {
+pub(crate) fn guest_fault(failure: &types::Failure) -> Fault {
     let message = text::printable(&failure.message, MESSAGE);
     Fault::Guest {
         retryable: failure.retryable,

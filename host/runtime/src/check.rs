@@ -163,11 +163,13 @@ fn read(path: &Path, config: &PluginHostConfig) -> Result<Judged, LoadError> {
     let beside = path.with_extension("toml");
     let manifest = if beside.is_file() {
         let name = beside.file_name().unwrap_or_default().to_string_lossy();
-        Manifest::parse(&name, &open(&beside, limits.manifest_bytes)?)?
+        let manifest = Manifest::parse(&name, &open(&beside, limits.manifest_bytes)?)?;
+        manifest.grants.check(&config.allowed, &name)?;
+        manifest
     } else {
         Manifest::default()
     };
-    let outline = component::outline(&bytes, limits, &config.most())?;
+    let outline = component::outline(&bytes, limits, &config.most(), &manifest.grants)?;
     Ok(Judged {
         digest: Digest::of(&bytes),
         bytes: Bytes::from(bytes),

@@ -4,6 +4,7 @@ use wasmparser::{Encoding, Parser, Payload};
 
 use crate::adapt;
 use crate::error::LoadError;
+use crate::grants::Grants;
 use crate::limits::Limits;
 use crate::loading::LoadLimits;
 use crate::text;
@@ -54,6 +55,7 @@ pub(crate) fn outline(
     bytes: &[u8],
     limits: &LoadLimits,
     most: &Limits,
+    grants: &Grants,
 ) -> Result<Outline, LoadError> {
     if bytes.len() > limits.component_bytes {
         return Err(LoadError::TooLarge {
@@ -78,7 +80,8 @@ pub(crate) fn outline(
         return Err(LoadError::CoreModule);
     }
     parts.check(limits, most)?;
-    let granted = |name: &str| is_granted(name) || (parts.is_module && name == adapt::PREVIEW1);
+    let granted =
+        |name: &str| is_granted(name, grants) || (parts.is_module && name == adapt::PREVIEW1);
     let imports = parts.imports.iter().map(|name| Import {
         granted: granted(name),
         name: text::printable(name, NAME),
@@ -242,8 +245,10 @@ pub(crate) fn check_imports(outline: &Outline) -> Result<(), LoadError> {
     match outline.imports.iter().find(|import| !import.granted) {
         None => Ok(()),
         Some(import) => Err(other_version("imports", &import.name).unwrap_or_else(|| {
-            LoadError::ImportNotGranted {
-                import: import.name.clone(),
+            let (import, interface) = (import.name.clone(), interface(&import.name));
+            match interface.and_then(|name| Grants::default().of(name)) {
+                Some((key, _)) => LoadError::ImportNotAskedFor { import, key },
+                None => LoadError::ImportNotGranted { import },
             }
         })),
     }
@@ -262,13 +267,21 @@ fn exports(names: &[String]) -> Exports {
     Exports {
         transform: exported("transform"),
         resolve: exported("resolve"),
+        classify: exported("classify"),
+        sign: exported("sign"),
     }
 }
 
-fn is_granted(name: &str) -> bool {
-    if let Some(interface) = name.strip_prefix(PACKAGE) {
-        let interface = interface.strip_suffix(CONTRACT_VERSION);
-        return matches!(interface, Some("types@" | "log@" | "config@"));
+/// The interface of the contract that a name is of, if it is one of this host's version.
+fn interface(name: &str) -> Option<&str> {
+    let (interface, version) = name.strip_prefix(PACKAGE)?.split_once('@')?;
+    (version == CONTRACT_VERSION).then_some(interface)
+}
+
+fn is_granted(name: &str, grants: &Grants) -> bool {
+    if let Some(interface) = interface(name) {
+        return matches!(interface, "types" | "log" | "config" | "signing")
+            || grants.of(interface).is_some_and(|(_, granted)| granted);
     }
     WASI.iter().any(|package| name.starts_with(package))
         && name
@@ -281,7 +294,15 @@ fn other_version(verb: &'static str, name: &str) -> Option<LoadError> {
     let (interface, version) = name.strip_prefix(PACKAGE)?.split_once('@')?;
     let known = matches!(
         interface,
-        "types" | "log" | "config" | "transform" | "resolve"
+        "types"
+            | "log"
+            | "config"
+            | "key-value"
+            | "signing"
+            | "transform"
+            | "resolve"
+            | "classify"
+            | "sign"
     );
     (known && version != CONTRACT_VERSION).then(|| LoadError::ContractVersion {
         verb,
@@ -307,7 +328,13 @@ mod tests {
     #[test]
     fn an_outline_names_what_is_exported_and_imported() {
         let bytes = wat::parse_str(WHOLE).unwrap();
-        let outline = outline(&bytes, &LoadLimits::default(), &Limits::default()).unwrap();
+        let outline = outline(
+            &bytes,
+            &LoadLimits::default(),
+            &Limits::default(),
+            &Grants::default(),
+        )
+        .unwrap();
         assert!(outline.exports.transform && !outline.exports.resolve && !outline.adapted);
         let names: Vec<&str> = outline.imports.iter().map(|i| i.name.as_str()).collect();
         assert_eq!(names, ["wasmhook:plugin/log@0.1.0"]);
@@ -318,9 +345,9 @@ mod tests {
         fn any_bytes_have_an_outline_or_a_refusal(
             bytes in prop::collection::vec(any::<u8>(), 0..200),
         ) {
-            let _ = outline(&bytes, &LoadLimits::default(), &Limits::default());
+            let _ = outline(&bytes, &LoadLimits::default(), &Limits::default(), &Grants::default());
             let headed = [&b"\0asm\x0d\0\x01\0"[..], &bytes].concat();
-            let _ = outline(&headed, &LoadLimits::default(), &Limits::default());
+            let _ = outline(&headed, &LoadLimits::default(), &Limits::default(), &Grants::default());
         }
 
         #[test]
@@ -333,9 +360,9 @@ mod tests {
                 let at = at.index(bytes.len());
                 bytes[at] = byte;
             }
-            let _ = outline(&bytes, &LoadLimits::default(), &Limits::default());
+            let _ = outline(&bytes, &LoadLimits::default(), &Limits::default(), &Grants::default());
             bytes.truncate(end.index(bytes.len()));
-            let _ = outline(&bytes, &LoadLimits::default(), &Limits::default());
+            let _ = outline(&bytes, &LoadLimits::default(), &Limits::default(), &Grants::default());
         }
     }
 }

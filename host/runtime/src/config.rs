@@ -6,6 +6,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{self, Deserializer};
 
+use crate::grants::Grants;
+use crate::imports::Services;
 use crate::limits::{Limits, PartialLimits};
 use crate::loading::{Compiler, LoadLimits};
 use crate::versions::Rollback;
@@ -55,6 +57,10 @@ pub struct PluginHostConfig {
     pub max_idle_instances: u32,
     /// Bytes of linear memory over all instances kept for reuse. 1 GiB.
     pub max_idle_bytes: usize,
+    /// What manifests may ask for. Nothing: a host that has no services has nothing to grant.
+    pub allowed: Grants,
+    /// What is given to plugins that were granted it.
+    pub services: Services,
     /// Whether what guests log is passed on, at the tracing target `wasmhook::plugin_log`. Off: the
     /// words are the tenant's, and nothing stops a guest from logging a payload.
     pub guest_logs: bool,
@@ -81,6 +87,8 @@ impl PluginHostConfig {
             place_wait: Duration::from_secs(10),
             max_idle_instances: 192,
             max_idle_bytes: 1 << 30,
+            allowed: Grants::default(),
+            services: Services::default(),
             guest_logs: false,
         }
     }

@@ -12,7 +12,7 @@ use wasmtime::{
     Config, Enabled, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig,
 };
 
-use crate::bindings::{config, log};
+use crate::bindings::{config, key_value, log, signing};
 use crate::config::PluginHostConfig;
 use crate::error::RuntimeError;
 use crate::state::State;
@@ -138,12 +138,15 @@ pub(crate) fn code_config() -> Config {
     config
 }
 
-/// What a guest may import: the log, its configuration, and WASI 0.2 with nothing granted.
+/// What a guest may import: the log, its configuration, WASI 0.2 with nothing granted, and what only
+/// some are granted, as loading them made sure of.
 fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasi::add_to_linker(&mut linker)?;
     log::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)?;
     config::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)?;
+    signing::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)?;
+    key_value::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)?;
     Ok(linker)
 }
 

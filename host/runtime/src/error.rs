@@ -84,6 +84,26 @@ pub enum LoadError {
         /// The full name of the import.
         import: String,
     },
+    /// The component needs something that its manifest could ask for.
+    #[error(
+        "the component imports {import}, which its manifest does not ask for; write {key} under [grants]"
+    )]
+    ImportNotAskedFor {
+        /// The full name of the import.
+        import: String,
+        /// The line to write.
+        key: &'static str,
+    },
+    /// The manifest asks for more than the operator allows.
+    #[error(
+        "{file} asks for {grant} under [grants], which this host does not allow (plugins.grants)"
+    )]
+    GrantNotAllowed {
+        /// The file's name.
+        file: String,
+        /// What it asks for.
+        grant: String,
+    },
     /// The component was built for another version of the contract.
     #[error("the component {verb} {found}, this host serves {served}")]
     ContractVersion {
@@ -96,7 +116,7 @@ pub enum LoadError {
     },
     /// The component exports nothing that the host could call.
     #[error(
-        "the component exports neither wasmhook:plugin/transform@0.1.0 nor wasmhook:plugin/resolve@0.1.0"
+        "the component exports none of transform, resolve, sign and classify of wasmhook:plugin@0.1.0"
     )]
     NoExport,
     /// An exported interface has the right name, and not the right functions or types.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use wasmtime::component::InstancePre;
 use wasmtime::{Store, UpdateDeadline};
 
-use crate::bindings::{resolve, transform};
+use crate::bindings::{classify, resolve, sign, transform};
 use crate::config::Reuse;
 use crate::engine::{IdleRoom, PAGE, Shared};
 use crate::limits::Limits;
@@ -19,6 +19,8 @@ const LOOK_EVERY: u64 = 1;
 /// The exported interfaces' names.
 pub(crate) const TRANSFORM: &str = "wasmhook:plugin/transform@0.1.0";
 pub(crate) const RESOLVE: &str = "wasmhook:plugin/resolve@0.1.0";
+pub(crate) const CLASSIFY: &str = "wasmhook:plugin/classify@0.1.0";
+pub(crate) const SIGN: &str = "wasmhook:plugin/sign@0.1.0";
 
 /// Says in an error's chain that an interface has other types than the contract's.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
@@ -30,6 +32,8 @@ pub(crate) struct Linked {
     pub(crate) pre: InstancePre<State>,
     pub(crate) transform: Option<transform::GuestIndices>,
     pub(crate) resolve: Option<resolve::GuestIndices>,
+    pub(crate) classify: Option<classify::GuestIndices>,
+    pub(crate) sign: Option<sign::GuestIndices>,
 }
 
 /// A store prepared for one plugin, before or after its component was started in it.
@@ -55,6 +59,8 @@ struct Held {
 pub(crate) struct Guest {
     pub(crate) transform: Option<transform::Guest>,
     pub(crate) resolve: Option<resolve::Guest>,
+    pub(crate) classify: Option<classify::Guest>,
+    pub(crate) sign: Option<sign::Guest>,
 }
 
 impl Instance {
@@ -105,23 +111,24 @@ impl Instance {
             return Ok(guest.clone());
         }
         let instance = linked.pre.instantiate_async(&mut self.store).await?;
+        let store = &mut self.store;
+        macro_rules! load {
+            ($export:ident, $name:ident) => {
+                match &linked.$export {
+                    Some(indices) => Some(
+                        indices
+                            .load(&mut *store, &instance)
+                            .map_err(|error| error.context(WrongSignature($name)))?,
+                    ),
+                    None => None,
+                }
+            };
+        }
         let guest = Guest {
-            transform: match &linked.transform {
-                Some(indices) => Some(
-                    indices
-                        .load(&mut self.store, &instance)
-                        .map_err(|error| error.context(WrongSignature(TRANSFORM)))?,
-                ),
-                None => None,
-            },
-            resolve: match &linked.resolve {
-                Some(indices) => Some(
-                    indices
-                        .load(&mut self.store, &instance)
-                        .map_err(|error| error.context(WrongSignature(RESOLVE)))?,
-                ),
-                None => None,
-            },
+            transform: load!(transform, TRANSFORM),
+            resolve: load!(resolve, RESOLVE),
+            classify: load!(classify, CLASSIFY),
+            sign: load!(sign, SIGN),
         };
         self.guest = Some(guest.clone());
         Ok(guest)

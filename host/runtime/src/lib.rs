@@ -21,14 +21,17 @@ mod cache;
 mod call;
 mod check;
 mod child;
+mod classify;
 mod compile;
 mod component;
 mod config;
 mod engine;
 mod error;
 mod folder;
+mod grants;
 mod guest_log;
 mod host;
+mod imports;
 mod instance;
 mod limits;
 mod loader;
@@ -39,6 +42,7 @@ mod plugin;
 mod record;
 mod registry;
 mod rollout;
+mod sign;
 mod state;
 mod status;
 mod text;
@@ -52,7 +56,11 @@ pub use child::run_compiler;
 pub use component::{CONTRACT_VERSION, Import, Outline};
 pub use config::{PluginHostConfig, Reuse};
 pub use error::{Fault, LoadError, PluginError, RuntimeError};
+pub use grants::Grants;
 pub use host::PluginHost;
+pub use imports::Services;
+pub use imports::key_value::{KeyValueError, KeyValueStore};
+pub use imports::signing::{Hash, KeyError, KeyForm, Signer};
 pub use limits::{Limits, PartialLimits};
 
 pub use loading::{Compiler, LoadLimits};
@@ -65,8 +73,8 @@ pub use rollout::{
 };
 pub use status::{PluginStatus, RescanReport, ServingState};
 pub use types::{
-    Call, CallResult, Choice, Digest, EndpointView, EventView, Exports, Mode, NewEndpoint,
-    NotADigest, Request, Resolution, Verdict,
+    Call, CallResult, Choice, Classification, Digest, EndpointView, EventView, Exports, Judgement,
+    Mode, NewEndpoint, NotADigest, Request, Resolution, ResponseView, UnsignedView, Verdict,
 };
 pub use versions::{
     ArchiveError, ControlError, Kept, PluginFiles, Rollback, VersionArchive, VersionRecord,

@@ -91,6 +91,8 @@ limits! {
     import_calls: u32 = 10_000;
     /// Bytes of randomness in one call. 64 KiB: keys and seeds need a few dozen.
     random_bytes: u64 = 64 << 10;
+    /// Bytes of one value in the key-value store. 64 KiB: a token, a page of what was seen.
+    value_bytes: usize = 64 << 10;
     /// Linear memories of one instance. 4: a component is usually made of one module with one memory,
     /// a composed one of a few.
     memories: u32 = 4;

@@ -8,14 +8,15 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use wasmtime::component::Component;
 
-use crate::bindings::{resolve, transform};
+use crate::bindings::{classify, resolve, sign, transform};
 use crate::cache::Cache;
 use crate::compile::compile;
 use crate::component::{self, Outline};
 use crate::engine::Shared;
 use crate::error::{Fault, LoadError, RuntimeError};
 use crate::folder::{self, Key, Standing};
-use crate::instance::{Linked, RESOLVE, TRANSFORM};
+use crate::grants::Grants;
+use crate::instance::{CLASSIFY, Linked, RESOLVE, SIGN, TRANSFORM};
 use crate::manifest::Manifest;
 use crate::plugin::{Code, Plugin};
 use crate::text;
@@ -258,12 +259,17 @@ impl Loader {
         let (loader, wanted) = (Arc::clone(self), key.clone());
         let read = move || -> Result<(Manifest, Found), String> {
             let kept = loader.archive.read(&wanted, digest).map_err(words)?;
-            let limits = &loader.shared.config.loading;
+            let config = &loader.shared.config;
             let manifest = kept.manifest.as_deref().map_or_else(
                 || Ok(Manifest::default()),
                 |bytes| Manifest::parse("its manifest", bytes).map_err(words),
             )?;
-            let outline = component::outline(&kept.component, limits, &loader.shared.config.most())
+            let grants = &manifest.grants;
+            grants
+                .check(&config.allowed, "its manifest")
+                .map_err(words)?;
+            let most = config.most();
+            let outline = component::outline(&kept.component, &config.loading, &most, grants)
                 .map_err(words)?;
             let found = loader
                 .find(digest, Bytes::from(kept.component), &outline)
@@ -338,7 +344,16 @@ impl Loader {
             || Ok(Manifest::default()),
             |manifest| Manifest::parse(&file, manifest),
         );
-        let outline = component::outline(&component, limits, &self.shared.config.most());
+        let config = &self.shared.config;
+        let manifest = manifest.and_then(|manifest| {
+            manifest.grants.check(&config.allowed, &file)?;
+            Ok(manifest)
+        });
+        let nothing = Grants::default();
+        let grants = manifest
+            .as_ref()
+            .map_or(&nothing, |manifest| &manifest.grants);
+        let outline = component::outline(&component, limits, &config.most(), grants);
         judged.exports = outline.as_ref().ok().map(|outline| outline.exports);
         let step = manifest.and_then(|manifest| {
             judged.manifest = Some(manifest);
@@ -476,21 +491,22 @@ fn link(shared: &Shared, component: &Component, exports: Exports) -> Result<Link
         .linker
         .instantiate_pre(component)
         .map_err(|error| LoadError::Link(text::clause(&format!("{error:#}"), SENTENCE)))?;
-    let transform = exports
-        .transform
-        .then(|| transform::GuestIndices::new(&pre))
-        .transpose()
-        .map_err(|_| LoadError::Signature {
-            interface: TRANSFORM,
-        })?;
-    let resolve = exports
-        .resolve
-        .then(|| resolve::GuestIndices::new(&pre))
-        .transpose()
-        .map_err(|_| LoadError::Signature { interface: RESOLVE })?;
+    macro_rules! find {
+        ($export:ident, $interface:ident) => {
+            exports
+                .$export
+                .then(|| $export::GuestIndices::new(&pre))
+                .transpose()
+                .map_err(|_| LoadError::Signature {
+                    interface: $interface,
+                })?
+        };
+    }
     Ok(Linked {
+        transform: find!(transform, TRANSFORM),
+        resolve: find!(resolve, RESOLVE),
+        classify: find!(classify, CLASSIFY),
+        sign: find!(sign, SIGN),
         pre,
-        transform,
-        resolve,
     })
 }

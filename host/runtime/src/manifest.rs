@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use crate::config::Reuse;
 use crate::error::LoadError;
+use crate::grants::Grants;
 use crate::limits::PartialLimits;
 use crate::rollout::Rollout;
 
@@ -17,6 +18,8 @@ pub struct Manifest {
     pub events: Option<Vec<String>>,
     /// What the guest reads through `config`.
     pub config: BTreeMap<String, String>,
+    /// What the plugin may use besides what every plugin has, as far as the operator allows it.
+    pub grants: Grants,
     /// Limits other than the host's, up to the operator's caps.
     pub limits: PartialLimits,
     /// What becomes of a delivery when the plugin fails.

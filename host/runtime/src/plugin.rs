@@ -10,6 +10,7 @@ use crate::config::Reuse;
 use crate::engine::Shared;
 use crate::error::Fault;
 use crate::guest_log::GuestLog;
+use crate::imports::Provided;
 use crate::instance::{Idle, Instance, Linked, Metered};
 use crate::limits::Limits;
 use crate::manifest::{FailurePolicy, Manifest};
@@ -36,6 +37,7 @@ pub struct Plugin {
     pub(crate) code: Arc<Code>,
     pub(crate) manifest: Manifest,
     pub(crate) config: Arc<BTreeMap<String, String>>,
+    provided: Provided,
     pub(crate) limits: Limits,
     pub(crate) reuse: Reuse,
     pub(crate) idle: Idle,
@@ -61,6 +63,11 @@ impl Plugin {
             reuse: manifest.reuse.unwrap_or(settings.reuse),
             concurrency: Semaphore::new(settings.max_concurrent_calls_per_plugin as usize),
             config: Arc::new(manifest.config.clone()),
+            provided: Provided {
+                tenant: Arc::clone(&tenant),
+                grants: Arc::new(manifest.grants.clone()),
+                services: settings.services.clone(),
+            },
             idle: Idle::default(),
             record: Record::default(),
             probation: OnceLock::new(),
@@ -148,7 +155,8 @@ impl Plugin {
             Arc::clone(&self.tenant),
             Arc::clone(&self.name),
         );
-        let state = State::new(&self.limits, Arc::clone(&self.config), log);
+        let config = Arc::clone(&self.config);
+        let state = State::new(&self.limits, config, log, self.provided.clone());
         let (limits, counts) = (&self.limits, Arc::clone(&meter));
         let instance = Instance::prepare(&self.shared, state, limits, &self.tenant, counts);
         Metered { instance, meter }

@@ -30,6 +30,10 @@ pub struct TenantPlugins {
     pub resolver: Option<Arc<Plugin>>,
     /// The plugins that export `transform`, in the order of their names.
     pub transforms: Vec<Arc<Plugin>>,
+    /// The plugins that export `classify`, in the order of their names.
+    pub classifiers: Vec<Arc<Plugin>>,
+    /// The plugins that export `sign`: each for the endpoints that name it.
+    pub signers: Vec<Arc<Plugin>>,
     /// Plugins whose file is there and of which no version can serve: still loading, or refused with
     /// nothing good before it. What would have passed through one must not pass it by, so treat each
     /// as a call that failed, under its policy.
@@ -39,7 +43,11 @@ pub struct TenantPlugins {
 impl TenantPlugins {
     /// Whether the tenant has no plugin at all.
     pub fn is_empty(&self) -> bool {
-        self.resolver.is_none() && self.transforms.is_empty() && self.unready.is_empty()
+        self.resolver.is_none()
+            && self.transforms.is_empty()
+            && self.classifiers.is_empty()
+            && self.signers.is_empty()
+            && self.unready.is_empty()
     }
 }
 
@@ -467,12 +475,11 @@ impl Registry {
                             first: first.to_owned(),
                         };
                         status.refused.get_or_insert(refusal.to_string());
-                        if exports
-                            == Some(Exports {
-                                resolve: true,
-                                transform: false,
-                            })
-                        {
+                        let only = Exports {
+                            resolve: true,
+                            ..Exports::default()
+                        };
+                        if exports == Some(only) {
                             status.state = ServingState::Refused;
                         }
                     }
@@ -502,6 +509,12 @@ impl Registry {
             }
             if plugin.exports().transform {
                 plugins.transforms.push(Arc::clone(plugin));
+            }
+            if plugin.exports().classify {
+                plugins.classifiers.push(Arc::clone(plugin));
+            }
+            if plugin.exports().sign {
+                plugins.signers.push(Arc::clone(plugin));
             }
         }
         let part = self.part(tenant);

@@ -9,6 +9,8 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use crate::bindings::{config, log};
 use crate::budget::{Budget, Import};
 use crate::guest_log::GuestLog;
+use crate::imports::Provided;
+use crate::imports::signing::Signer;
 use crate::limits::Limits;
 
 /// The data of an instance's store.
@@ -17,6 +19,10 @@ pub(crate) struct State {
     pub(crate) table: ResourceTable,
     config: Arc<BTreeMap<String, String>>,
     pub(crate) budget: Budget,
+    pub(crate) limits: Limits,
+    pub(crate) provided: Provided,
+    /// The keys of the call that runs, if it is one that signs.
+    pub(crate) signer: Option<Arc<dyn Signer>>,
     pub(crate) log: GuestLog,
 }
 
@@ -25,6 +31,7 @@ impl State {
         limits: &Limits,
         config: Arc<BTreeMap<String, String>>,
         log: GuestLog,
+        provided: Provided,
     ) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles);
@@ -40,6 +47,9 @@ impl State {
             table,
             config,
             budget: Budget::new(limits),
+            limits: limits.clone(),
+            provided,
+            signer: None,
             log,
         }
     }

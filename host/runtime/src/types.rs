@@ -96,6 +96,56 @@ pub struct NewEndpoint {
     pub ordering_key: Option<String>,
 }
 
+/// A receiver's answer as a classifier sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct ResponseView<'a> {
+    /// The status.
+    pub status: u16,
+    /// Header names, in lower case, and values.
+    pub headers: &'a [(&'a str, &'a str)],
+    /// The beginning of the body.
+    pub body: &'a [u8],
+    /// Whether that is all of it.
+    pub complete: bool,
+}
+
+/// A request as the plugin that signs it sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct UnsignedView<'a> {
+    /// The delivery's id.
+    pub delivery_id: &'a str,
+    /// The event's id.
+    pub event_id: &'a str,
+    /// The event's type.
+    pub event_type: &'a str,
+    /// The time of the attempt, in seconds since 1970.
+    pub timestamp: u64,
+    /// Header names, in lower case, and values.
+    pub headers: &'a [(&'a str, &'a str)],
+    /// The body, as it is sent.
+    pub body: &'a [u8],
+}
+
+/// What becomes of a delivery after its receiver answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judgement {
+    /// The receiver has it.
+    Accepted,
+    /// It is tried again, after so many seconds if they are named.
+    Retry(Option<u32>),
+    /// It is given up.
+    GiveUp,
+}
+
+/// What a classifier says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Classification {
+    /// What becomes of the delivery.
+    pub judgement: Judgement,
+    /// Why (the guest's words: printable, at most 200 characters).
+    pub reason: Option<String>,
+}
+
 /// What a call gave, with what it cost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call<T> {
@@ -171,10 +221,29 @@ impl fmt::Debug for Digest {
 }
 
 /// Which interfaces a component exports.
+#[allow(clippy::struct_excessive_bools, reason = "a component has any of them")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Exports {
     /// `wasmhook:plugin/transform`.
     pub transform: bool,
     /// `wasmhook:plugin/resolve`.
     pub resolve: bool,
+    /// `wasmhook:plugin/classify`.
+    pub classify: bool,
+    /// `wasmhook:plugin/sign`.
+    pub sign: bool,
+}
+
+impl Exports {
+    /// The names of the interfaces that are exported.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        [
+            (self.resolve, "resolve"),
+            (self.transform, "transform"),
+            (self.sign, "sign"),
+            (self.classify, "classify"),
+        ]
+        .into_iter()
+        .filter_map(|(is, name)| is.then_some(name))
+    }
 }

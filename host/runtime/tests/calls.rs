@@ -76,7 +76,8 @@ async fn one_component_serves_both_interfaces() {
         resolver.exports(),
         Exports {
             transform: true,
-            resolve: true
+            resolve: true,
+            ..Exports::default()
         }
     );
     let resolution = resolve(resolver, r#"{"region":"eu"}"#).await.unwrap().value;

@@ -6,8 +6,8 @@ use http::HeaderName;
 use jiff::Timestamp;
 use serde::Deserialize;
 use wasmhook_core::{
-    BodyForm, Endpoint, EndpointId, EndpointOrdering, EndpointPolicy, EndpointUrl, SafeHeaders,
-    SecretName, SignatureProfile, Subscription, TenantId,
+    BodyForm, Endpoint, EndpointId, EndpointOrdering, EndpointPolicy, EndpointUrl, PluginName,
+    SafeHeaders, SecretName, SignatureProfile, Subscription, TenantId,
 };
 
 /// What is wrong in a document: the key, and the reason.
@@ -45,6 +45,7 @@ struct Entry {
     ordering: Option<EndpointOrdering>,
     profile: Option<ProfileName>,
     body: Option<BodyForm>,
+    signer: Option<String>,
     signature_header: Option<String>,
     event_id_header: Option<String>,
     timestamp_header: Option<String>,
@@ -55,6 +56,7 @@ struct Entry {
 enum ProfileName {
     Standard,
     Sha256,
+    Plugin,
 }
 
 /// Reads a tenant's endpoints, each dated `at`.
@@ -123,10 +125,11 @@ fn endpoint(
     at: Timestamp,
 ) -> Result<Endpoint, KeyFault> {
     let profile = profile(entry, &rules.profile)?;
-    if entry.body == Some(BodyForm::Envelope) && profile != SignatureProfile::Standard {
+    let is_sha256 = matches!(profile, SignatureProfile::Sha256 { .. });
+    if entry.body == Some(BodyForm::Envelope) && is_sha256 {
         return Err((
             "body".into(),
-            "only the standard profile has a choice of body".into(),
+            "the sha256 profile has no choice of body".into(),
         ));
     }
     let url = EndpointUrl::new(&entry.url).map_err(fault("url"))?;
@@ -168,34 +171,59 @@ fn each<T>(
         .collect()
 }
 
+fn header_names(entry: &Entry) -> [(&'static str, &Option<String>); 3] {
+    [
+        ("signature_header", &entry.signature_header),
+        ("event_id_header", &entry.event_id_header),
+        ("timestamp_header", &entry.timestamp_header),
+    ]
+}
+
+fn no_header_names(entry: &Entry) -> Result<(), KeyFault> {
+    let mut names = header_names(entry).into_iter();
+    match names.find(|(_, name)| name.is_some()) {
+        Some((key, _)) => Err((
+            key.into(),
+            "only the sha256 profile has a choice of headers".into(),
+        )),
+        None => Ok(()),
+    }
+}
+
 fn profile(entry: &Entry, default: &SignatureProfile) -> Result<SignatureProfile, KeyFault> {
+    match (entry.profile, &entry.signer) {
+        (Some(ProfileName::Plugin), Some(signer)) => {
+            let signer = PluginName::new(signer).map_err(fault("signer"))?;
+            no_header_names(entry)?;
+            return Ok(SignatureProfile::Plugin { signer });
+        }
+        (Some(ProfileName::Plugin), None) => {
+            let reason = "expected the name of the plugin that signs";
+            return Err(("signer".into(), reason.into()));
+        }
+        (_, Some(_)) => {
+            let reason = "only the plugin profile has a signer";
+            return Err(("signer".into(), reason.into()));
+        }
+        (_, None) => {}
+    }
     let chosen = match (entry.profile, default) {
         (None, default) => default.clone(),
         (Some(ProfileName::Standard), _) => SignatureProfile::Standard,
         (Some(ProfileName::Sha256), SignatureProfile::Sha256 { .. }) => default.clone(),
-        (Some(ProfileName::Sha256), SignatureProfile::Standard) => SignatureProfile::sha256(),
+        (Some(_), _) => SignatureProfile::sha256(),
     };
-    let names = [
-        ("signature_header", &entry.signature_header),
-        ("event_id_header", &entry.event_id_header),
-        ("timestamp_header", &entry.timestamp_header),
-    ];
     let SignatureProfile::Sha256 {
         signature_header,
         event_id_header,
         timestamp_header,
-    } = chosen
+    } = chosen.clone()
     else {
-        return match names.iter().find(|(_, name)| name.is_some()) {
-            Some((key, _)) => Err((
-                (*key).into(),
-                "only the sha256 profile has a choice of headers".into(),
-            )),
-            None => Ok(SignatureProfile::Standard),
-        };
+        no_header_names(entry)?;
+        return Ok(chosen);
     };
     let mut headers = [signature_header, event_id_header, timestamp_header];
-    for ((key, name), header) in names.iter().zip(&mut headers) {
+    for ((key, name), header) in header_names(entry).into_iter().zip(&mut headers) {
         if let Some(name) = name {
             *header = profile_header(name).map_err(fault(key))?;
         }

@@ -136,7 +136,9 @@ impl Scan {
                         tenant.problems.push(problem(
                             "the standard profile needs a secret that starts with whsec_ or whsk_",
                         ));
-                    } else if !standard && secret.public_key().is_some() {
+                    } else if matches!(endpoint.profile, SignatureProfile::Sha256 { .. })
+                        && secret.public_key().is_some()
+                    {
                         tenant.problems.push(problem(
                             "the sha256 profile cannot sign with a whsk_ secret",
                         ));

@@ -1,6 +1,7 @@
 //! `wasmhook config check`
 
 use serde::Serialize;
+use wasmhook_runtime::Services;
 
 use crate::config::Config;
 use crate::exit::{Coded, Exit};
@@ -20,7 +21,7 @@ struct Checked {
 pub(crate) async fn run(config: &Config, json: bool) -> anyhow::Result<()> {
     let catalog = config.catalog()?;
     let tenants = host::tenants(config)?;
-    let plugins = host::plugins(config, false)?;
+    let plugins = host::plugins(config, false, Services::default())?;
     let mut problems: Vec<_> = tenants.problems().iter().map(ToString::to_string).collect();
     problems.extend(plugins.rescan().await.problems);
     plugins.settled().await;

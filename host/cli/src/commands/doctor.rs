@@ -5,6 +5,7 @@ use std::path::Path;
 
 use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
+use wasmhook_runtime::Services;
 use wasmhook_store::Store;
 use wasmhook_store::embedded::DATABASE;
 
@@ -172,7 +173,7 @@ fn tenants(config: &Config, findings: &mut Findings) {
 
 async fn plugins(config: &Config, findings: &mut Findings) {
     const SUBJECT: &str = "plugins";
-    let plugins = match host::plugins(config, false) {
+    let plugins = match host::plugins(config, false, Services::default()) {
         Ok(plugins) => plugins,
         Err(error) => {
             findings.wrong(SUBJECT, Exit::Configuration, format!("{error:#}"));

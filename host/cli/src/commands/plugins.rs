@@ -1,7 +1,7 @@
 //! `wasmhook plugins …`
 
 use serde::{Deserialize, Serialize};
-use wasmhook_runtime::CandidateStatus;
+use wasmhook_runtime::{CandidateStatus, Services};
 
 use crate::config::Config;
 use crate::{host, output};
@@ -131,10 +131,6 @@ pub(crate) fn status(plugins: &wasmhook_runtime::PluginHost) -> Vec<Listed> {
                 wasmhook_runtime::ServingState::Shadow => "shadow",
             };
             let exports = plugin.exports.unwrap_or_default();
-            let names = [
-                (exports.resolve, "resolve"),
-                (exports.transform, "transform"),
-            ];
             let calls = plugin.calls;
             Listed {
                 tenant: plugin.tenant.to_string(),
@@ -143,11 +139,7 @@ pub(crate) fn status(plugins: &wasmhook_runtime::PluginHost) -> Vec<Listed> {
                 pinned: plugin.pinned,
                 digest: plugin.digest.map(|digest| digest.to_string()),
                 since: jiff::Timestamp::try_from(plugin.since).unwrap_or_default(),
-                exports: names
-                    .into_iter()
-                    .filter(|(is, _)| *is)
-                    .map(|(_, name)| name.to_owned())
-                    .collect(),
+                exports: exports.names().map(str::to_owned).collect(),
                 calls: calls.calls,
                 errors: calls.errors,
                 cpu_ms: whole(calls.cpu.as_millis()),
@@ -172,7 +164,7 @@ pub(crate) async fn list(config: &Config, tenant: Option<&str>, json: bool) -> a
     let mut plugins = if let Some(plugins) = running {
         plugins
     } else {
-        let plugins = host::plugins(config, false)?;
+        let plugins = host::plugins(config, false, Services::default())?;
         plugins.rescan().await;
         plugins.settled().await;
         status(&plugins)

@@ -164,6 +164,10 @@ pub(crate) struct Plugins {
     pub(crate) budget: Span,
     /// Whether an instance serves one call or several: `"fresh"` or `{ calls, seconds }`.
     pub(crate) reuse: wasmhook_runtime::Reuse,
+    /// What manifests may ask for under `[grants]`. The key-value store by default, for its quota bounds it.
+    pub(crate) grants: Grants,
+    /// What one tenant's plugins may keep in it.
+    pub(crate) key_value: KeyValueQuota,
     /// Whether what guests log is written to the host's log. Off: a guest may log a payload.
     pub(crate) logs: bool,
 }
@@ -186,7 +190,51 @@ impl Default for Plugins {
             idle_bytes: runtime.max_idle_bytes,
             budget: seconds(15),
             reuse: runtime.reuse,
+            grants: Grants::default(),
+            key_value: KeyValueQuota::default(),
             logs: runtime.guest_logs,
+        }
+    }
+}
+
+/// `[plugins.grants]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Grants {
+    /// The tenant's own key-value store.
+    pub(crate) key_value: bool,
+}
+
+impl Default for Grants {
+    fn default() -> Self {
+        Self { key_value: true }
+    }
+}
+
+impl Grants {
+    pub(crate) fn allowed(&self) -> wasmhook_runtime::Grants {
+        wasmhook_runtime::Grants {
+            key_value: self.key_value,
+        }
+    }
+}
+
+/// `[plugins.key_value]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct KeyValueQuota {
+    /// Keys of one tenant. 10 000: what was seen in an hour of a busy tenant, or a counter per customer.
+    pub(crate) keys: u64,
+    /// Bytes of keys and values of one tenant. 4 MiB: a thousand tenants that use all of it take 4 GiB of
+    /// the store, as many as a million deliveries do.
+    pub(crate) bytes: u64,
+}
+
+impl Default for KeyValueQuota {
+    fn default() -> Self {
+        Self {
+            keys: 10_000,
+            bytes: 4 << 20,
         }
     }
 }
@@ -322,6 +370,9 @@ pub(crate) struct Retry {
     pub(crate) max_attempts: u32,
     /// Share of each wait that is added or taken at random, 0.0 to 1.0.
     pub(crate) jitter: f64,
+    /// The longest wait that a receiver can ask for with `Retry-After`, or a classifier plugin by its
+    /// answer. An hour: longer than outages are announced for, short beside the schedule's last waits.
+    pub(crate) asked_maximum: Span,
 }
 
 impl Default for Retry {
@@ -346,6 +397,7 @@ impl Default for Retry {
             maximum: Span(exponential.maximum),
             max_attempts: exponential.max_attempts,
             jitter: 0.1,
+            asked_maximum: Span(exponential.asked_maximum),
         }
     }
 }
@@ -358,6 +410,7 @@ impl Retry {
             schedule: self.schedule.iter().map(|span| span.0).collect(),
             max_attempts: self.max_attempts,
             jitter: self.jitter,
+            asked_maximum: self.asked_maximum.0,
         }
     }
 }

@@ -11,6 +11,7 @@ mod check;
 mod clock;
 mod enqueue;
 mod folder;
+mod kv;
 mod lanes;
 mod lease;
 mod read;

@@ -187,6 +187,7 @@ fn attempt(row: &Row<'_>, seq: i64) -> Result<Attempt, Fault> {
         plugins: plugins.unwrap_or_default(),
         response_excerpt: optional(row, "response_excerpt")?,
         next_at,
+        wait: None,
     })
 }
 

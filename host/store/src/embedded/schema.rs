@@ -11,9 +11,13 @@ use crate::error::StoreError;
 
 /// The newest version of the tables that this code knows. Version `n` is what the first `n`
 /// migrations make.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
-const MIGRATIONS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema_2.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("schema.sql"),
+    include_str!("schema_2.sql"),
+    include_str!("kv.sql"),
+];
 
 /// How long to wait for another process, such as a command-line tool, to end its transaction.
 const BUSY: Duration = Duration::from_secs(10);

@@ -134,6 +134,7 @@ impl PackedAttempt {
             plugins: plugin_use::unpack(self.plugins, verdicts),
             response_excerpt: self.response_excerpt,
             next_at: self.next_at.map(time).transpose()?,
+            wait: None,
         })
     }
 }

@@ -9,8 +9,12 @@ use super::keys::crc32;
 use super::requirements;
 use crate::error::StoreError;
 
-/// The queue's functions, then those that check and mend it, in one library.
-pub(super) const SOURCE: &str = concat!(include_str!("queue.lua"), include_str!("repair.lua"));
+/// The queue's functions, those that check and mend it, and the key-value store's, in one library.
+pub(super) const SOURCE: &str = concat!(
+    include_str!("queue.lua"),
+    include_str!("repair.lua"),
+    include_str!("kv.lua")
+);
 
 /// How often one call may find them missing. A slot can move on to one server after another.
 const LOADS: usize = 3;

@@ -26,6 +26,7 @@ mod enqueue;
 mod fresh;
 mod functions;
 mod keys;
+mod kv;
 mod lease;
 mod list;
 mod memory;

@@ -70,20 +70,12 @@ impl Checked {
 
     fn of(report: &CheckReport) -> Self {
         let exports = report.outline.exports;
-        let names = [
-            (exports.resolve, "resolve"),
-            (exports.transform, "transform"),
-        ];
         Self {
             digest: report.digest.to_string(),
             bytes: report.bytes,
             adapted: report.outline.adapted,
             contract_version: report.contract.to_owned(),
-            exports: names
-                .into_iter()
-                .filter(|(is, _)| *is)
-                .map(|(_, name)| name.to_owned())
-                .collect(),
+            exports: exports.names().map(str::to_owned).collect(),
             imports: report
                 .outline
                 .imports

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use indicatif::ProgressBar;
-use wasmhook_runtime::PluginHost;
+use wasmhook_runtime::{PluginHost, Services};
 
 use crate::args::{Global, Plugin};
 use crate::config::Config;
@@ -50,7 +50,7 @@ fn runtime(config: &Config) -> anyhow::Result<PluginHost> {
     {
         config.plugins.cache = folder;
     }
-    host::plugins(&config, false)
+    host::plugins(&config, false, Services::default())
 }
 
 /// `$XDG_CACHE_HOME/wasmhook/plugins`, or the same under `~/.cache`.
