@@ -17,6 +17,7 @@ use wasmhook_core::{
     OrderingKey, Payload, ResolvedEndpoint, Sequence, TenantId,
 };
 
+use super::compression;
 use crate::plugin_use::{self, PackedUse, PackedVerdict};
 
 /// The version of what follows the envelope.
@@ -27,6 +28,8 @@ const SEQUENCE_VERSION: u8 = 2;
 /// The version of an event that says how it is to be delivered. Others are of the first, which all hosts
 /// can read.
 const EVENT_VERSION: u8 = 2;
+/// The version of an event whose payload is compressed.
+const COMPRESSED_VERSION: u8 = 3;
 /// Digits of the creation stamp.
 pub(super) const STAMP: usize = 16;
 /// Of very many attempts, the first and the latest are kept, this many in all.
@@ -82,7 +85,7 @@ struct PackedEvent {
     nanoseconds: i32,
 }
 
-/// What follows in an event of [`EVENT_VERSION`].
+/// What follows in an event of [`EVENT_VERSION`] and later.
 #[derive(Default, Serialize, Deserialize)]
 struct PackedWishes {
     deliver_at: Option<i64>,
@@ -358,34 +361,47 @@ pub(super) fn pack_event(event: &Event) -> Vec<u8> {
         nanoseconds: event.occurred_at.subsec_nanosecond(),
     };
     let mut start = Vec::with_capacity(64 + event.payload.len());
+    let compressed = compression::compress(event.payload.bytes());
     let plain = event.deliver_at.is_none() && event.ordering_key.is_none();
-    start.push(if plain { VERSION } else { EVENT_VERSION });
+    let version = match &compressed {
+        Some(_) => COMPRESSED_VERSION,
+        None if plain => VERSION,
+        None => EVENT_VERSION,
+    };
+    start.push(version);
     let mut bytes = finish(&facts, start);
-    if !plain {
+    if version != VERSION {
         let wishes = PackedWishes {
             deliver_at: event.deliver_at.map(Timestamp::as_millisecond),
             ordering_key: event.ordering_key.clone(),
         };
         bytes = finish(&wishes, bytes);
     }
-    bytes.extend_from_slice(event.payload.bytes());
+    bytes.extend_from_slice(compressed.as_deref().unwrap_or(event.payload.bytes()));
     bytes
 }
 
-/// Reads an event; its payload shares the memory of `bytes`.
+/// Reads an event; a payload that is not compressed shares the memory of `bytes`.
 pub(super) fn unpack_event(tenant: &TenantId, id: &EventId, bytes: &Bytes) -> Result<Event> {
     let (version, packed) = bytes.split_first().ok_or(Damaged)?;
     let (facts, rest): (PackedEvent, _) = postcard::take_from_bytes(packed).map_err(|_| Damaged)?;
     let (wishes, payload) = match *version {
         VERSION => (PackedWishes::default(), rest),
-        EVENT_VERSION => postcard::take_from_bytes(rest).map_err(|_| Damaged)?,
+        EVENT_VERSION | COMPRESSED_VERSION => {
+            postcard::take_from_bytes(rest).map_err(|_| Damaged)?
+        }
         _ => return Err(Damaged),
+    };
+    let payload = if *version == COMPRESSED_VERSION {
+        Bytes::from(compression::decompress(payload).ok_or(Damaged)?)
+    } else {
+        bytes.slice_ref(payload)
     };
     Ok(Event {
         id: id.clone(),
         tenant_id: tenant.clone(),
         event_type: facts.event_type,
-        payload: Payload::from_stored(bytes.slice_ref(payload)),
+        payload: Payload::from_stored(payload),
         occurred_at: Timestamp::new(facts.seconds, facts.nanoseconds).map_err(|_| Damaged)?,
         deliver_at: wishes.deliver_at.map(time).transpose()?,
         ordering_key: wishes.ordering_key,
@@ -481,7 +497,7 @@ mod tests {
 
         #[test]
         fn events_come_back_as_they_were(
-            payload in "[ \n]{0,3}\"[a-zé☂]{0,200}\"[ \n]{0,3}",
+            payload in "[ \n]{0,3}\"([a-zé☂]{0,200}|(abc ☂){1500})\"[ \n]{0,3}",
             seconds in -10_000_000_000i64..10_000_000_000,
             nanoseconds in 0..1_000_000_000i32,
             deliver_at in proptest::option::of(0..10_000_000_000_000i64),

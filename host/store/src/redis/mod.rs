@@ -20,6 +20,7 @@ use wasmhook_core::{DeliveryId, Event, EventId, TenantId};
 
 mod check;
 mod codec;
+mod compression;
 mod config;
 mod connection;
 mod enqueue;
