@@ -1,13 +1,14 @@
 //! `tenant.toml`: its form, and the way from there to checked endpoints.
 
 use std::collections::{BTreeMap, HashSet};
+use std::num::NonZeroU32;
 
 use http::HeaderName;
 use jiff::Timestamp;
 use serde::Deserialize;
 use wasmhook_core::{
-    BodyForm, Endpoint, EndpointId, EndpointOrdering, EndpointPolicy, EndpointUrl, SafeHeaders,
-    SecretName, SignatureProfile, Subscription, TenantId,
+    BodyForm, Endpoint, EndpointId, EndpointOrdering, EndpointPolicy, EndpointUrl, Quota,
+    SafeHeaders, SecretName, SignatureProfile, Subscription, TenantId,
 };
 
 /// What is wrong in a document: the key, and the reason.
@@ -27,6 +28,7 @@ pub(crate) struct Rules {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
+    max_in_flight: Option<NonZeroU32>,
     #[serde(default)]
     endpoints: Vec<Entry>,
 }
@@ -57,13 +59,20 @@ enum ProfileName {
     Sha256,
 }
 
-/// Reads a tenant's endpoints, each dated `at`.
+/// What a document says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Said {
+    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) quota: Quota,
+}
+
+/// Reads a tenant's document; its endpoints are dated `at`.
 pub(crate) fn parse(
     text: &str,
     tenant: &TenantId,
     rules: &Rules,
     at: Timestamp,
-) -> Result<Vec<Endpoint>, Fault> {
+) -> Result<Said, Fault> {
     let document = toml::Deserializer::parse(text).map_err(|error| syntax(text, &error))?;
     let document: Document = serde_path_to_error::deserialize(document).map_err(|error| {
         let path = error.path().to_string();
@@ -87,7 +96,12 @@ pub(crate) fn parse(
         }
         endpoints.push(endpoint);
     }
-    Ok(endpoints)
+    Ok(Said {
+        endpoints,
+        quota: Quota {
+            max_in_flight: document.max_in_flight,
+        },
+    })
 }
 
 /// The parser's words without the value that it quotes, which may be a token.

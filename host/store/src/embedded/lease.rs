@@ -7,6 +7,7 @@ use rusqlite::{OptionalExtension as _, params};
 
 use super::clock::{span, until};
 use super::lanes::{Stage, Tally};
+use super::quotas;
 use super::rows::{self, delivery_columns, delivery_joins};
 use super::thread::Fault;
 use super::writer::Writer;
@@ -112,6 +113,7 @@ impl Round<'_> {
         if quota == 0 {
             return Ok(0);
         }
+        let quota = quotas::room(self.writer, tenant)?.map_or(quota, |room| quota.min(room));
         let lanes = self.open_lanes(tenant, quota)?;
         let turn = self.writer.next_lease();
         let mut tally = Tally::default();
@@ -232,6 +234,7 @@ fn set_bound(writer: &Writer, bound: usize) -> Result<(), Fault> {
             .connection
             .prepare_cached("UPDATE lanes SET open = ready > 0 AND in_flight < ?1")?
             .execute([bound])?;
+        quotas::settle_all(writer)?;
     }
     Ok(())
 }

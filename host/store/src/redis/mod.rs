@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use redis::Value;
 use wasmhook_core::ports::Enqueued;
-use wasmhook_core::{DeliveryId, Event, EventId, TenantId};
+use wasmhook_core::{DeliveryId, Event, EventId, Quota, TenantId};
 
 mod check;
 mod codec;
@@ -405,6 +405,29 @@ impl Store for RedisStore {
             }
         }
         Ok(removed)
+    }
+
+    async fn set_quotas(&self, quotas: &[(TenantId, Quota)]) -> Result<(), StoreError> {
+        let mut calls: Vec<_> = (0..self.keys.shards())
+            .map(|shard| {
+                let mut call = self.call("caps", shard);
+                call.arg(&self.channel).arg(&self.me);
+                call
+            })
+            .collect();
+        for (tenant, quota) in quotas {
+            if let Some(most) = quota.max_in_flight {
+                let call = &mut calls[self.keys.shard_of(tenant)];
+                call.arg(tenant.as_str()).arg(most.get());
+            }
+        }
+        let replies = try_join_all(calls.iter().map(|call| self.run("caps", call))).await?;
+        for (shard, mut reply) in replies.into_iter().enumerate() {
+            if reply.int().is_some_and(|changed| changed > 0) {
+                self.outlook.work(shard);
+            }
+        }
+        Ok(())
     }
 
     async fn backlog(&self) -> Result<Backlog, StoreError> {

@@ -21,6 +21,10 @@
 --                            sequence: ids of deliveries that go one after the other, by creation stamp.
 --                            The one whose turn it is has the score 0, and it alone is in a lane, waiting
 --                            or leased; or it is a dead letter that blocks. It leaves when it is finished
+--   h                        hash: tenant -> most deliveries in flight, for those that have such a cap; absent
+--                            while none has
+--   N                        hash: tenant -> deliveries in flight, for those in h
+--   B                        set of tenants that left the ring because they were at their cap
 --   w                        waiting lane members by the time they are due, in ms
 --   l                        leased members by the fence, which is also the end of the lease, in us
 --   i:<tenant>               stream of all deliveries in the order of their making: several in an entry,
@@ -216,6 +220,26 @@ local function queue(p, queues, stamp, command)
   ring(p, lanes, stamp)
 end
 
+-- Takes `counts` (<tenant> \0 <endpoint> -> how many) from what the tenants with a cap have in flight, and
+-- puts those back into the ring that their cap kept out.
+local function tenants_landed(p, counts, stamp_of)
+  local totals, tenants = {}, {}
+  for lane, count in pairs(counts) do
+    local tenant = string.sub(lane, 1, string.find(lane, Z, 1, true) - 1)
+    if not totals[tenant] then tenants[#tenants + 1] = tenant end
+    totals[tenant] = (totals[tenant] or 0) + count
+  end
+  for i = 1, #tenants do
+    local tenant = tenants[i]
+    if redis.call('HGET', p .. 'h', tenant) then
+      redis.call('HINCRBY', p .. 'N', tenant, -totals[tenant])
+      if redis.call('SREM', p .. 'B', tenant) == 1 and redis.call('EXISTS', p .. 'r:' .. tenant) == 1 then
+        redis.call('ZADD', p .. 't', 'NX', num(stamp_of()), tenant)
+      end
+    end
+  end
+end
+
 -- Takes `counts` (<tenant> \0 <endpoint> -> how many) from what is in flight, and puts lanes back
 -- into the ring that their endpoint's cap kept out.
 local function landed(p, counts, stamp_of)
@@ -238,6 +262,7 @@ local function landed(p, counts, stamp_of)
     many('SREM', p .. 'b', free)
     ring(p, free, stamp_of())
   end
+  if redis.call('EXISTS', p .. 'h') == 1 then tenants_landed(p, counts, stamp_of) end
 end
 
 -- Adds to the waiting set; `waiting` are times in ms and members in turn. A new head of the line is due
@@ -538,18 +563,33 @@ local function lease(keys, argv)
   local fence = num(stamp + duration)
   local reply, members = { -1, fence }, {}
   local taken = 0
+  local capped = redis.call('EXISTS', p .. 'h') == 1
   while taken < want do
     local tenants = redis.call('ZRANGE', p .. 't', 0, math.min(want - taken, SCAN) - 1)
     local n = #tenants
     if n == 0 then break end
-    local gone, turns = {}, {}
+    local gone, turns, full = {}, {}, {}
     local even = math.floor((want - taken) / n)
+    local caps, flying = nil, nil
+    if capped then
+      caps = redis.call('HMGET', p .. 'h', unpack(tenants))
+      flying = redis.call('HMGET', p .. 'N', unpack(tenants))
+    end
     for i = 1, n do
       local share = math.ceil((want - taken) / (n - i + 1))
-      if share > 0 then
-        local got, left = serve(p, tenants[i], share, cap, stamp, fence, reply, members)
-        taken = taken + got
-        if not left then
+      local room = caps and caps[i] and math.max(0, tonumber(caps[i]) - tonumber(flying[i] or '0'))
+      if room and room < share then share = room end
+      if share > 0 or room == 0 then
+        local got, left = 0, true
+        if share > 0 then
+          got, left = serve(p, tenants[i], share, cap, stamp, fence, reply, members)
+          taken = taken + got
+          if room then redis.call('HINCRBY', p .. 'N', tenants[i], got) end
+        end
+        if room and got >= room then
+          full[#full + 1] = tenants[i]
+          gone[#gone + 1] = tenants[i]
+        elseif not left then
           gone[#gone + 1] = tenants[i]
         elseif got > 0 then
           turns[#turns + 1] = num(got > even and stamp + 1 or stamp)
@@ -557,6 +597,7 @@ local function lease(keys, argv)
         end
       end
     end
+    if #full > 0 then redis.call('SADD', p .. 'B', unpack(full)) end
     if #gone > 0 then redis.call('ZREM', p .. 't', unpack(gone)) end
     if #turns > 0 then redis.call('ZADD', p .. 't', 'XX', unpack(turns)) end
   end
@@ -1010,6 +1051,52 @@ local function retain(keys, argv)
   return { removed, looked }
 end
 
+-- ARGV: channel, me, then of each tenant that has a cap: tenant, most in flight. Tenants that are not named
+-- have none any more. Reply: how many caps changed.
+local function caps(keys, argv)
+  local p = keys[1]
+  local before, wanted = {}, {}
+  local said = redis.call('HGETALL', p .. 'h')
+  for i = 1, #said, 2 do before[said[i]] = said[i + 1] end
+  local changed, new, gone = {}, {}, {}
+  for i = 3, #argv, 2 do
+    wanted[argv[i]] = argv[i + 1]
+    if before[argv[i]] ~= argv[i + 1] then
+      changed[#changed + 1] = argv[i]
+      if not before[argv[i]] then new[argv[i]] = 0 end
+    end
+  end
+  for tenant in pairs(before) do
+    if not wanted[tenant] then
+      gone[#gone + 1] = tenant
+      changed[#changed + 1] = tenant
+    end
+  end
+  if #changed == 0 then return 0 end
+  if next(new) then
+    -- Nobody counted what these have in flight. There are no more leases than hosts can hold.
+    local leases = redis.call('ZRANGE', p .. 'l', 0, -1)
+    for i = 1, #leases do
+      local tenant = string.sub(leases[i], 1, string.find(leases[i], Z, 1, true) - 1)
+      if new[tenant] then new[tenant] = new[tenant] + 1 end
+    end
+    for tenant, count in pairs(new) do redis.call('HSET', p .. 'N', tenant, count) end
+  end
+  many('HDEL', p .. 'h', gone)
+  many('HDEL', p .. 'N', gone)
+  local quiet, stamp = is_quiet(p), stamps(p, time(), 1)
+  for i = 1, #changed do
+    local tenant = changed[i]
+    if wanted[tenant] then redis.call('HSET', p .. 'h', tenant, wanted[tenant]) end
+    -- Who is still at its cap leaves the ring again with the next lease.
+    if redis.call('SREM', p .. 'B', tenant) == 1 and redis.call('EXISTS', p .. 'r:' .. tenant) == 1 then
+      redis.call('ZADD', p .. 't', 'NX', num(stamp), tenant)
+    end
+  end
+  wake(p, argv[1], argv[2], quiet)
+  return #changed
+end
+
 -- Reply: open, leased, succeeded, dead letters.
 local function backlog(keys)
   local p = keys[1]
@@ -1029,4 +1116,5 @@ redis.register_function('@_leased', leased)
 redis.register_function('@_replay', replay)
 redis.register_function('@_skip', skip)
 redis.register_function('@_retain', retain)
+redis.register_function('@_caps', caps)
 redis.register_function('@_backlog', backlog)

@@ -1,6 +1,7 @@
 //! Runs a sequence against a store and the reference, side by side.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use wasmhook_core::attempt::Attempt;
 use wasmhook_core::delivery::default_id;
 use wasmhook_core::{
     Conclusion, Delivery, DeliveryState, EndpointId, Event, EventDraft, EventId, OnDeadLetter,
-    OrderingKey, Sequence, TenantId,
+    OrderingKey, Quota, Sequence, TenantId,
 };
 use wasmhook_store::{
     Batch, CheckRequest, EventDeliveries, Filter, LeaseRequest, Leased, Outcome, Record, Recorded,
@@ -202,6 +203,20 @@ impl World {
                 )
                 .await?;
             }
+            Step::Quota {
+                client,
+                tenant: name,
+                most,
+            } => {
+                match most {
+                    Some(most) => {
+                        let most = usize::try_from(*most).unwrap();
+                        self.reference.caps.insert(tenant(name), most)
+                    }
+                    None => self.reference.caps.remove(&tenant(name)),
+                };
+                self.set_quotas(*client).await?;
+            }
             Step::Wait { client } => self.wait(*client).await?,
             Step::Pass => tokio::time::sleep(SHORT + SHORT / 2).await,
             Step::Jump { by } => {
@@ -356,6 +371,17 @@ impl World {
             );
         }
         self.reference.retain(call, retention, removed, &kept)
+    }
+
+    async fn set_quotas(&mut self, client: usize) -> Verdict {
+        let quota = |(tenant, most): (&TenantId, &usize)| {
+            let max_in_flight = NonZeroU32::new(u32::try_from(*most).unwrap());
+            (tenant.clone(), Quota { max_in_flight })
+        };
+        let quotas: Vec<_> = self.reference.caps.iter().map(quota).collect();
+        let store = Arc::clone(&self.clients[client].store);
+        let (_, ()) = self.call(store.set_quotas(&quotas)).await?;
+        Ok(())
     }
 
     /// Waiting ends in time, whether there is work or not.
@@ -513,6 +539,8 @@ impl World {
         let report = store.check(CheckRequest::default()).await;
         let report = report.map_err(|error| words(&error))?;
         promise!(report.is_sound(), "a check finds {:?}", report.findings);
+        self.reference.caps.clear();
+        self.set_quotas(0).await?;
         let can_jump = self.subject.leap().await.map_err(|error| words(&error))?;
         if !can_jump {
             tokio::time::sleep(SHORT + SHORT / 2).await;
