@@ -53,7 +53,7 @@ pub use event::{Event, EventDraft, EventType, Payload};
 pub use handler::Handler;
 pub use headers::SafeHeaders;
 pub use ids::{DeliveryId, EndpointId, EventId, OrderingKey, SecretName, TenantId};
-pub use quota::Quota;
+pub use quota::{Quota, Weight};
 pub use replay::replay;
 pub use request::{OutgoingRequest, RequestBuilder};
 pub use retry::RetryPolicy;

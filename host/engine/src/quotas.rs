@@ -87,7 +87,11 @@ mod tests {
         };
         let quota = |most| {
             let max_in_flight = NonZeroU32::new(most);
-            vec![(TenantId::new("acme").unwrap(), Quota { max_in_flight })]
+            let quota = Quota {
+                max_in_flight,
+                ..Quota::default()
+            };
+            vec![(TenantId::new("acme").unwrap(), quota)]
         };
         let mut quotas = Quotas::new(Arc::clone(&store));
         for (told, leased) in [(quota(2), 2), (quota(2), 0), (quota(3), 1), (Vec::new(), 2)] {

@@ -30,7 +30,7 @@ use wasmhook_core::delivery::default_id;
 use wasmhook_core::ports::Enqueued;
 use wasmhook_core::{
     Conclusion, Delivery, DeliveryId, DeliveryState, EndpointId, ErrorClass, Event, EventDraft,
-    EventId, PluginUse, Quota, TenantId,
+    EventId, PluginUse, Quota, TenantId, Weight,
 };
 
 use crate::{
@@ -110,6 +110,18 @@ macro_rules! conformance_tests {
                 drop(guard);
             }
         )*
+    };
+}
+
+/// Makes one test per promise about turns, for a store of one shard: between shards what is asked for is
+/// parted evenly.
+#[macro_export]
+macro_rules! turn_tests {
+    ($make:path) => {
+        $crate::conformance_tests! { @each $make;
+            few_places_are_shared_in_turn
+            weighty_tenants_get_more_turns
+        }
     };
 }
 
@@ -1140,7 +1152,11 @@ pub async fn an_endpoint_has_a_limit_in_flight(store: Subject) {
 async fn limit(store: &Subject, limits: &[(&str, u32)]) {
     let quota = |(name, most): &(&str, u32)| {
         let max_in_flight = std::num::NonZeroU32::new(*most);
-        (tenant(name), Quota { max_in_flight })
+        let quota = Quota {
+            max_in_flight,
+            ..Quota::default()
+        };
+        (tenant(name), quota)
     };
     let quotas: Vec<_> = limits.iter().map(quota).collect();
     store.set_quotas(&quotas).await.unwrap();
@@ -1203,6 +1219,69 @@ pub async fn a_new_limit_counts_what_is_in_flight(store: Subject) {
     assert_eq!(take(&store, 100).await.len(), 1);
     let report = store.check(crate::CheckRequest::default()).await.unwrap();
     assert!(report.is_sound(), "{:?}", report.findings);
+}
+
+/// Who asks for less than there are tenants or endpoints serves them all in the end.
+pub async fn few_places_are_shared_in_turn(store: Subject) {
+    for name in ["acme", "globex", "initech"] {
+        flood(&store, name, "main", 25).await;
+    }
+    let mut leased = Vec::new();
+    for _ in 0..15 {
+        leased.extend(take(&store, 2).await);
+    }
+    assert_eq!(leased.len(), 30);
+    for name in ["acme", "globex", "initech"] {
+        let got = by_tenant(&leased, name);
+        assert!((9..=11).contains(&got), "{got} of {name}");
+    }
+    limit(&store, &[("acme", 1), ("globex", 1), ("initech", 1)]).await;
+    for name in ["main", "audit", "other"] {
+        flood(&store, "umbrella", name, 25).await;
+    }
+    let mut leased = Vec::new();
+    for _ in 0..15 {
+        leased.extend(take(&store, 2).await);
+    }
+    assert_eq!(by_tenant(&leased, "umbrella"), 30);
+    for name in ["main", "audit", "other"] {
+        let of = |l: &&Leased| l.delivery.endpoint_id.as_str() == name;
+        let got = leased.iter().filter(of).count();
+        assert!((9..=11).contains(&got), "{got} of {name}");
+    }
+}
+
+/// Turns are by weight, whether workers ask for much or little at once.
+pub async fn weighty_tenants_get_more_turns(store: Subject) {
+    let quota = Quota {
+        weight: Weight::new(3).unwrap(),
+        max_in_flight: None,
+    };
+    store
+        .set_quotas(&[(tenant("globex"), quota)])
+        .await
+        .unwrap();
+    for name in ["acme", "globex", "initech"] {
+        flood(&store, name, "main", 100).await;
+    }
+    for (max, times) in [(1, 40), (2, 20), (4, 10), (7, 10), (50, 1)] {
+        let mut leased = Vec::new();
+        for _ in 0..times {
+            leased.extend(take(&store, max).await);
+        }
+        assert_eq!(leased.len(), max * times);
+        // Three in five, but for a turn that is not over.
+        let got = by_tenant(&leased, "globex");
+        let fair = max * times * 3 / 5;
+        assert!(
+            got.abs_diff(fair) <= 3,
+            "{got} of {} at {max}, not about {fair}",
+            leased.len()
+        );
+        let (one, other) = (by_tenant(&leased, "acme"), by_tenant(&leased, "initech"));
+        assert!(one.abs_diff(other) <= 2, "{one} and {other} at {max}");
+        store.release(&leased).await.unwrap();
+    }
 }
 
 /// Who waits hears that a tenant may have more in flight.

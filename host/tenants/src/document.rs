@@ -5,10 +5,11 @@ use std::num::NonZeroU32;
 
 use http::HeaderName;
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use wasmhook_core::{
     BodyForm, Endpoint, EndpointId, EndpointOrdering, EndpointPolicy, EndpointUrl, Quota,
-    SafeHeaders, SecretName, SignatureProfile, Subscription, TenantId,
+    SafeHeaders, SecretName, SignatureProfile, Subscription, TenantId, Weight,
 };
 
 /// What is wrong in a document: the key, and the reason.
@@ -28,6 +29,8 @@ pub(crate) struct Rules {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
+    #[serde(default, deserialize_with = "weight")]
+    weight: Weight,
     max_in_flight: Option<NonZeroU32>,
     #[serde(default)]
     endpoints: Vec<Entry>,
@@ -99,9 +102,15 @@ pub(crate) fn parse(
     Ok(Said {
         endpoints,
         quota: Quota {
+            weight: document.weight,
             max_in_flight: document.max_in_flight,
         },
     })
+}
+
+fn weight<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Weight, D::Error> {
+    let weight = u8::deserialize(deserializer)?;
+    Weight::new(weight).map_err(|_| D::Error::custom("expected 1 to 100"))
 }
 
 /// The parser's words without the value that it quotes, which may be a token.

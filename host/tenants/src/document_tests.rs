@@ -104,6 +104,11 @@ fn a_tenant_has_a_quota() {
         let fault = quota(&format!("max_in_flight = {bad}")).unwrap_err();
         assert_eq!(fault.key.as_deref(), Some("max_in_flight"), "{bad}");
     }
+    assert_eq!(quota("weight = 7").unwrap().weight.get(), 7);
+    for bad in ["0", "101", "300", "\"7\""] {
+        let fault = quota(&format!("weight = {bad}")).unwrap_err();
+        assert_eq!(fault.key.as_deref(), Some("weight"), "{bad}");
+    }
 }
 
 #[test]

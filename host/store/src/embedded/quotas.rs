@@ -1,5 +1,7 @@
 //! What tenants may take of what is in flight.
 
+use std::num::NonZeroU32;
+
 use rusqlite::{OptionalExtension as _, params};
 use wasmhook_core::{Quota, TenantId};
 
@@ -12,11 +14,24 @@ pub(super) fn room(writer: &Writer, tenant: i64) -> Result<Option<usize>, Fault>
         .connection
         .prepare_cached(
             "SELECT q.max_in_flight - (SELECT coalesce(sum(in_flight), 0) FROM lanes WHERE tenant = ?1)
-             FROM quotas q WHERE q.tenant = (SELECT name FROM tenants WHERE id = ?1)",
+             FROM quotas q WHERE q.tenant = (SELECT name FROM tenants WHERE id = ?1)
+                AND q.max_in_flight IS NOT NULL",
         )?
         .query_row([tenant], |row| row.get(0))
         .optional()?;
     Ok(left.map(|left| usize::try_from(left).unwrap_or(0)))
+}
+
+/// How many turns the tenant gets for one of another.
+pub(super) fn weight(writer: &Writer, tenant: i64) -> Result<usize, Fault> {
+    let weight: Option<u8> = writer
+        .connection
+        .prepare_cached(
+            "SELECT weight FROM quotas WHERE tenant = (SELECT name FROM tenants WHERE id = ?1)",
+        )?
+        .query_row([tenant], |row| row.get(0))
+        .optional()?;
+    Ok(usize::from(weight.unwrap_or(1).max(1)))
 }
 
 /// Closes or opens the lanes of a tenant that has a cap, by what it has in flight. Whether one is open.
@@ -58,17 +73,16 @@ pub(super) fn settle_all(writer: &Writer) -> Result<(), Fault> {
 
 pub(super) fn set(writer: &Writer, quotas: &[(TenantId, Quota)]) -> Result<(), Fault> {
     let connection = &writer.connection;
-    let before: Vec<(String, i64)> = connection
-        .prepare_cached("SELECT tenant, max_in_flight FROM quotas ORDER BY tenant")?
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+    let before: Vec<(String, u8, Option<u32>)> = connection
+        .prepare_cached("SELECT tenant, weight, max_in_flight FROM quotas ORDER BY tenant")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         .collect::<rusqlite::Result<_>>()?;
-    let mut wanted: Vec<(String, i64)> = quotas
+    let mut wanted: Vec<(String, u8, Option<u32>)> = quotas
         .iter()
-        .filter_map(|(tenant, quota)| {
-            Some((
-                tenant.as_str().to_owned(),
-                i64::from(quota.max_in_flight?.get()),
-            ))
+        .filter(|(_, quota)| !quota.is_default())
+        .map(|(tenant, quota)| {
+            let most = quota.max_in_flight.map(NonZeroU32::get);
+            (tenant.as_str().to_owned(), quota.weight.get(), most)
         })
         .collect();
     wanted.sort();
@@ -78,11 +92,11 @@ pub(super) fn set(writer: &Writer, quotas: &[(TenantId, Quota)]) -> Result<(), F
     connection
         .prepare_cached("DELETE FROM quotas")?
         .execute([])?;
-    let mut insert = connection.prepare_cached("INSERT INTO quotas VALUES (?1, ?2)")?;
-    for (tenant, most) in &wanted {
-        insert.execute(params![tenant, most])?;
+    let mut insert = connection.prepare_cached("INSERT INTO quotas VALUES (?1, ?2, ?3)")?;
+    for (tenant, weight, most) in &wanted {
+        insert.execute(params![tenant, weight, most])?;
     }
-    for (tenant, _) in before.iter().chain(&wanted) {
+    for (tenant, ..) in before.iter().chain(&wanted) {
         let id: Option<i64> = connection
             .prepare_cached("SELECT id FROM tenants WHERE name = ?1")?
             .query_row([tenant], |row| row.get(0))

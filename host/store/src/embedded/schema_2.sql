@@ -17,9 +17,10 @@ CREATE INDEX deliveries_sequence ON deliveries (lane, sequence, stage)
 ALTER TABLE lanes ADD COLUMN behind INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE lanes ADD COLUMN blocking INTEGER NOT NULL DEFAULT 0;
 
--- Most deliveries in flight of tenants that have such a cap. By name, for a tenant without deliveries has no
+-- How many turns tenants get, and most deliveries in flight of those that have such a cap. By name, for a tenant without deliveries has no
 -- number. A lane of a tenant that is at its cap is not open.
 CREATE TABLE quotas (
     tenant        TEXT    PRIMARY KEY,
-    max_in_flight INTEGER NOT NULL
+    weight        INTEGER NOT NULL,
+    max_in_flight INTEGER
 ) WITHOUT ROWID;

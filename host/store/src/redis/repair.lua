@@ -579,7 +579,7 @@ local function check_flights(keys, argv)
   end
   for i = 1, #caps, 2 do
     local tenant = caps[i]
-    if tonumber(redis.call('HGET', p .. 'N', tenant) or '') ~= (totals[tenant] or 0) then
+    if has_cap(caps[i + 1]) and tonumber(redis.call('HGET', p .. 'N', tenant) or '') ~= (totals[tenant] or 0) then
       miscounted[#miscounted + 1] = tenant
     end
   end

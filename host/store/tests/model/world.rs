@@ -13,7 +13,7 @@ use wasmhook_core::attempt::Attempt;
 use wasmhook_core::delivery::default_id;
 use wasmhook_core::{
     Conclusion, Delivery, DeliveryState, EndpointId, Event, EventDraft, EventId, OnDeadLetter,
-    OrderingKey, Quota, Sequence, TenantId,
+    OrderingKey, Quota, Sequence, TenantId, Weight,
 };
 use wasmhook_store::{
     Batch, CheckRequest, EventDeliveries, Filter, LeaseRequest, Leased, Outcome, Record, Recorded,
@@ -376,7 +376,12 @@ impl World {
     async fn set_quotas(&mut self, client: usize) -> Verdict {
         let quota = |(tenant, most): (&TenantId, &usize)| {
             let max_in_flight = NonZeroU32::new(u32::try_from(*most).unwrap());
-            (tenant.clone(), Quota { max_in_flight })
+            let weight = Weight::new(u8::try_from(*most).unwrap()).unwrap();
+            let quota = Quota {
+                weight,
+                max_in_flight,
+            };
+            (tenant.clone(), quota)
         };
         let quotas: Vec<_> = self.reference.caps.iter().map(quota).collect();
         let store = Arc::clone(&self.clients[client].store);
