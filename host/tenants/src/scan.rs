@@ -15,6 +15,9 @@ use crate::problem::Problem;
 use crate::secrets::{self, Loaded};
 use crate::snapshot::{Snapshot, Tenant};
 
+/// A tenant's endpoints in the order of its file.
+type Endpoints = Arc<[Arc<Endpoint>]>;
+
 /// The largest `tenant.toml`, in bytes: room for thousands of endpoints.
 const MAX_DOCUMENT: u64 = 1024 * 1024;
 
@@ -87,10 +90,10 @@ impl Scan {
         id: &TenantId,
         path: &Path,
         before: Option<&Arc<Tenant>>,
-    ) -> Result<(Arc<[Arc<Endpoint>]>, Quota), Problem> {
+    ) -> Result<(Endpoints, Quota), Problem> {
         let document = document(path).map_err(|reason| Problem::of(id, path, reason))?;
         let Some((text, at)) = document else {
-            return Ok(Default::default());
+            return Ok((Arc::default(), Quota::default()));
         };
         let said = document::parse(&text, id, &self.rules, at).map_err(|fault| Problem {
             key: fault.key,

@@ -114,12 +114,12 @@ impl Standing {
             DeliveryState::Leased => DeliveryState::Pending,
             state => state,
         };
-        let stage = match (Stage::of(state, self.next_at, now), &self.sequence) {
+        let place = match (Stage::of(state, self.next_at, now), &self.sequence) {
             // It is its turn if it is nobody else's, and it is the first.
             (Stage::Ready | Stage::Delayed, Some(_)) => Stage::Behind,
-            (stage, _) => stage,
+            (place, _) => place,
         };
-        Some((state, stage))
+        Some((state, place))
     }
 }
 

@@ -565,6 +565,14 @@ impl Reference {
         Ok(())
     }
 
+    /// A tenant may have at most so many in flight, or as many as it can.
+    pub(crate) fn cap(&mut self, tenant: TenantId, most: Option<u32>) {
+        match most.and_then(|most| usize::try_from(most).ok()) {
+            Some(most) => self.caps.insert(tenant, most),
+            None => self.caps.remove(&tenant),
+        };
+    }
+
     /// The dead letters that block.
     pub(crate) fn blocking(&self) -> Vec<Key> {
         self.deliveries

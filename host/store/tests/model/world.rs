@@ -92,6 +92,10 @@ impl Client {
             .collect()
     }
 
+    fn crash(&mut self) {
+        self.lost.append(&mut self.held);
+    }
+
     fn spend(&mut self, leases: &[Leased]) {
         for lease in leases {
             let is_it =
@@ -132,11 +136,8 @@ impl World {
                     max_per_endpoint: *cap,
                 };
                 self.lease(clients, &request).await?;
-                if *crash {
-                    for client in clients {
-                        let client = &mut self.clients[*client];
-                        client.lost.append(&mut client.held);
-                    }
+                for client in clients.iter().filter(|_| *crash) {
+                    self.clients[*client].crash();
                 }
             }
             Step::Record {
@@ -173,11 +174,9 @@ impl World {
                 foreign,
                 twice,
             } => {
-                let Some(key) = self.to_replay(*finished, *delivery, *foreign) else {
-                    return Ok(());
-                };
+                let key = self.to_replay(*finished, *delivery, *foreign);
                 for _ in 0..=usize::from(*twice) {
-                    self.replay(*client, &key).await?;
+                    self.replay(*client, key.as_ref()).await?;
                 }
             }
             Step::Skip {
@@ -186,35 +185,21 @@ impl World {
                 delivery,
                 twice,
             } => {
-                let Some(key) = self.to_skip(*blocking, *delivery) else {
-                    return Ok(());
-                };
+                let key = self.to_skip(*blocking, *delivery);
                 for _ in 0..=usize::from(*twice) {
-                    self.skip(*client, &key).await?;
+                    self.skip(*client, key.as_ref()).await?;
                 }
             }
             Step::Retain { client, age, count } => {
-                self.retain(
-                    *client,
-                    Retention {
-                        age: *age,
-                        count: *count,
-                    },
-                )
-                .await?;
+                let (age, count) = (*age, *count);
+                self.retain(*client, Retention { age, count }).await?;
             }
             Step::Quota {
                 client,
                 tenant: name,
                 most,
             } => {
-                match most {
-                    Some(most) => {
-                        let most = usize::try_from(*most).unwrap();
-                        self.reference.caps.insert(tenant(name), most)
-                    }
-                    None => self.reference.caps.remove(&tenant(name)),
-                };
+                self.reference.cap(tenant(name), *most);
                 self.set_quotas(*client).await?;
             }
             Step::Wait { client } => self.wait(*client).await?,
@@ -333,7 +318,8 @@ impl World {
         self.announced(call).await
     }
 
-    async fn replay(&mut self, client: usize, key: &Key) -> Verdict {
+    async fn replay(&mut self, client: usize, key: Option<&Key>) -> Verdict {
+        let Some(key) = key else { return Ok(()) };
         let store = Arc::clone(&self.clients[client].store);
         let replay = async { Ok(store.replay(&key.0, &key.1).await) };
         let (call, answer) = self.call(replay).await?;
@@ -341,7 +327,8 @@ impl World {
         self.announced(call).await
     }
 
-    async fn skip(&mut self, client: usize, key: &Key) -> Verdict {
+    async fn skip(&mut self, client: usize, key: Option<&Key>) -> Verdict {
+        let Some(key) = key else { return Ok(()) };
         let store = Arc::clone(&self.clients[client].store);
         let skip = async { Ok(store.skip(&key.0, &key.1).await) };
         let (call, answer) = self.call(skip).await?;
@@ -558,7 +545,7 @@ impl World {
         // Each call gets everything but what waits for its turn, so the last gets nothing.
         loop {
             for key in self.reference.blocking() {
-                self.skip(0, &key).await?;
+                self.skip(0, Some(&key)).await?;
             }
             self.lease(&[0], &everything).await?;
             self.look().await?;
