@@ -17,7 +17,7 @@ use wasmhook_engine::metric;
 use wasmhook_engine::resolve::Resolver;
 use wasmhook_engine::{
     Attempter, AttempterConfig, Housekeeping, Intake, IntakeConfig, PluginKeyValue, Pressure,
-    PressureConfig, PressureGauge, StreamReader, Worker, WorkerConfig,
+    PressureConfig, PressureGauge, Quotas, StreamReader, Worker, WorkerConfig,
 };
 use wasmhook_runtime::{
     Compiler, PluginHost, PluginHostConfig, PluginStatus, Services, ServingState,
@@ -292,9 +292,12 @@ impl Host {
         }
         loops.spawn(self.housekeeping.run(stop.child_token()));
         loops.spawn(self.gauge.run(stop.child_token()));
+        let mut quotas = Quotas::new(Arc::clone(&self.stores.store));
+        quotas.set(self.tenants.quotas()).await;
         loops.spawn(follow(
             self.watch,
             self.tenants,
+            quotas,
             self.plugins,
             stop.child_token(),
         ));
@@ -313,6 +316,7 @@ impl Host {
 async fn follow(
     mut watch: FolderWatch,
     tenants: Arc<Tenants>,
+    mut quotas: Quotas,
     plugins: Arc<PluginHost>,
     stop: CancellationToken,
 ) {
@@ -330,6 +334,7 @@ async fn follow(
         {
             tracing::error!("reading the tenants folder failed");
         }
+        quotas.set(tenants.quotas()).await;
         let report = plugins.rescan().await;
         count_plugins(&plugins);
         if report.problems != known {

@@ -30,7 +30,7 @@ use wasmhook_core::delivery::default_id;
 use wasmhook_core::ports::Enqueued;
 use wasmhook_core::{
     Conclusion, Delivery, DeliveryId, DeliveryState, EndpointId, ErrorClass, Event, EventDraft,
-    EventId, PluginUse, TenantId,
+    EventId, PluginUse, Quota, TenantId, Weight,
 };
 
 use crate::{
@@ -76,6 +76,9 @@ macro_rules! conformance_tests {
             a_late_tenant_is_served_at_once
             endpoints_take_turns
             an_endpoint_has_a_limit_in_flight
+            a_tenant_has_a_limit_in_flight
+            a_new_limit_counts_what_is_in_flight
+            a_raised_limit_wakes_who_waits
             rejected_events_are_kept_newest_first
             retention_by_age
             retention_by_count
@@ -107,6 +110,18 @@ macro_rules! conformance_tests {
                 drop(guard);
             }
         )*
+    };
+}
+
+/// Makes one test per promise about turns, for a store of one shard: between shards what is asked for is
+/// parted evenly.
+#[macro_export]
+macro_rules! turn_tests {
+    ($make:path) => {
+        $crate::conformance_tests! { @each $make;
+            few_places_are_shared_in_turn
+            weighty_tenants_get_more_turns
+        }
     };
 }
 
@@ -1134,6 +1149,168 @@ pub async fn an_endpoint_has_a_limit_in_flight(store: Subject) {
     }
     assert_eq!(after, 2);
     assert!(take_with(&store, 10, LONG, 3).await.leased.is_empty());
+}
+
+/// What tenants may have in flight.
+async fn limit(store: &Subject, limits: &[(&str, u32)]) {
+    let quota = |(name, most): &(&str, u32)| {
+        let max_in_flight = std::num::NonZeroU32::new(*most);
+        let quota = Quota {
+            max_in_flight,
+            ..Quota::default()
+        };
+        (tenant(name), quota)
+    };
+    let quotas: Vec<_> = limits.iter().map(quota).collect();
+    store.set_quotas(&quotas).await.unwrap();
+}
+
+/// A tenant with a limit has no more in flight, over all its endpoints; what ends, in whatever way, makes
+/// room, and others are not concerned.
+pub async fn a_tenant_has_a_limit_in_flight(store: Subject) {
+    limit(&store, &[("acme", 3), ("nobody", 1)]).await;
+    flood(&store, "acme", "main", 10).await;
+    flood(&store, "acme", "other", 10).await;
+    flood(&store, "globex", "main", 5).await;
+    let leased = take(&store, 100).await;
+    let (mut held, others): (Vec<_>, Vec<_>) = leased
+        .into_iter()
+        .partition(|l| l.delivery.tenant_id.as_str() == "acme");
+    assert_eq!((held.len(), others.len()), (3, 5));
+    let main = held
+        .iter()
+        .filter(|l| l.delivery.endpoint_id.as_str() == "main");
+    assert!((1..=2).contains(&main.count()), "endpoints take turns");
+    assert!(take(&store, 100).await.is_empty());
+
+    written(&store, succeeded(held.pop().unwrap())).await;
+    assert!(take(&store, 100).await.len() == 1, "a record makes room");
+    written(&store, failed(held.pop().unwrap(), LONG)).await;
+    let short = take_with(&store, 100, SHORT, 100).await.leased;
+    assert_eq!(short.len(), 1, "a failure makes room");
+    store.release(&held).await.unwrap();
+    assert_eq!(take(&store, 100).await.len(), 1, "a release makes room");
+    take_one(&store, LONG).await;
+    assert!(take(&store, 100).await.is_empty(), "one lease expired");
+    let report = store.check(crate::CheckRequest::default()).await.unwrap();
+    assert!(report.is_sound(), "{:?}", report.findings);
+    // No limit any more.
+    limit(&store, &[]).await;
+    assert_eq!(take(&store, 100).await.len(), 15);
+    let report = store.check(crate::CheckRequest::default()).await.unwrap();
+    assert!(report.is_sound(), "{:?}", report.findings);
+}
+
+/// A limit that comes later, or becomes lower, counts what is in flight already.
+pub async fn a_new_limit_counts_what_is_in_flight(store: Subject) {
+    flood(&store, "acme", "main", 10).await;
+    let mut held = take(&store, 4).await;
+    limit(&store, &[("acme", 5)]).await;
+    limit(&store, &[("acme", 5)]).await;
+    held.extend(take(&store, 100).await);
+    assert_eq!(held.len(), 5);
+    limit(&store, &[("acme", 3)]).await;
+    assert!(take(&store, 100).await.is_empty());
+    for left in [4, 3] {
+        written(&store, succeeded(held.pop().unwrap())).await;
+        assert_eq!(held.len(), left);
+        assert!(take(&store, 100).await.is_empty(), "{left} are in flight");
+    }
+    written(&store, succeeded(held.pop().unwrap())).await;
+    assert_eq!(take(&store, 100).await.len(), 1);
+    limit(&store, &[("acme", 4)]).await;
+    assert_eq!(take(&store, 100).await.len(), 1);
+    let report = store.check(crate::CheckRequest::default()).await.unwrap();
+    assert!(report.is_sound(), "{:?}", report.findings);
+}
+
+/// Who asks for less than there are tenants or endpoints serves them all in the end.
+pub async fn few_places_are_shared_in_turn(store: Subject) {
+    for name in ["acme", "globex", "initech"] {
+        flood(&store, name, "main", 25).await;
+    }
+    let mut leased = Vec::new();
+    for _ in 0..15 {
+        leased.extend(take(&store, 2).await);
+    }
+    assert_eq!(leased.len(), 30);
+    for name in ["acme", "globex", "initech"] {
+        let got = by_tenant(&leased, name);
+        assert!((9..=11).contains(&got), "{got} of {name}");
+    }
+    limit(&store, &[("acme", 1), ("globex", 1), ("initech", 1)]).await;
+    for name in ["main", "audit", "other"] {
+        flood(&store, "umbrella", name, 25).await;
+    }
+    let mut leased = Vec::new();
+    for _ in 0..15 {
+        leased.extend(take(&store, 2).await);
+    }
+    assert_eq!(by_tenant(&leased, "umbrella"), 30);
+    for name in ["main", "audit", "other"] {
+        let of = |l: &&Leased| l.delivery.endpoint_id.as_str() == name;
+        let got = leased.iter().filter(of).count();
+        assert!((9..=11).contains(&got), "{got} of {name}");
+    }
+}
+
+/// Turns are by weight, whether workers ask for much or little at once.
+pub async fn weighty_tenants_get_more_turns(store: Subject) {
+    let quota = Quota {
+        weight: Weight::new(3).unwrap(),
+        max_in_flight: None,
+    };
+    store
+        .set_quotas(&[(tenant("globex"), quota)])
+        .await
+        .unwrap();
+    for name in ["acme", "globex", "initech"] {
+        flood(&store, name, "main", 100).await;
+    }
+    for (max, times) in [(1, 40), (2, 20), (4, 10), (7, 10), (50, 1)] {
+        let mut leased = Vec::new();
+        for _ in 0..times {
+            leased.extend(take(&store, max).await);
+        }
+        assert_eq!(leased.len(), max * times);
+        // Three in five, but for a turn that is not over.
+        let got = by_tenant(&leased, "globex");
+        let fair = max * times * 3 / 5;
+        assert!(
+            got.abs_diff(fair) <= 3,
+            "{got} of {} at {max}, not about {fair}",
+            leased.len()
+        );
+        let (one, other) = (by_tenant(&leased, "acme"), by_tenant(&leased, "initech"));
+        assert!(one.abs_diff(other) <= 2, "{one} and {other} at {max}");
+        store.release(&leased).await.unwrap();
+    }
+}
+
+/// Who waits hears that a tenant may have more in flight.
+pub async fn a_raised_limit_wakes_who_waits(store: Subject) {
+    limit(&store, &[("acme", 1)]).await;
+    flood(&store, "acme", "main", 2).await;
+    assert_eq!(take(&store, 100).await.len(), 1);
+    assert!(take(&store, 100).await.is_empty());
+    // Not busy for nothing meanwhile.
+    let start = Instant::now();
+    while start.elapsed() < SHORT * 2 {
+        let before = Instant::now();
+        store.wait_for_work(SHORT).await.unwrap();
+        let early = before.elapsed() < SHORT / 2;
+        assert!(take(&store, 100).await.is_empty());
+        assert!(!early || start.elapsed() < SHORT, "woken again and again");
+    }
+    let writer = {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move {
+            tokio::time::sleep(SHORT).await;
+            limit(&store, &[("acme", 2)]).await;
+        })
+    };
+    await_work(&store).await;
+    writer.await.unwrap();
 }
 
 /// Refused events are listed newest first, whole.

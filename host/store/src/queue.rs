@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use wasmhook_core::attempt::Attempt;
 use wasmhook_core::ports::Enqueued;
-use wasmhook_core::{Delivery, DeliveryId, DeliveryState, Event, EventId, TenantId};
+use wasmhook_core::{Delivery, DeliveryId, DeliveryState, Event, EventId, Quota, TenantId};
 
 use crate::check::{CheckReport, CheckRequest};
 use crate::error::StoreError;
@@ -259,6 +259,10 @@ pub trait Store: Send + Sync + 'static {
     /// Removes finished deliveries past their retention, a bounded number per call; returns how
     /// many, so that the caller can go on while it is not zero.
     async fn retain(&self, retention: &Retention) -> Result<usize, StoreError>;
+
+    /// Sets what tenants may take; those that are not named may take what they can. Cheap when nothing
+    /// changes. Work in flight is counted at once, and leases keep to a new cap from then on.
+    async fn set_quotas(&self, quotas: &[(TenantId, Quota)]) -> Result<(), StoreError>;
 
     /// How much waits and is kept.
     async fn backlog(&self) -> Result<Backlog, StoreError>;

@@ -23,6 +23,7 @@ async fn make() -> (TempDir, Arc<dyn Store>) {
 }
 
 wasmhook_store::conformance_tests!(make);
+wasmhook_store::turn_tests!(make);
 
 fn host(path: &Path) -> Result<EmbeddedStore, StoreError> {
     EmbeddedStore::open(EmbeddedConfig {

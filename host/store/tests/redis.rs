@@ -35,6 +35,7 @@ mod conformance_on_one_shard {
         (server, Arc::new(store))
     }
 
+    wasmhook_store::turn_tests!(make);
     wasmhook_store::conformance_tests!(make);
 }
 

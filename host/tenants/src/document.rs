@@ -1,13 +1,15 @@
 //! `tenant.toml`: its form, and the way from there to checked endpoints.
 
 use std::collections::{BTreeMap, HashSet};
+use std::num::NonZeroU32;
 
 use http::HeaderName;
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use wasmhook_core::{
     BodyForm, Endpoint, EndpointId, EndpointOrdering, EndpointPolicy, EndpointUrl, PluginName,
-    SafeHeaders, SecretName, SignatureProfile, Subscription, TenantId,
+    Quota, SafeHeaders, SecretName, SignatureProfile, Subscription, TenantId, Weight,
 };
 
 /// What is wrong in a document: the key, and the reason.
@@ -27,6 +29,9 @@ pub(crate) struct Rules {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
+    #[serde(default, deserialize_with = "weight")]
+    weight: Weight,
+    max_in_flight: Option<NonZeroU32>,
     #[serde(default)]
     endpoints: Vec<Entry>,
 }
@@ -59,13 +64,20 @@ enum ProfileName {
     Plugin,
 }
 
-/// Reads a tenant's endpoints, each dated `at`.
+/// What a document says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Said {
+    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) quota: Quota,
+}
+
+/// Reads a tenant's document; its endpoints are dated `at`.
 pub(crate) fn parse(
     text: &str,
     tenant: &TenantId,
     rules: &Rules,
     at: Timestamp,
-) -> Result<Vec<Endpoint>, Fault> {
+) -> Result<Said, Fault> {
     let document = toml::Deserializer::parse(text).map_err(|error| syntax(text, &error))?;
     let document: Document = serde_path_to_error::deserialize(document).map_err(|error| {
         let path = error.path().to_string();
@@ -89,7 +101,18 @@ pub(crate) fn parse(
         }
         endpoints.push(endpoint);
     }
-    Ok(endpoints)
+    Ok(Said {
+        endpoints,
+        quota: Quota {
+            weight: document.weight,
+            max_in_flight: document.max_in_flight,
+        },
+    })
+}
+
+fn weight<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Weight, D::Error> {
+    let weight = u8::deserialize(deserializer)?;
+    Weight::new(weight).map_err(|_| D::Error::custom("expected 1 to 100"))
 }
 
 /// The parser's words without the value that it quotes, which may be a token.

@@ -7,12 +7,12 @@ fn read_as(text: &str, profile: SignatureProfile) -> Result<Vec<Endpoint>, Fault
         policy: EndpointPolicy::default(),
         profile,
     };
-    parse(
-        text,
-        &TenantId::new("acme").unwrap(),
-        &rules,
-        Timestamp::UNIX_EPOCH,
-    )
+    parse_as(text, &rules).map(|said| said.endpoints)
+}
+
+fn parse_as(text: &str, rules: &Rules) -> Result<Said, Fault> {
+    let acme = TenantId::new("acme").unwrap();
+    parse(text, &acme, rules, Timestamp::UNIX_EPOCH)
 }
 
 fn read(text: &str) -> Result<Vec<Endpoint>, Fault> {
@@ -87,6 +87,27 @@ fn an_endpoint_asks_for_order() {
             "{bad}: {}",
             fault.reason
         );
+    }
+}
+
+#[test]
+fn a_tenant_has_a_quota() {
+    let rules = Rules {
+        policy: EndpointPolicy::default(),
+        profile: SignatureProfile::Standard,
+    };
+    let quota = |more: &str| parse_as(&format!("{more}\n{ORDERS}"), &rules).map(|said| said.quota);
+    assert!(quota("").unwrap().is_default());
+    let limited = quota("max_in_flight = 20").unwrap();
+    assert_eq!(limited.max_in_flight.unwrap().get(), 20);
+    for bad in ["0", "-1", "\"20\"", "5000000000"] {
+        let fault = quota(&format!("max_in_flight = {bad}")).unwrap_err();
+        assert_eq!(fault.key.as_deref(), Some("max_in_flight"), "{bad}");
+    }
+    assert_eq!(quota("weight = 7").unwrap().weight.get(), 7);
+    for bad in ["0", "101", "300", "\"7\""] {
+        let fault = quota(&format!("weight = {bad}")).unwrap_err();
+        assert_eq!(fault.key.as_deref(), Some("weight"), "{bad}");
     }
 }
 

@@ -7,13 +7,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use wasmhook_core::{Endpoint, SignatureProfile, TenantId};
+use wasmhook_core::{Endpoint, Quota, SignatureProfile, TenantId};
 
 use crate::document::{self, Rules};
 use crate::environment::{self, Environment};
 use crate::problem::Problem;
 use crate::secrets::{self, Loaded};
 use crate::snapshot::{Snapshot, Tenant};
+
+/// A tenant's endpoints in the order of its file.
+type Endpoints = Arc<[Arc<Endpoint>]>;
 
 /// The largest `tenant.toml`, in bytes: room for thousands of endpoints.
 const MAX_DOCUMENT: u64 = 1024 * 1024;
@@ -57,10 +60,11 @@ impl Scan {
     ) -> Tenant {
         let path = self.folder.join(id.as_str()).join("tenant.toml");
         let mut tenant = match self.endpoints(id, &path, before) {
-            Ok(endpoints) => Tenant::new(endpoints),
+            Ok((endpoints, quota)) => Tenant::new(endpoints, quota),
             Err(problem) => {
-                let mut tenant =
-                    Tenant::new(before.map_or_else(Arc::default, |old| Arc::clone(&old.endpoints)));
+                let mut tenant = before.map_or_else(Tenant::default, |old| {
+                    Tenant::new(Arc::clone(&old.endpoints), old.quota)
+                });
                 tenant.last_good = !tenant.endpoints.is_empty();
                 tenant.problems.push(problem);
                 tenant
@@ -86,16 +90,17 @@ impl Scan {
         id: &TenantId,
         path: &Path,
         before: Option<&Arc<Tenant>>,
-    ) -> Result<Arc<[Arc<Endpoint>]>, Problem> {
+    ) -> Result<(Endpoints, Quota), Problem> {
         let document = document(path).map_err(|reason| Problem::of(id, path, reason))?;
         let Some((text, at)) = document else {
-            return Ok(Arc::default());
+            return Ok((Arc::default(), Quota::default()));
         };
-        let endpoints = document::parse(&text, id, &self.rules, at).map_err(|fault| Problem {
+        let said = document::parse(&text, id, &self.rules, at).map_err(|fault| Problem {
             key: fault.key,
             ..Problem::of(id, path, fault.reason)
         })?;
-        Ok(endpoints
+        let endpoints = said
+            .endpoints
             .into_iter()
             .map(|endpoint| {
                 let old = before.and_then(|old| old.by_id.get(&endpoint.id));
@@ -104,7 +109,8 @@ impl Scan {
                     |old| continued(old, &endpoint),
                 )
             })
-            .collect())
+            .collect();
+        Ok((endpoints, said.quota))
     }
 
     /// Looks for what the endpoints name and no file holds, and for secrets of the wrong kind.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use wasmhook_core::{Endpoint, EndpointId, SecretName, TenantId};
+use wasmhook_core::{Endpoint, EndpointId, Quota, SecretName, TenantId};
 
 use crate::problem::Problem;
 use crate::secrets::Loaded;
@@ -17,19 +17,21 @@ pub(crate) struct Snapshot {
 }
 
 /// One tenant at one moment.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Tenant {
+    pub(crate) quota: Quota,
     pub(crate) endpoints: Arc<[Arc<Endpoint>]>,
     pub(crate) by_id: HashMap<EndpointId, Arc<Endpoint>>,
     pub(crate) secrets: HashMap<SecretName, Loaded>,
-    /// Whether the endpoints are those of an earlier `tenant.toml`.
+    /// Whether endpoints and quota are those of an earlier `tenant.toml`.
     pub(crate) last_good: bool,
     pub(crate) problems: Vec<Problem>,
 }
 
 impl Tenant {
-    pub(crate) fn new(endpoints: Arc<[Arc<Endpoint>]>) -> Self {
+    pub(crate) fn new(endpoints: Arc<[Arc<Endpoint>]>, quota: Quota) -> Self {
         Self {
+            quota,
             by_id: endpoints
                 .iter()
                 .map(|e| (e.id.clone(), Arc::clone(e)))

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use wasmhook_core::error::Context;
 use wasmhook_core::{
-    Endpoint, EndpointId, EndpointPolicy, Error, Result, SecretName, SignatureProfile,
+    Endpoint, EndpointId, EndpointPolicy, Error, Quota, Result, SecretName, SignatureProfile,
     SigningSecret, TenantId,
 };
 
@@ -130,6 +130,19 @@ impl Tenants {
         let mut ids: Vec<_> = self.0.current.load().tenants.keys().cloned().collect();
         ids.sort();
         ids
+    }
+
+    /// The quotas of all tenants that have one of their own, sorted by tenant.
+    pub fn quotas(&self) -> Vec<(TenantId, Quota)> {
+        let current = self.0.current.load();
+        let mut quotas: Vec<_> = current
+            .tenants
+            .iter()
+            .filter(|(_, tenant)| !tenant.quota.is_default())
+            .map(|(id, tenant)| (id.clone(), tenant.quota))
+            .collect();
+        quotas.sort_by(|a, b| a.0.cmp(&b.0));
+        quotas
     }
 
     /// The tenant's endpoints in the order of its file, disabled ones included; none for a tenant

@@ -114,12 +114,12 @@ impl Standing {
             DeliveryState::Leased => DeliveryState::Pending,
             state => state,
         };
-        let stage = match (Stage::of(state, self.next_at, now), &self.sequence) {
+        let place = match (Stage::of(state, self.next_at, now), &self.sequence) {
             // It is its turn if it is nobody else's, and it is the first.
             (Stage::Ready | Stage::Delayed, Some(_)) => Stage::Behind,
-            (stage, _) => stage,
+            (place, _) => place,
         };
-        Some((state, stage))
+        Some((state, place))
     }
 }
 
@@ -292,8 +292,12 @@ fn lanes(
     let mut statement = connection.prepare(
         "SELECT l.id, coalesce(t.name, ''), l.endpoint,
                 l.ready, l.delayed, l.in_flight, l.succeeded, l.dead_letter, l.behind, l.blocking,
-                l.open <> (l.ready > 0 AND l.in_flight < s.max_per_endpoint)
-         FROM lanes l CROSS JOIN settings s LEFT JOIN tenants t ON t.id = l.tenant",
+                l.open <> (l.ready > 0 AND l.in_flight < s.max_per_endpoint
+                    AND coalesce(f.flying < q.max_in_flight, 1))
+         FROM lanes l CROSS JOIN settings s LEFT JOIN tenants t ON t.id = l.tenant
+         LEFT JOIN quotas q ON q.tenant = t.name
+         LEFT JOIN (SELECT tenant, sum(in_flight) AS flying FROM lanes GROUP BY tenant) f
+             ON f.tenant = l.tenant",
     )?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::{OptionalExtension as _, params};
 use wasmhook_core::DeliveryState;
 
+use super::quotas;
 use super::thread::Fault;
 use super::writer::Writer;
 
@@ -98,6 +99,7 @@ impl Tally {
     /// left. Whether something may be leased now that could not be before.
     pub(super) fn apply(self, writer: &Writer) -> Result<bool, Fault> {
         let mut news = false;
+        let mut tenants: Vec<(i64, bool)> = Vec::new();
         for (lane, change) in self.lanes {
             let [
                 ready,
@@ -141,7 +143,11 @@ impl Tally {
                     ],
                     |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
                 )?;
-            news |= open || delayed > 0;
+            news |= delayed > 0;
+            match tenants.iter_mut().find(|(known, _)| *known == tenant) {
+                Some((_, any)) => *any |= open,
+                None => tenants.push((tenant, open)),
+            }
             if left == 0 {
                 writer
                     .connection
@@ -149,6 +155,9 @@ impl Tally {
                     .execute([lane])?;
                 forget_tenant(writer, tenant)?;
             }
+        }
+        for (tenant, open) in tenants {
+            news |= quotas::settle(writer, tenant)?.unwrap_or(open);
         }
         Ok(news)
     }

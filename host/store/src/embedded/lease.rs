@@ -7,6 +7,7 @@ use rusqlite::{OptionalExtension as _, params};
 
 use super::clock::{span, until};
 use super::lanes::{Stage, Tally};
+use super::quotas;
 use super::rows::{self, delivery_columns, delivery_joins};
 use super::thread::Fault;
 use super::writer::Writer;
@@ -43,15 +44,18 @@ pub(super) fn lease(writer: &Writer, request: &LeaseRequest) -> Result<Batch, Fa
         leased: Vec::new(),
     };
     let tenants = open_tenants(writer, request.max)?;
-    let last_served = match request.max.checked_rem(tenants.len()) {
-        Some(extra) if extra > 0 => tenants.get(extra - 1),
-        _ => tenants.last(),
-    };
-    if let Some(last) = last_served {
-        writer.last_tenant.set(*last);
-    }
     share(request.max, tenants, |tenant, quota| {
-        round.serve_tenant(*tenant, quota)
+        let got = round.serve_tenant(tenant.id, quota)?;
+        if got > 0 {
+            // The next round goes on with it if it got only a part of its turn, and behind it otherwise.
+            let left = tenant.turn.saturating_sub(got);
+            let cut = got == quota && left > 0;
+            writer.last_tenant.set(tenant.id - i64::from(cut));
+            writer
+                .begun
+                .set(if cut { (tenant.id, left) } else { (0, 0) });
+        }
+        Ok(got)
     })?;
     // The first of each tenant first, so that the worker too takes turns.
     round.leased.sort_by_key(|(rank, _)| *rank);
@@ -61,25 +65,37 @@ pub(super) fn lease(writer: &Writer, request: &LeaseRequest) -> Result<Batch, Fa
     })
 }
 
-/// Shares `amount` out evenly: whoever takes less than its share leaves the rest to those who took
+/// Who takes turns.
+trait Sharer {
+    /// What it gets for one that others get.
+    fn weight(&self) -> usize {
+        1
+    }
+
+    /// What it gets in this turn when there is not enough for the turns of all.
+    fn turn(&self) -> usize {
+        self.weight()
+    }
+}
+
+/// Shares `amount` out by weight: whoever takes less than its share leaves the rest to those who took
 /// all of theirs.
-fn share<T>(
+fn share<T: Sharer>(
     amount: usize,
     mut among: Vec<T>,
     mut take: impl FnMut(&mut T, usize) -> Result<usize, Fault>,
 ) -> Result<usize, Fault> {
     let mut taken = 0;
     while taken < amount && !among.is_empty() {
-        let left = amount - taken;
-        let (each, extra) = (left / among.len(), left % among.len());
+        let each = (amount - taken) / among.iter().map(Sharer::weight).sum::<usize>();
         let mut greedy = Vec::new();
-        for (n, mut one) in among.into_iter().enumerate() {
-            // What cannot be shared evenly is given out last, one by one, when it is known who can
-            // still take more.
+        for mut one in among {
+            // What is not enough for all is given out last, turn by turn, when it is known who can still
+            // take more.
             let quota = if each > 0 {
-                each
+                each * one.weight()
             } else {
-                usize::from(n < extra)
+                one.turn().min(amount - taken)
             };
             let got = take(&mut one, quota)?;
             taken += got;
@@ -106,14 +122,34 @@ struct Lane {
     room: usize,
 }
 
+impl Sharer for Lane {}
+
+/// A tenant with open lanes.
+struct Tenant {
+    id: i64,
+    weight: usize,
+    /// Its weight, or what is left of a turn that it got a part of.
+    turn: usize,
+}
+
+impl Sharer for Tenant {
+    fn weight(&self) -> usize {
+        self.weight
+    }
+
+    fn turn(&self) -> usize {
+        self.turn
+    }
+}
+
 impl Round<'_> {
     /// Leases up to `quota` of the tenant's due deliveries, evenly over its open lanes.
     fn serve_tenant(&mut self, tenant: i64, quota: usize) -> Result<usize, Fault> {
         if quota == 0 {
             return Ok(0);
         }
+        let quota = quotas::room(self.writer, tenant)?.map_or(quota, |room| quota.min(room));
         let lanes = self.open_lanes(tenant, quota)?;
-        let turn = self.writer.next_lease();
         let mut tally = Tally::default();
         let mut rank = 0;
         let served = share(quota, lanes, |lane, quota| {
@@ -122,7 +158,8 @@ impl Round<'_> {
                 tally.leave(lane.id, Stage::Ready);
                 tally.enter(lane.id, Stage::InFlight);
             }
-            tally.served(lane.id, turn);
+            // Each a number of its own, or lanes served together would go by their age the next time.
+            tally.served(lane.id, self.writer.next_lease());
             Ok(got)
         })?;
         tally.apply(self.writer)?;
@@ -197,7 +234,7 @@ impl Round<'_> {
 }
 
 /// The tenants with open lanes, in a round that goes on where the last one ended.
-fn open_tenants(writer: &Writer, limit: usize) -> Result<Vec<i64>, Fault> {
+fn open_tenants(writer: &Writer, limit: usize) -> Result<Vec<Tenant>, Fault> {
     let mut next = writer.connection.prepare_cached(
         "SELECT tenant FROM lanes INDEXED BY lanes_open
          WHERE open AND tenant > ?1 ORDER BY tenant LIMIT 1",
@@ -210,7 +247,16 @@ fn open_tenants(writer: &Writer, limit: usize) -> Result<Vec<i64>, Fault> {
         match tenant {
             Some(tenant) if wrapped && tenant > start => break,
             Some(tenant) => {
-                found.push(tenant);
+                let weight = quotas::weight(writer, tenant)?;
+                let turn = match writer.begun.get() {
+                    (begun, left) if begun == tenant => left.min(weight),
+                    _ => weight,
+                };
+                found.push(Tenant {
+                    id: tenant,
+                    weight,
+                    turn,
+                });
                 last = tenant;
             }
             None if wrapped => break,
@@ -232,6 +278,7 @@ fn set_bound(writer: &Writer, bound: usize) -> Result<(), Fault> {
             .connection
             .prepare_cached("UPDATE lanes SET open = ready > 0 AND in_flight < ?1")?
             .execute([bound])?;
+        quotas::settle_all(writer)?;
     }
     Ok(())
 }
@@ -296,14 +343,33 @@ mod tests {
     use super::*;
 
     fn shares(amount: usize, stocks: &[usize]) -> Vec<usize> {
+        weighted(amount, stocks, &vec![1; stocks.len()])
+    }
+
+    fn weighted(amount: usize, stocks: &[usize], weights: &[usize]) -> Vec<usize> {
         let mut taken = vec![0; stocks.len()];
-        share(amount, (0..stocks.len()).collect(), |one, quota| {
-            let got = quota.min(stocks[*one] - taken[*one]);
-            taken[*one] += got;
+        let tenant = |(place, weight): (usize, &usize)| Tenant {
+            id: i64::try_from(place).unwrap(),
+            weight: *weight,
+            turn: *weight,
+        };
+        let among = weights.iter().enumerate().map(tenant).collect();
+        share(amount, among, |one, quota| {
+            let one = usize::try_from(one.id).unwrap();
+            let got = quota.min(stocks[one] - taken[one]);
+            taken[one] += got;
             Ok(got)
         })
         .unwrap();
         taken
+    }
+
+    #[test]
+    fn shares_are_by_weight_and_turns_are_as_long() {
+        assert_eq!(weighted(10, &[100, 100, 100], &[3, 1, 1]), [6, 2, 2]);
+        assert_eq!(weighted(4, &[100, 100, 100], &[3, 1, 1]), [3, 1, 0]);
+        assert_eq!(weighted(2, &[100, 100, 100], &[3, 1, 1]), [2, 0, 0]);
+        assert_eq!(weighted(10, &[1, 100, 100], &[3, 1, 1]), [1, 5, 4]);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod folder;
 mod kv;
 mod lanes;
 mod lease;
+mod quotas;
 mod read;
 mod record;
 mod retain;
@@ -34,7 +35,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use wasmhook_core::clock::SystemClock;
 use wasmhook_core::ports::{Clock, Enqueued};
-use wasmhook_core::{DeliveryId, Event, EventId, TenantId};
+use wasmhook_core::{DeliveryId, Event, EventId, Quota, TenantId};
 
 use self::clock::{StoreClock, until};
 use self::folder::Folder;
@@ -268,6 +269,13 @@ impl Store for EmbeddedStore {
         let retention = *retention;
         self.writer
             .call("retain", move |writer| retain::retain(writer, &retention))
+            .await
+    }
+
+    async fn set_quotas(&self, quotas: &[(TenantId, Quota)]) -> Result<(), StoreError> {
+        let quotas = quotas.to_vec();
+        self.writer
+            .call("set_quotas", move |writer| quotas::set(writer, &quotas))
             .await
     }
 

@@ -1,4 +1,4 @@
--- Version 2: what a producer may ask of the delivery of an event, and sequences.
+-- Version 2: what a producer may ask of the delivery of an event, sequences, and quotas of tenants.
 
 -- When the event's deliveries become due, in nanoseconds; NULL is at once.
 ALTER TABLE events ADD COLUMN deliver_at INTEGER;
@@ -16,3 +16,11 @@ CREATE INDEX deliveries_sequence ON deliveries (lane, sequence, stage)
 
 ALTER TABLE lanes ADD COLUMN behind INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE lanes ADD COLUMN blocking INTEGER NOT NULL DEFAULT 0;
+
+-- How many turns tenants get, and most deliveries in flight of those that have such a cap. By name, for a tenant without deliveries has no
+-- number. A lane of a tenant that is at its cap is not open.
+CREATE TABLE quotas (
+    tenant        TEXT    PRIMARY KEY,
+    weight        INTEGER NOT NULL,
+    max_in_flight INTEGER
+) WITHOUT ROWID;

@@ -29,17 +29,17 @@ pub(super) fn advance(
             Ok((row.get(0)?, row.get(1)?, row.get(2)?))
         })
         .optional()?;
-    let Some((seq, state, next_at)) = next else {
+    let Some((seq, number, next_at)) = next else {
         return Ok(());
     };
-    let state = rows::state(state).unwrap_or(DeliveryState::Pending);
-    let stage = Stage::of(state, next_at, now);
+    let state = rows::state(number).unwrap_or(DeliveryState::Pending);
+    let to = Stage::of(state, next_at, now);
     writer
         .connection
         .prepare_cached("UPDATE deliveries SET stage = ?2 WHERE seq = ?1")?
-        .execute(params![seq, stage.number()])?;
+        .execute(params![seq, to.number()])?;
     tally.leave(lane, Stage::Behind);
-    tally.enter(lane, stage);
+    tally.enter(lane, to);
     Ok(())
 }
 

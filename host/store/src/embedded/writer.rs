@@ -16,6 +16,8 @@ pub(super) struct Writer {
     pub(super) clock: Arc<StoreClock>,
     /// Where the next lease goes on with its round of the tenants.
     pub(super) last_tenant: Cell<i64>,
+    /// The tenant that got only a part of its turn in the last round, and what is left of it.
+    pub(super) begun: Cell<(i64, usize)>,
     last_number: Cell<i64>,
     news: Cell<bool>,
     wake: Arc<Notify>,
@@ -29,6 +31,7 @@ impl Writer {
             connection,
             clock,
             last_tenant: Cell::new(0),
+            begun: Cell::new((0, 0)),
             last_number: Cell::new(i64::try_from(start).unwrap_or(0)),
             news: Cell::new(false),
             wake,

@@ -235,7 +235,10 @@ impl Check<'_> {
         call.arg(&self.store.channel).arg(&self.store.me);
         let mut reply = self.run("check_flights", &call).await?;
         while let Some(lane) = reply.text() {
-            let (tenant, endpoint) = lane.split_once('\0').unwrap_or(("", &lane));
+            let (tenant, endpoint) = match lane.split_once('\0') {
+                Some((tenant, "")) => (tenant, "all endpoints"),
+                parts => parts.unwrap_or(("", &lane)),
+            };
             let mended = self.request.repair;
             self.report
                 .found(Finding::InFlight, tenant, endpoint, mended);

@@ -57,10 +57,11 @@ impl RedisStore {
                     if special {
                         // By the server's clock, as everything is due: see `EventDeliveries`.
                         let due = delivery.next_at.as_millisecond();
-                        match delivery.is_scheduled() {
-                            true => call.arg(due),
-                            false => call.arg(""),
-                        };
+                        if delivery.is_scheduled() {
+                            call.arg(due);
+                        } else {
+                            call.arg("");
+                        }
                         sequence_arg(call, delivery);
                     }
                     size += rest.len();

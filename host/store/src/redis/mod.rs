@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use redis::Value;
 use wasmhook_core::ports::Enqueued;
-use wasmhook_core::{DeliveryId, Event, EventId, TenantId};
+use wasmhook_core::{DeliveryId, Event, EventId, Quota, TenantId};
 
 mod check;
 mod codec;
@@ -398,6 +398,33 @@ impl Store for RedisStore {
             }
         }
         Ok(removed)
+    }
+
+    async fn set_quotas(&self, quotas: &[(TenantId, Quota)]) -> Result<(), StoreError> {
+        let mut calls: Vec<_> = (0..self.keys.shards())
+            .map(|shard| {
+                let mut call = self.call("quotas", shard);
+                call.arg(&self.channel).arg(&self.me);
+                call
+            })
+            .collect();
+        for (tenant, quota) in quotas {
+            if quota.is_default() {
+                continue;
+            }
+            let most = quota.max_in_flight;
+            let most = most.map_or_else(String::new, |most| most.to_string());
+            let call = &mut calls[self.keys.shard_of(tenant)];
+            call.arg(tenant.as_str());
+            call.arg(format!("{}:{most}", quota.weight.get()));
+        }
+        let replies = try_join_all(calls.iter().map(|call| self.run("quotas", call))).await?;
+        for (shard, mut reply) in replies.into_iter().enumerate() {
+            if reply.int().is_some_and(|changed| changed > 0) {
+                self.outlook.work(shard);
+            }
+        }
+        Ok(())
     }
 
     async fn backlog(&self) -> Result<Backlog, StoreError> {

@@ -21,6 +21,12 @@
 --                            sequence: ids of deliveries that go one after the other, by creation stamp.
 --                            The one whose turn it is has the score 0, and it alone is in a lane, waiting
 --                            or leased; or it is a dead letter that blocks. It leaves when it is finished
+--   h                        hash: tenant -> weight, a colon, and most deliveries in flight or nothing; for
+--                            those that have a quota, and absent while none has
+--   C                        hash: tenant -> how much is left of its turn, if it is a weighty one that got only
+--                            a part of it; it keeps its place in the ring then
+--   N                        hash: tenant -> deliveries in flight, for those that have a cap
+--   B                        set of tenants that left the ring because they were at their cap
 --   w                        waiting lane members by the time they are due, in ms
 --   l                        leased members by the fence, which is also the end of the lease, in us
 --   i:<tenant>               stream of all deliveries in the order of their making: several in an entry,
@@ -216,6 +222,26 @@ local function queue(p, queues, stamp, command)
   ring(p, lanes, stamp)
 end
 
+-- Takes `counts` (<tenant> \0 <endpoint> -> how many) from what the tenants with a cap have in flight, and
+-- puts those back into the ring that their cap kept out.
+local function tenants_landed(p, counts, stamp_of)
+  local totals, tenants = {}, {}
+  for lane, count in pairs(counts) do
+    local tenant = string.sub(lane, 1, string.find(lane, Z, 1, true) - 1)
+    if not totals[tenant] then tenants[#tenants + 1] = tenant end
+    totals[tenant] = (totals[tenant] or 0) + count
+  end
+  for i = 1, #tenants do
+    local tenant = tenants[i]
+    if redis.call('HGET', p .. 'N', tenant) then
+      redis.call('HINCRBY', p .. 'N', tenant, -totals[tenant])
+      if redis.call('SREM', p .. 'B', tenant) == 1 and redis.call('EXISTS', p .. 'r:' .. tenant) == 1 then
+        redis.call('ZADD', p .. 't', 'NX', num(stamp_of()), tenant)
+      end
+    end
+  end
+end
+
 -- Takes `counts` (<tenant> \0 <endpoint> -> how many) from what is in flight, and puts lanes back
 -- into the ring that their endpoint's cap kept out.
 local function landed(p, counts, stamp_of)
@@ -238,6 +264,7 @@ local function landed(p, counts, stamp_of)
     many('SREM', p .. 'b', free)
     ring(p, free, stamp_of())
   end
+  if redis.call('EXISTS', p .. 'h') == 1 then tenants_landed(p, counts, stamp_of) end
 end
 
 -- Adds to the waiting set; `waiting` are times in ms and members in turn. A new head of the line is due
@@ -458,10 +485,24 @@ local function reclaim(p, now, stamp, channel, me)
   return head[2] and tonumber(head[2])
 end
 
+-- Sends who had its turn to the end of a ring, in this order, and who got more than an even share behind them.
+-- Each gets a stamp of its own, or those of one call would go by their names the next time.
+local function behind(key, turn, even, greedy)
+  local args = {}
+  for _, names in ipairs({ even, greedy }) do
+    for i = 1, #names do
+      args[#args + 1] = num(turn.next)
+      args[#args + 1] = names[i]
+      turn.next = turn.next + 1
+    end
+  end
+  if #args > 0 then redis.call('ZADD', key, 'XX', unpack(args)) end
+end
+
 -- Takes up to `want` deliveries of one tenant from its lanes in turn. Appends to `reply` tenant,
 -- endpoint, how many, entries; and to `members` fence and member of each. Returns how many, and
 -- whether lanes are left in the ring.
-local function serve(p, tenant, want, cap, stamp, fence, reply, members)
+local function serve(p, tenant, want, cap, turn, fence, reply, members)
   local key = p .. 'r:' .. tenant
   local lanes = redis.call('ZRANGE', key, 0, math.min(want, SCAN) - 1)
   local n = #lanes
@@ -476,7 +517,7 @@ local function serve(p, tenant, want, cap, stamp, fence, reply, members)
   local busy = redis.call('HMGET', p .. 'n', unpack(fields))
   local flying = {}
   for i = 1, n do flying[fields[i]] = tonumber(busy[i] or '0') or 0 end
-  local gone, turns, blocked = {}, {}, {}
+  local gone, fair, greedy, blocked = {}, {}, {}, {}
   local taken = 0
   local even = math.floor(want / n)
   for i = 1, n do
@@ -510,17 +551,38 @@ local function serve(p, tenant, want, cap, stamp, fence, reply, members)
       blocked[#blocked + 1] = tenant .. Z .. lanes[i]
     elseif got < share then
       gone[#gone + 1] = lanes[i]
+    elseif got > even then
+      greedy[#greedy + 1] = lanes[i]
     elseif got > 0 then
-      -- Who got more than an even share is the last to get more next time.
-      turns[#turns + 1] = num(got > even and stamp + 1 or stamp)
-      turns[#turns + 1] = lanes[i]
+      fair[#fair + 1] = lanes[i]
     end
   end
   if #blocked > 0 then redis.call('SADD', p .. 'b', unpack(blocked)) end
   if #gone > 0 then redis.call('ZREM', key, unpack(gone)) end
-  if #turns > 0 then redis.call('ZADD', key, 'XX', unpack(turns)) end
+  behind(key, turn, fair, greedy)
   local left = #gone < n or redis.call('EXISTS', key) == 1
   return taken, left
+end
+
+-- Of each of these tenants its weight, how many more it may have in flight (if it has a cap), what is left of
+-- its turn (if it got a part of it); and the sum of the weights.
+local function shares(p, tenants)
+  local said = redis.call('HMGET', p .. 'h', unpack(tenants))
+  local flying = redis.call('HMGET', p .. 'N', unpack(tenants))
+  local left = redis.call('HMGET', p .. 'C', unpack(tenants))
+  local weights, rooms, begun, total = {}, {}, {}, 0
+  for i = 1, #tenants do
+    local weight, cap = 1, nil
+    if said[i] then
+      weight, cap = string.match(said[i], '^(%d+):(%d*)$')
+      weight, cap = tonumber(weight), tonumber(cap)
+    end
+    weights[i] = weight
+    if cap then rooms[i] = math.max(0, cap - tonumber(flying[i] or '0')) end
+    if left[i] then begun[i] = math.min(tonumber(left[i]), weight) end
+    total = total + weight
+  end
+  return weights, rooms, begun, total
 end
 
 -- ARGV: channel, me, most, duration in us, most per endpoint, whether to tell others (1 or 0) that more is
@@ -531,34 +593,59 @@ local function lease(keys, argv)
   local channel, me = argv[1], argv[2]
   local want, duration, cap = tonumber(argv[3]), tonumber(argv[4]), tonumber(argv[5])
   local now = time()
-  -- Two, for who got more than an even share goes behind who did not.
-  local stamp = stamps(p, now, 2)
+  -- One for the fence, and one for each turn that a lane or a tenant may have.
+  local stamp = stamps(p, now, 1 + 2 * want)
   local ends = reclaim(p, now, stamp, channel, me)
   local due = promote(p, now, stamp, channel, me)
   local fence = num(stamp + duration)
   local reply, members = { -1, fence }, {}
   local taken = 0
+  local quotas = redis.call('EXISTS', p .. 'h') == 1
+  local turn = { next = stamp + 1 }
   while taken < want do
     local tenants = redis.call('ZRANGE', p .. 't', 0, math.min(want - taken, SCAN) - 1)
     local n = #tenants
     if n == 0 then break end
-    local gone, turns = {}, {}
-    local even = math.floor((want - taken) / n)
+    local gone, fair, greedy, full = {}, {}, {}, {}
+    local weights, rooms, begun = {}, {}, {}
+    local total = n
+    if quotas then weights, rooms, begun, total = shares(p, tenants) end
+    local unit = math.floor((want - taken) / total)
     for i = 1, n do
-      local share = math.ceil((want - taken) / (n - i + 1))
-      if share > 0 then
-        local got, left = serve(p, tenants[i], share, cap, stamp, fence, reply, members)
-        taken = taken + got
-        if not left then
-          gone[#gone + 1] = tenants[i]
-        elseif got > 0 then
-          turns[#turns + 1] = num(got > even and stamp + 1 or stamp)
-          turns[#turns + 1] = tenants[i]
+      local tenant, weight, room = tenants[i], weights[i] or 1, rooms[i]
+      -- A turn is as long as the tenant's weight, or a multiple of that while there is enough for all.
+      local share = weight * math.ceil((want - taken) / total)
+      if share <= weight then share = begun[i] or weight end
+      total = total - weight
+      local most = math.min(share, want - taken)
+      if room and room < most then most = room end
+      if most > 0 or room == 0 then
+        local got, left = 0, true
+        if most > 0 then
+          got, left = serve(p, tenant, most, cap, turn, fence, reply, members)
+          taken = taken + got
+          if room then redis.call('HINCRBY', p .. 'N', tenant, got) end
         end
+        local kept = false
+        if room and got >= room then
+          full[#full + 1] = tenant
+          gone[#gone + 1] = tenant
+        elseif not left then
+          gone[#gone + 1] = tenant
+        elseif got > 0 and got < share and taken >= want and weight > 1 then
+          kept = true
+          redis.call('HSET', p .. 'C', tenant, share - got)
+        elseif got > unit * weight then
+          greedy[#greedy + 1] = tenant
+        elseif got > 0 then
+          fair[#fair + 1] = tenant
+        end
+        if begun[i] and not kept then redis.call('HDEL', p .. 'C', tenant) end
       end
     end
+    if #full > 0 then redis.call('SADD', p .. 'B', unpack(full)) end
     if #gone > 0 then redis.call('ZREM', p .. 't', unpack(gone)) end
-    if #turns > 0 then redis.call('ZADD', p .. 't', 'XX', unpack(turns)) end
+    behind(p .. 't', turn, fair, greedy)
   end
   -- Hosts that are idle hear only of the start of work, and this one may have its hands full.
   if argv[6] == '1' and taken >= want then wake(p, channel, me, true) end
@@ -1010,6 +1097,62 @@ local function retain(keys, argv)
   return { removed, looked }
 end
 
+local function has_cap(quota)
+  return quota and string.byte(quota, -1) ~= 58
+end
+
+-- ARGV: channel, me, then of each tenant that has a quota: tenant, and the quota as in h. Tenants that are not
+-- named have none any more. Reply: how many changed.
+local function quotas(keys, argv)
+  local p = keys[1]
+  local before, wanted = {}, {}
+  local said = redis.call('HGETALL', p .. 'h')
+  for i = 1, #said, 2 do before[said[i]] = said[i + 1] end
+  local changed, new, gone, uncapped = {}, {}, {}, {}
+  for i = 3, #argv, 2 do
+    wanted[argv[i]] = argv[i + 1]
+    if before[argv[i]] ~= argv[i + 1] then
+      changed[#changed + 1] = argv[i]
+      if not has_cap(argv[i + 1]) then
+        uncapped[#uncapped + 1] = argv[i]
+      elseif not has_cap(before[argv[i]]) then
+        new[argv[i]] = 0
+      end
+    end
+  end
+  for tenant in pairs(before) do
+    if not wanted[tenant] then
+      gone[#gone + 1] = tenant
+      uncapped[#uncapped + 1] = tenant
+      changed[#changed + 1] = tenant
+    end
+  end
+  if #changed == 0 then return 0 end
+  if next(new) then
+    -- Nobody counted what these have in flight. There are no more leases than hosts can hold.
+    local leases = redis.call('ZRANGE', p .. 'l', 0, -1)
+    for i = 1, #leases do
+      local tenant = string.sub(leases[i], 1, string.find(leases[i], Z, 1, true) - 1)
+      if new[tenant] then new[tenant] = new[tenant] + 1 end
+    end
+    for tenant, count in pairs(new) do redis.call('HSET', p .. 'N', tenant, count) end
+  end
+  many('HDEL', p .. 'h', gone)
+  many('HDEL', p .. 'N', uncapped)
+  many('HDEL', p .. 'C', changed)
+  local quiet, stamp = is_quiet(p), stamps(p, time(), 1)
+  for i = 1, #changed do
+    local tenant = changed[i]
+    if wanted[tenant] then redis.call('HSET', p .. 'h', tenant, wanted[tenant]) end
+    -- Who is still at its cap leaves the ring again with the next lease.
+    if redis.call('SREM', p .. 'B', tenant) == 1 and redis.call('EXISTS', p .. 'r:' .. tenant) == 1 then
+      redis.call('ZADD', p .. 't', 'NX', num(stamp), tenant)
+    end
+  end
+  wake(p, argv[1], argv[2], quiet)
+  return #changed
+end
+
 -- Reply: open, leased, succeeded, dead letters.
 local function backlog(keys)
   local p = keys[1]
@@ -1029,4 +1172,5 @@ redis.register_function('@_leased', leased)
 redis.register_function('@_replay', replay)
 redis.register_function('@_skip', skip)
 redis.register_function('@_retain', retain)
+redis.register_function('@_quotas', quotas)
 redis.register_function('@_backlog', backlog)

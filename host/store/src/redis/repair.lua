@@ -64,13 +64,19 @@ local function check_lanes(keys, argv)
         -- Out of the ring is right only for who has something in flight, whose end brings it back.
         local blocked = redis.call('SMISMEMBER', p .. 'b', lane)[1] == 1
         local flying = tonumber(redis.call('HGET', p .. 'n', first_lane(lane)) or '0') or 0
-        if not blocked or flying <= 0 then reply[#reply + 1] = lane end
+        local full = redis.call('SMISMEMBER', p .. 'B', tenant)[1] == 1
+          and redis.call('ZSCORE', p .. 'r:' .. tenant, string.sub(lane, cut + 1))
+        local all = tonumber(redis.call('HGET', p .. 'N', tenant) or '0') or 0
+        if (not blocked or flying <= 0) and (not full or all <= 0) then reply[#reply + 1] = lane end
       end
     end
   end
   if argv[1] == '1' and #reply > 0 then
     local quiet = is_quiet(p)
     many('SREM', p .. 'b', reply)
+    for i = 1, #reply do
+      redis.call('SREM', p .. 'B', string.sub(reply[i], 1, string.find(reply[i], Z, 1, true) - 1))
+    end
     ring(p, reply, stamps(p, time(), 1))
     wake(p, argv[2], argv[3], quiet)
   end
@@ -553,7 +559,7 @@ local function check_flights(keys, argv)
   local members, records = redis.call('ZRANGE', p .. 'l', 0, -1), {}
   for i = 1, #members do records[i] = p .. 'd:' .. members[i] end
   records = mget(records)
-  local counts = {}
+  local counts, miscounted = {}, {}
   for i = 1, #members do
     local _, endpoint
     if records[i] then _, _, endpoint = facts(records[i]) end
@@ -565,11 +571,34 @@ local function check_flights(keys, argv)
   local said, wrong = redis.call('HGETALL', p .. 'n'), {}
   local left = {}
   for lane, count in pairs(counts) do left[lane] = count end
+  -- Tenants with a cap are counted as well.
+  local totals, caps = {}, redis.call('HGETALL', p .. 'h')
+  for i = 1, #members do
+    local tenant = string.sub(members[i], 1, string.find(members[i], Z, 1, true) - 1)
+    totals[tenant] = (totals[tenant] or 0) + 1
+  end
+  for i = 1, #caps, 2 do
+    local tenant = caps[i]
+    if has_cap(caps[i + 1]) and tonumber(redis.call('HGET', p .. 'N', tenant) or '') ~= (totals[tenant] or 0) then
+      miscounted[#miscounted + 1] = tenant
+    end
+  end
   for i = 1, #said, 2 do
     if tonumber(said[i + 1]) ~= counts[said[i]] then wrong[#wrong + 1] = said[i] end
     left[said[i]] = nil
   end
   for lane in pairs(left) do wrong[#wrong + 1] = lane end
+  if argv[1] == '1' and #miscounted > 0 then
+    local quiet, stamp = is_quiet(p), stamps(p, time(), 1)
+    for i = 1, #miscounted do
+      local tenant = miscounted[i]
+      redis.call('HSET', p .. 'N', tenant, totals[tenant] or 0)
+      if redis.call('SREM', p .. 'B', tenant) == 1 and redis.call('EXISTS', p .. 'r:' .. tenant) == 1 then
+        redis.call('ZADD', p .. 't', 'NX', num(stamp), tenant)
+      end
+    end
+    wake(p, argv[2], argv[3], quiet)
+  end
   if argv[1] == '1' and #wrong > 0 then
     local lanes = {}
     for i = 1, #wrong do
@@ -591,6 +620,7 @@ local function check_flights(keys, argv)
       wake(p, argv[2], argv[3], quiet)
     end
   end
+  for i = 1, #miscounted do wrong[#wrong + 1] = miscounted[i] .. Z end
   return wrong
 end
 
@@ -624,7 +654,10 @@ local function check_counters(keys, argv)
   if redis.call('ZCARD', p .. 't') + redis.call('SCARD', p .. 'b') > TENANTS then return wrong end
   local lanes, seen = redis.call('SMEMBERS', p .. 'b'), {}
   for i = 1, #lanes do seen[lanes[i]] = true end
-  local ringed = redis.call('ZRANGE', p .. 't', 0, -1)
+  local ringed, full = redis.call('ZRANGE', p .. 't', 0, -1), redis.call('SMEMBERS', p .. 'B')
+  for i = 1, #full do
+    if not redis.call('ZSCORE', p .. 't', full[i]) then ringed[#ringed + 1] = full[i] end
+  end
   for i = 1, #ringed do
     local names = redis.call('ZRANGE', p .. 'r:' .. ringed[i], 0, TENANTS)
     for n = 1, #names do

@@ -44,6 +44,8 @@ pub(crate) struct Reference {
     /// The fewest in flight that one endpoint was limited to so far. A lane that was full under a
     /// lower limit need not be looked at again before one of its leases ends.
     lowest_cap: Option<usize>,
+    /// The most that tenants may have in flight, of those that have such a quota.
+    pub(crate) caps: BTreeMap<TenantId, usize>,
 }
 
 /// What is known of an event.
@@ -251,6 +253,14 @@ impl Reference {
                 request.max_per_endpoint
             );
         }
+        for (tenant, cap) in &self.caps {
+            let count = self.in_flight_of(tenant, |known| !known.may_have_ended(call));
+            let added = taken.iter().any(|key| key.0 == *tenant);
+            promise!(
+                !added || count <= *cap,
+                "{count} are in flight for {tenant}, at most {cap} may be"
+            );
+        }
         if batches.iter().any(|batch| batch.leased.len() < request.max) {
             self.nothing_is_left_behind(call)?;
             self.put_back_what_ended(call);
@@ -309,7 +319,7 @@ impl Reference {
                 let lane = (key.0.clone(), known.endpoint.clone());
                 let count = in_flight.get(&lane).copied().unwrap_or(0);
                 promise!(
-                    self.lowest_cap.is_some_and(|cap| count >= cap),
+                    self.lowest_cap.is_some_and(|cap| count >= cap) || self.is_full(&key.0, call),
                     "{key:?} is due and was not leased, though only {count} are in flight"
                 );
             }
@@ -325,7 +335,20 @@ impl Reference {
             let count = in_flight.get(&lane).copied().unwrap_or(0);
             matches!(&known.place, Place::Waiting { due, .. } if *due == call)
                 && self.lowest_cap.is_none_or(|cap| count < cap)
+                && !self.is_full(&key.0, call)
         })
+    }
+
+    /// Whether the tenant may have as many in flight as it may.
+    fn is_full(&self, tenant: &TenantId, call: Window) -> bool {
+        let count = self.in_flight_of(tenant, |known| !known.surely_ended(call));
+        self.caps.get(tenant).is_some_and(|cap| count >= *cap)
+    }
+
+    fn in_flight_of(&self, tenant: &TenantId, counts: impl Fn(&Known) -> bool) -> usize {
+        let in_flight = self.in_flight(counts);
+        let of = in_flight.iter().filter(|((of, _), _)| of == tenant);
+        of.map(|(_, count)| count).sum()
     }
 
     fn put_back_what_ended(&mut self, call: Window) {
@@ -540,6 +563,14 @@ impl Reference {
             "skipping {key:?}, which blocks nothing, was answered {answer:?}"
         );
         Ok(())
+    }
+
+    /// A tenant may have at most so many in flight, or as many as it can.
+    pub(crate) fn cap(&mut self, tenant: TenantId, most: Option<u32>) {
+        match most.and_then(|most| usize::try_from(most).ok()) {
+            Some(most) => self.caps.insert(tenant, most),
+            None => self.caps.remove(&tenant),
+        };
     }
 
     /// The dead letters that block.

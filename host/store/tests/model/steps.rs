@@ -74,6 +74,12 @@ pub(crate) enum Step {
         age: Duration,
         count: usize,
     },
+    /// The operator changes what a tenant may have in flight.
+    Quota {
+        client: usize,
+        tenant: &'static str,
+        most: Option<u32>,
+    },
     /// A worker waits for work that may be there or not.
     Wait { client: usize },
     /// Time passes: what is [`SHORT`] ends.
@@ -140,6 +146,8 @@ fn step() -> impl Strategy<Value = Step> {
             |(client, blocking, delivery, twice)| Step::Skip { client, blocking, delivery, twice }
         ),
         3 => retain(),
+        1 => (client(), select(&TENANTS[..2]), prop::option::weighted(0.8, 1..4_u32))
+            .prop_map(|(client, tenant, most)| Step::Quota { client, tenant, most }),
         1 => client().prop_map(|client| Step::Wait { client }),
         2 => Just(Step::Pass),
         1 => select(vec![HOUR, -HOUR / 2]).prop_map(|by| Step::Jump { by }),

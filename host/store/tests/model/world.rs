@@ -1,6 +1,7 @@
 //! Runs a sequence against a store and the reference, side by side.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use wasmhook_core::attempt::Attempt;
 use wasmhook_core::delivery::default_id;
 use wasmhook_core::{
     Conclusion, Delivery, DeliveryState, EndpointId, Event, EventDraft, EventId, OnDeadLetter,
-    OrderingKey, Sequence, TenantId,
+    OrderingKey, Quota, Sequence, TenantId, Weight,
 };
 use wasmhook_store::{
     Batch, CheckRequest, EventDeliveries, Filter, LeaseRequest, Leased, Outcome, Record, Recorded,
@@ -91,6 +92,10 @@ impl Client {
             .collect()
     }
 
+    fn crash(&mut self) {
+        self.lost.append(&mut self.held);
+    }
+
     fn spend(&mut self, leases: &[Leased]) {
         for lease in leases {
             let is_it =
@@ -131,11 +136,8 @@ impl World {
                     max_per_endpoint: *cap,
                 };
                 self.lease(clients, &request).await?;
-                if *crash {
-                    for client in clients {
-                        let client = &mut self.clients[*client];
-                        client.lost.append(&mut client.held);
-                    }
+                for client in clients.iter().filter(|_| *crash) {
+                    self.clients[*client].crash();
                 }
             }
             Step::Record {
@@ -172,11 +174,9 @@ impl World {
                 foreign,
                 twice,
             } => {
-                let Some(key) = self.to_replay(*finished, *delivery, *foreign) else {
-                    return Ok(());
-                };
+                let key = self.to_replay(*finished, *delivery, *foreign);
                 for _ in 0..=usize::from(*twice) {
-                    self.replay(*client, &key).await?;
+                    self.replay(*client, key.as_ref()).await?;
                 }
             }
             Step::Skip {
@@ -185,22 +185,22 @@ impl World {
                 delivery,
                 twice,
             } => {
-                let Some(key) = self.to_skip(*blocking, *delivery) else {
-                    return Ok(());
-                };
+                let key = self.to_skip(*blocking, *delivery);
                 for _ in 0..=usize::from(*twice) {
-                    self.skip(*client, &key).await?;
+                    self.skip(*client, key.as_ref()).await?;
                 }
             }
             Step::Retain { client, age, count } => {
-                self.retain(
-                    *client,
-                    Retention {
-                        age: *age,
-                        count: *count,
-                    },
-                )
-                .await?;
+                let (age, count) = (*age, *count);
+                self.retain(*client, Retention { age, count }).await?;
+            }
+            Step::Quota {
+                client,
+                tenant: name,
+                most,
+            } => {
+                self.reference.cap(tenant(name), *most);
+                self.set_quotas(*client).await?;
             }
             Step::Wait { client } => self.wait(*client).await?,
             Step::Pass => tokio::time::sleep(SHORT + SHORT / 2).await,
@@ -318,7 +318,8 @@ impl World {
         self.announced(call).await
     }
 
-    async fn replay(&mut self, client: usize, key: &Key) -> Verdict {
+    async fn replay(&mut self, client: usize, key: Option<&Key>) -> Verdict {
+        let Some(key) = key else { return Ok(()) };
         let store = Arc::clone(&self.clients[client].store);
         let replay = async { Ok(store.replay(&key.0, &key.1).await) };
         let (call, answer) = self.call(replay).await?;
@@ -326,7 +327,8 @@ impl World {
         self.announced(call).await
     }
 
-    async fn skip(&mut self, client: usize, key: &Key) -> Verdict {
+    async fn skip(&mut self, client: usize, key: Option<&Key>) -> Verdict {
+        let Some(key) = key else { return Ok(()) };
         let store = Arc::clone(&self.clients[client].store);
         let skip = async { Ok(store.skip(&key.0, &key.1).await) };
         let (call, answer) = self.call(skip).await?;
@@ -356,6 +358,22 @@ impl World {
             );
         }
         self.reference.retain(call, retention, removed, &kept)
+    }
+
+    async fn set_quotas(&mut self, client: usize) -> Verdict {
+        let quota = |(tenant, most): (&TenantId, &usize)| {
+            let max_in_flight = NonZeroU32::new(u32::try_from(*most).unwrap());
+            let weight = Weight::new(u8::try_from(*most).unwrap()).unwrap();
+            let quota = Quota {
+                weight,
+                max_in_flight,
+            };
+            (tenant.clone(), quota)
+        };
+        let quotas: Vec<_> = self.reference.caps.iter().map(quota).collect();
+        let store = Arc::clone(&self.clients[client].store);
+        let (_, ()) = self.call(store.set_quotas(&quotas)).await?;
+        Ok(())
     }
 
     /// Waiting ends in time, whether there is work or not.
@@ -513,6 +531,8 @@ impl World {
         let report = store.check(CheckRequest::default()).await;
         let report = report.map_err(|error| words(&error))?;
         promise!(report.is_sound(), "a check finds {:?}", report.findings);
+        self.reference.caps.clear();
+        self.set_quotas(0).await?;
         let can_jump = self.subject.leap().await.map_err(|error| words(&error))?;
         if !can_jump {
             tokio::time::sleep(SHORT + SHORT / 2).await;
@@ -525,7 +545,7 @@ impl World {
         // Each call gets everything but what waits for its turn, so the last gets nothing.
         loop {
             for key in self.reference.blocking() {
-                self.skip(0, &key).await?;
+                self.skip(0, Some(&key)).await?;
             }
             self.lease(&[0], &everything).await?;
             self.look().await?;
