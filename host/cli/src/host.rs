@@ -267,7 +267,7 @@ impl Host {
         loops.spawn(follow(
             self.watch,
             self.tenants,
-            self.plugins,
+            Arc::clone(&self.plugins),
             stop.child_token(),
         ));
         let worker = tokio::spawn(self.worker.run(stop.child_token()));
@@ -277,6 +277,7 @@ impl Host {
         loops.close();
         loops.wait().await;
         worker.await.context("the worker failed")?;
+        self.plugins.close().await;
         served.context("the HTTP API failed")
     }
 }

@@ -121,9 +121,10 @@ pub struct Delivery {
     /// Attempts recorded so far, over the whole life. Starts at 0.
     pub attempt: u32,
     /// The value of `attempt` when it was last replayed, and one more for each attempt that waited for
-    /// a plugin to be loaded; the retry policy counts from there.
+    /// a plugin to be loaded, or tried a new version of one early; the retry policy counts from there.
     pub replayed_at_attempt: u32,
-    /// When the next attempt is due; meaningful while pending or failed.
+    /// When it is due; meaningful while pending or failed. What failed in a plugin is due for a look earlier
+    /// than for its retry, whose time its last attempt has.
     pub next_at: Timestamp,
     /// When it was enqueued.
     pub created_at: Timestamp,

@@ -7,7 +7,8 @@
 
 pub mod attempt;
 pub mod backoff;
-pub mod housekeeping;
+pub mod healing;
+mod housekeeping;
 pub mod intake;
 pub mod metric;
 pub mod pressure;

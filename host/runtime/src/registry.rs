@@ -81,6 +81,8 @@ struct Entry {
     /// What was served or refused last.
     judged: Option<Version>,
     plugin: Option<Arc<Plugin>>,
+    /// Calls of that version before it was loaded, by this host or an earlier one.
+    before: Calls,
     /// The version that is tried out beside it.
     candidate: Option<Arc<Candidate>>,
     /// What was said about the version that serves.
@@ -284,9 +286,7 @@ impl Registry {
         tracing::info!(tenant = %key.tenant, plugin = %key.name, %digest, "plugin serves");
         let standing = version.map_or(Standing::Plain, |version| version.standing);
         let is_watched = self.archive.with(key, |history| {
-            if let Some(before) = &entry.plugin {
-                history.counted(before.digest(), before.record.calls());
-            }
+            entry.count(history);
             if let Some(version) = version {
                 history.takes_over(version);
             }
@@ -295,6 +295,8 @@ impl Registry {
                 && !history.of(digest).is_some_and(|record| record.proven)
                 && history.good(Some(digest)).next().is_some()
         });
+        self.in_force(key, &plugin);
+        entry.before = self.archive.with(key, |history| history.calls(digest));
         if is_watched {
             self.watch(key, &plugin, Rules::FirstCalls(self.rollback));
         }
@@ -326,6 +328,18 @@ impl Registry {
         entry.rolled_back = None;
     }
 
+    /// Tell a version since when it is in force.
+    fn in_force(&self, key: &Key, plugin: &Plugin) {
+        let since = self.archive.with(key, |history| {
+            let record = history.of(plugin.digest());
+            record.map(|record| record.configured)
+        });
+        if let Some(since) = since {
+            // It is new, so no one has set it before.
+            let _ = plugin.in_force.set(since);
+        }
+    }
+
     /// Hold a version, which a load has just made, to rules.
     fn watch(&self, key: &Key, plugin: &Plugin, rules: Rules) {
         let judge = Weak::clone(&self.judge);
@@ -351,16 +365,19 @@ impl Registry {
                 tracing::info!(tenant = %key.tenant, plugin = %key.name, %digest,
                     "plugin promoted: it serves");
                 self.archive.with(key, |history| {
-                    if let Some(before) = &entry.plugin {
-                        history.counted(before.digest(), before.record.calls());
-                    }
+                    entry.count(history);
                     let why = format!("promoted after {} calls beside the one before", calls.calls);
                     history.promoted(digest, why);
                 });
+                entry.before = Calls::default();
                 entry.serve(match candidate.mode() {
                     RolloutMode::Canary => Arc::clone(&candidate.plugin),
                     // What it did in the shadow is no story of a version in service.
-                    RolloutMode::Shadow => Arc::new(candidate.plugin.anew()),
+                    RolloutMode::Shadow => {
+                        let plugin = Arc::new(candidate.plugin.anew());
+                        self.in_force(key, &plugin);
+                        plugin
+                    }
                 });
                 entry.standing = Standing::Plain;
             }
@@ -386,6 +403,8 @@ impl Registry {
         self.archive.with(key, |history| {
             history.stands_in(digest, "it stands in for what is in the folder".to_owned());
         });
+        self.in_force(key, &plugin);
+        entry.before = self.archive.with(key, |history| history.calls(digest));
         entry.serve(plugin);
         entry.standing = Standing::Plain;
     }
@@ -411,15 +430,10 @@ impl Registry {
         let Some(serving) = entry.plugin.clone().filter(|p| p.digest() == digest) else {
             return false;
         };
-        let calls = serving.record.calls();
+        let calls = entry.before.and(serving.record.calls());
         let target = standby.filter(|standby| {
             self.archive.with(key, |history| {
-                let before = history.of(standby.digest());
-                let before = before.map_or(Calls::default(), |record| Calls {
-                    calls: record.calls,
-                    faults: record.faults,
-                });
-                calls.are_worse_than(before)
+                calls.are_worse_than(history.calls(standby.digest()))
             })
         });
         let Some(target) = target else {
@@ -439,6 +453,37 @@ impl Registry {
         self.stand_in(entry, key, target);
         self.publish(&entries, &key.tenant);
         true
+    }
+
+    /// Count the calls of what serves. Says which plugins have been called twice as often since that was
+    /// written down, so that even of a busy one it is rarely written.
+    pub(crate) fn count(&self) -> Vec<Key> {
+        let entries = self.entries();
+        let has_doubled = |(key, entry): &(&Key, &Entry)| {
+            let Some(plugin) = &entry.plugin else {
+                return false;
+            };
+            let now = entry.before.and(plugin.record.calls());
+            self.archive.with(key, |history| {
+                let known = history.calls(plugin.digest());
+                let has_doubled = now.calls > 0 && now.calls >= known.calls.saturating_mul(2);
+                if has_doubled {
+                    entry.count(history);
+                }
+                has_doubled
+            })
+        };
+        let grown = entries.iter().filter(has_doubled);
+        grown.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Count the calls of all that serve, for the last time. Says of which.
+    pub(crate) fn count_all(&self) -> Vec<Key> {
+        let entries = self.entries();
+        for (key, entry) in entries.iter() {
+            self.archive.with(key, |history| entry.count(history));
+        }
+        entries.keys().cloned().collect()
     }
 
     /// The plugins that are called.
@@ -536,6 +581,7 @@ impl Entry {
             compiling: false,
             judged: None,
             plugin: None,
+            before: Calls::default(),
             candidate: None,
             standing: Standing::Plain,
             refused: None,
@@ -543,6 +589,13 @@ impl Entry {
             since: SystemTime::now(),
             manifest: Manifest::default(),
             exports: None,
+        }
+    }
+
+    /// Put down what the calls of the version that serves have come to.
+    fn count(&self, history: &mut History) {
+        if let Some(plugin) = &self.plugin {
+            history.counted(plugin.digest(), self.before.and(plugin.record.calls()));
         }
     }
 

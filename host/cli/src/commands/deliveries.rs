@@ -208,7 +208,16 @@ fn endpoint(record: &Record) -> String {
 
 fn state(record: &Record) -> String {
     let delivery = &record.delivery;
+    let retry = record.attempts.last().and_then(|attempt| attempt.next_at);
     let more = match (delivery.state, record.lease_until) {
+        // Looked at in between, in case that its plugin was put right.
+        (DeliveryState::Failed, _) if retry.is_some_and(|retry| retry > delivery.next_at) => {
+            format!(
+                ", next attempt {}, or {} if another version of the plugin serves then",
+                retry.map(output::time).unwrap_or_default(),
+                output::relative(delivery.next_at)
+            )
+        }
         (DeliveryState::Failed, _) => format!(
             ", next attempt {} ({})",
             output::time(delivery.next_at),

@@ -52,7 +52,7 @@ fn record_one(
         .connection
         .prepare_cached(
             "UPDATE deliveries SET state = ?3, stage = ?4, back = NULL, attempt = ?5, next_at = ?6,
-                 updated_at = ?7, lease = NULL, lease_until = NULL
+                 updated_at = ?7, replayed_at_attempt = ?8, lease = NULL, lease_until = NULL
              WHERE seq = ?1 AND stage = 2 AND lease = ?2
              RETURNING lane",
         )?
@@ -64,7 +64,8 @@ fn record_one(
                 stage.number(),
                 next.attempt,
                 next_at,
-                now
+                now,
+                next.replayed_at_attempt
             ],
             |row| row.get(0),
         )
