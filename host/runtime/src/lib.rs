@@ -27,6 +27,7 @@ mod config;
 mod engine;
 mod error;
 mod folder;
+mod former;
 mod guest_log;
 mod host;
 mod instance;
