@@ -65,6 +65,7 @@ pub(crate) fn plugins(config: &Config, is_host: bool) -> anyhow::Result<PluginHo
         cache_bytes: plugins.cache_bytes,
         versions_dir: Some(config.path(&plugins.versions)),
         versions_kept: plugins.versions_kept,
+        versions_bytes: plugins.versions_bytes,
         is_host,
         rollback: plugins.rollback,
         limits: plugins.limits.clone(),

@@ -124,6 +124,7 @@ impl Loader {
         let archive = VersionArchive::open(
             config.versions_dir.as_deref(),
             config.versions_kept,
+            config.versions_bytes,
             config.is_host,
         )?;
         Ok(Self {

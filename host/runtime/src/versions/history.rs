@@ -70,6 +70,11 @@ impl VersionState {
         }
     }
 
+    /// Whether a version in this state is called.
+    pub(crate) fn is_in_use(self) -> bool {
+        matches!(self, Self::Serving | Self::Canary | Self::Shadow)
+    }
+
     /// Whether a version in this state has served and was not found wanting.
     pub fn is_good(self) -> bool {
         matches!(self, Self::Serving | Self::Replaced)
