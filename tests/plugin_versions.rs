@@ -245,3 +245,115 @@ fn a_shadow_is_compared_on_live_events_and_sends_nothing() {
     }
     assert_eq!(receiver.arrived().len(), 2);
 }
+
+/// A site whose retries come too late for any test to see one.
+fn patient_site() -> Site {
+    let site = Site::embedded();
+    let config = std::fs::read_to_string(site.path("wasmhook.toml")).unwrap();
+    site.write(
+        "wasmhook.toml",
+        &config.replace("\"200ms\", \"400ms\"", "\"2h\", \"2h\""),
+    );
+    site
+}
+
+#[test]
+fn what_a_plugin_held_up_goes_out_once_another_version_or_manifest_serves() {
+    const EVENTS: usize = 20;
+    let receiver = Listener::start(204);
+    let site = patient_site();
+    site.endpoint("acme", "main", &receiver.url(), "*");
+    // The first version of its plugin, so that there is none to go back to.
+    site.plugin("acme", NAME, &component("hostile.wasm"), MANIFEST);
+    let mut host = site.serve();
+    for n in 0..EVENTS {
+        push(&site, &format!("evt_{n}"));
+    }
+    let failed = |count: usize| {
+        wait_for("the failed deliveries", || {
+            let failed = site.deliveries("acme", "failed");
+            let tried = |delivery: &Value| delivery["attempts"].as_array().unwrap().len();
+            let all = failed.len() == EVENTS && failed.iter().all(|one| tried(one) == count);
+            all.then_some(failed)
+        })
+    };
+    let before = failed(1);
+    for delivery in &before {
+        let due: &str = delivery["attempts"][0]["next_at"].as_str().unwrap();
+        assert!(
+            due > delivery["next_at"].as_str().unwrap(),
+            "it is looked at before its retry"
+        );
+    }
+    // Looks, and a restart, find the plugin as it was: nothing is tried, and no attempt is added.
+    wait_for("a look at each", || {
+        let now = site.deliveries("acme", "failed");
+        let moved = |delivery: &Value| {
+            let id = &delivery["id"];
+            let was = before.iter().find(|before| before["id"] == *id).unwrap();
+            was["next_at"] != delivery["next_at"] && was["attempts"] == delivery["attempts"]
+        };
+        (now.len() == EVENTS && now.iter().all(moved)).then_some(())
+    });
+    host.stop();
+    let _host = site.serve();
+
+    // Another version that fails as well is tried once by each, and costs no retry.
+    let mut bytes = std::fs::read(component("hostile.wasm")).unwrap();
+    bytes.extend([0, 3, 1, b'v', 1]);
+    let file = site.path("variant.wasm");
+    std::fs::write(&file, bytes).unwrap();
+    site.plugin("acme", NAME, &file, MANIFEST);
+    for delivery in failed(2) {
+        assert_eq!(delivery["replayed_at_attempt"], 1, "{delivery}");
+        let attempts = &delivery["attempts"];
+        assert_eq!(
+            attempts[1]["next_at"], attempts[0]["next_at"],
+            "the retry is where it was"
+        );
+        assert_ne!(
+            attempts[1]["plugins"][0]["digest"],
+            attempts[0]["plugins"][0]["digest"]
+        );
+    }
+    assert!(receiver.arrived().is_empty());
+
+    // Then the manifest is put right.
+    site.write(
+        "tenants/acme/plugins/10-redact.toml",
+        "[config]\nbehaviour = \"echo\"\n",
+    );
+    receiver.wait_for_deliveries(EVENTS);
+    let succeeded = wait_for("all to be recorded", || {
+        Some(site.deliveries("acme", "succeeded")).filter(|all| all.len() == EVENTS)
+    });
+    assert!(
+        succeeded.iter().all(|delivery| delivery["attempt"] == 3),
+        "{succeeded:?}"
+    );
+}
+
+#[test]
+fn what_a_resolver_held_up_goes_out_once_it_answers() {
+    let receiver = Listener::start(204);
+    let site = patient_site();
+    site.endpoint("acme", "eu", &receiver.url(), "*");
+    site.plugin(
+        "acme",
+        "10-route",
+        &component("route.wasm"),
+        "[config]\nfield = \"card\"\n",
+    );
+    let _host = site.serve();
+    // It names an endpoint that is not there.
+    push(&site, "evt_1");
+    let held = wait_for("the failed attempt", || {
+        site.deliveries("acme", "failed").into_iter().next()
+    });
+    assert_eq!(held["endpoint_id"], "(resolver)");
+    site.write(
+        "tenants/acme/plugins/10-route.toml",
+        "[config]\nfield = \"card\"\n\"map.4242\" = \"eu\"\n",
+    );
+    receiver.wait_for_deliveries(1);
+}

@@ -71,6 +71,7 @@ pub(crate) fn plugins(
         cache_bytes: plugins.cache_bytes,
         versions_dir: Some(config.path(&plugins.versions)),
         versions_kept: plugins.versions_kept,
+        versions_bytes: plugins.versions_bytes,
         is_host,
         rollback: plugins.rollback,
         limits: plugins.limits.clone(),
@@ -298,7 +299,7 @@ impl Host {
             self.watch,
             self.tenants,
             quotas,
-            self.plugins,
+            Arc::clone(&self.plugins),
             stop.child_token(),
         ));
         let worker = tokio::spawn(self.worker.run(stop.child_token()));
@@ -308,6 +309,7 @@ impl Host {
         loops.close();
         loops.wait().await;
         worker.await.context("the worker failed")?;
+        self.plugins.close().await;
         served.context("the HTTP API failed")
     }
 }

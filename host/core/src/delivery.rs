@@ -130,10 +130,11 @@ pub struct Delivery {
     /// Attempts recorded so far, over the whole life. Starts at 0.
     pub attempt: u32,
     /// The value of `attempt` when it was last replayed, and one more for each attempt that waited for
-    /// a plugin to be loaded; the retry policy counts from there.
+    /// a plugin to be loaded, or tried a new version of one early; the retry policy counts from there.
     pub replayed_at_attempt: u32,
-    /// When the next attempt is due; meaningful while pending or failed. Of one that nobody has tried
-    /// yet it is when it was enqueued, or the later time that its event is to be delivered at.
+    /// When it is due; meaningful while pending or failed. Of one that nobody has tried yet it is when it was
+    /// enqueued, or the later time that its event is to be delivered at. What failed in a plugin is due for a
+    /// look earlier than for its retry, whose time its last attempt has.
     pub next_at: Timestamp,
     /// When it was enqueued.
     pub created_at: Timestamp,

@@ -10,9 +10,9 @@ use wasmhook_core::handler::check_endpoint;
 use wasmhook_core::ports::MetricsRecorder as _;
 use wasmhook_core::request::Content;
 use wasmhook_core::{
-    Conclusion, Context, Delivery, Endpoint, Error, ErrorClass, Event, Outcome, OutgoingRequest,
-    PluginName, PluginUse, RequestBuilder, RetryPolicy, SafeHeaders, SignatureProfile,
-    UnsignedRequest,
+    Conclusion, Context, Delivery, DeliveryState, Endpoint, Error, ErrorClass, Event, Outcome,
+    OutgoingRequest, PluginName, PluginUse, RequestBuilder, RetryPolicy, SafeHeaders,
+    SignatureProfile, UnsignedRequest,
 };
 use wasmhook_delivery::Client;
 use wasmhook_runtime::{FailurePolicy, Fault, PluginHost, Request, Verdict};
@@ -20,6 +20,7 @@ use wasmhook_store::{EventDeliveries, Leased, Store, StoreError};
 use wasmhook_tenants::Tenants;
 
 use crate::classify;
+use crate::healing;
 use crate::metric::{self, AttemptMetrics};
 use crate::resolve::{
     REFUSED, RESOLUTION, Resolver, endpoint_view, event_view, micros, retryable, unready, verdict,
@@ -59,8 +60,8 @@ struct Trace {
     held: bool,
 }
 
-/// When a delivery is looked at again that waits for a plugin to be loaded or for its turn. Compiling takes a tenth of
-/// a second for a Rust guest and several seconds for one with an interpreter inside.
+/// About when a delivery is tried again that waits for a plugin to be loaded or for its turn. Compiling
+/// takes a tenth of a second for a Rust guest and several seconds for one with an interpreter inside.
 const HELD_WAIT: Duration = Duration::from_secs(2);
 
 /// What a chain of transform plugins made of an event.
@@ -91,10 +92,22 @@ impl Attempter {
         }
     }
 
-    /// Makes the next attempt at a leased delivery, and says what becomes of the delivery.
-    pub async fn attempt(&self, leased: &Leased) -> (Delivery, Attempt) {
+    /// Makes the next attempt at a leased delivery, and says what becomes of the delivery. One that waits
+    /// for a plugin that is as it was waits on with its last attempt, which is taken out of the others.
+    pub async fn attempt(&self, leased: &mut Leased) -> (Delivery, Attempt) {
         let began = Instant::now();
         let at = Timestamp::now();
+        let (delivery, event) = (&leased.delivery, &leased.event);
+        let mut early = None;
+        if let Some(failed) = healing::pending(delivery, &leased.attempts, at) {
+            let plugins = self.plugins.tenant(event.tenant_id.as_str());
+            let is_resolution = delivery.endpoint_id.as_str() == RESOLUTION;
+            if healing::has_changed(&plugins, event, failed, is_resolution) {
+                early = failed.next_at;
+            } else if let Some(failed) = leased.attempts.pop() {
+                return (waits_on(&leased.delivery, &failed, at), failed);
+            }
+        }
         let number = leased.delivery.attempt.saturating_add(1);
         let mut trace = Trace {
             began,
@@ -117,7 +130,7 @@ impl Attempter {
         };
         attempt.plugins = trace.used;
         attempt.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.conclude(&leased.delivery, attempt, trace.held)
+        self.conclude(&leased.delivery, attempt, trace.held, early)
     }
 
     async fn make(
@@ -417,23 +430,30 @@ impl Attempter {
         delivery: &Delivery,
         mut attempt: Attempt,
         held: bool,
+        early: Option<Timestamp>,
     ) -> (Delivery, Attempt) {
         let now = Timestamp::now();
-        // Waiting for a plugin to be compiled, or for its turn, is nobody's failure: it does not use up
-        // the retries.
-        let waits = held && attempt.outcome == Outcome::PluginError;
-        let conclusion = if waits {
-            Conclusion::Failed {
-                next_at: now.saturating_add(HELD_WAIT).unwrap_or(now),
-            }
+        let in_plugin = attempt.outcome == Outcome::PluginError;
+        // Waiting for a plugin to be compiled, or for its turn, is nobody's failure, and to try a new
+        // version early is the host's own idea: neither uses up the retries.
+        let spared = if held && in_plugin {
+            let wait = healing::spread(HELD_WAIT, &delivery.id, now);
+            Some(now.saturating_add(wait).unwrap_or(now))
         } else {
-            delivery.conclude(&attempt, &self.config.retry, now)
+            early.filter(|_| in_plugin && attempt.retryable)
         };
+        let conclusion = match spared {
+            Some(next_at) => Conclusion::Failed { next_at },
+            None => delivery.conclude(&attempt, &self.config.retry, now),
+        };
+        let mut delivery = delivery.concluded(&attempt, conclusion, now);
         if let Conclusion::Failed { next_at } = conclusion {
             attempt.next_at = Some(next_at);
+            if in_plugin {
+                delivery.next_at = healing::next_look(&delivery.id, attempt.at, next_at, now);
+            }
         }
-        let mut delivery = delivery.concluded(&attempt, conclusion, now);
-        if waits {
+        if spared.is_some() {
             delivery.replayed_at_attempt = delivery.replayed_at_attempt.saturating_add(1);
         }
         self.metrics.attempt(
@@ -446,6 +466,21 @@ impl Attempter {
         }
         log(&delivery, &attempt, conclusion);
         (delivery, attempt)
+    }
+}
+
+/// A delivery whose last attempt failed in a plugin, at its next look.
+fn waits_on(delivery: &Delivery, failed: &Attempt, now: Timestamp) -> Delivery {
+    let due = failed.next_at.unwrap_or(now);
+    let next_at = healing::next_look(&delivery.id, failed.at, due, now);
+    tracing::debug!(
+        tenant = %delivery.tenant_id, delivery = %delivery.id,
+        "the plugin that failed is as it was; the delivery waits on"
+    );
+    Delivery {
+        state: DeliveryState::Failed,
+        next_at,
+        ..delivery.clone()
     }
 }
 

@@ -8,6 +8,7 @@
 pub mod attempt;
 pub mod backoff;
 mod classify;
+pub mod healing;
 pub mod housekeeping;
 pub mod intake;
 mod key_value;

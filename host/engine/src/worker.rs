@@ -167,7 +167,7 @@ impl Worker {
 
     fn attempt(
         &self,
-        leased: Leased,
+        mut leased: Leased,
         permit: OwnedSemaphorePermit,
         ended: mpsc::Sender<Ended>,
         give_back: CancellationToken,
@@ -175,7 +175,7 @@ impl Worker {
         let attempter = Arc::clone(&self.attempter);
         async move {
             let made = tokio::select! {
-                made = attempter.attempt(&leased) => Some(made),
+                made = attempter.attempt(&mut leased) => Some(made),
                 () = give_back.cancelled() => None,
             };
             let ending = match made {

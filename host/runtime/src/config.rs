@@ -28,6 +28,9 @@ pub struct PluginHostConfig {
     pub versions_dir: Option<PathBuf>,
     /// Versions kept of each plugin. 5: the one that serves, the one before, and a day's mistakes.
     pub versions_kept: usize,
+    /// Bytes of all of them; past that, what was kept longest ago goes, but not what serves. 8 GiB: five
+    /// versions of some ten thousand Rust components.
+    pub versions_bytes: u64,
     /// Whether this is the host that the folder of versions belongs to. One that only looks at what a
     /// host would make of the tenants folder writes nothing there.
     pub is_host: bool,
@@ -75,6 +78,7 @@ impl PluginHostConfig {
             cache_bytes: 1 << 30,
             versions_dir: None,
             versions_kept: 5,
+            versions_bytes: 8 << 30,
             is_host: true,
             rollback: Rollback::default(),
             limits: Limits::default(),

@@ -90,10 +90,14 @@ impl PluginHost {
             ..RescanReport::default()
         };
         let archive = Arc::clone(&self.inner.loader.archive);
+        let counted = self.inner.registry.count();
         // Nothing depends on its end.
         drop(spawn_blocking(move || {
             for key in &unloaded {
                 archive.put_away(key);
+            }
+            for key in &counted {
+                archive.persist(key);
             }
         }));
         let (progress, mut reported) = unbounded_channel();
@@ -125,6 +129,19 @@ impl PluginHost {
             .subscribe()
             .wait_for(|loading| *loading == 0)
             .await;
+    }
+
+    /// Write down what the next start should know. Calls after it are not counted then.
+    pub async fn close(&self) {
+        let counted = self.inner.registry.count_all();
+        let archive = Arc::clone(&self.inner.loader.archive);
+        // It says in the log what it could not do.
+        let _ = spawn_blocking(move || {
+            for key in &counted {
+                archive.persist(key);
+            }
+        })
+        .await;
     }
 
     /// The plugins of a tenant, as they are now. Whoever holds the answer keeps these versions.

@@ -28,6 +28,7 @@ mod config;
 mod engine;
 mod error;
 mod folder;
+mod former;
 mod grants;
 mod guest_log;
 mod host;

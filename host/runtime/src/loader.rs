@@ -22,7 +22,7 @@ use crate::plugin::{Code, Plugin};
 use crate::text;
 use crate::turns::Turns;
 use crate::types::{Digest, Exports};
-use crate::versions::{VersionArchive, VersionState};
+use crate::versions::VersionArchive;
 
 /// Files read and judged at once: they are held in memory meanwhile.
 const READS: usize = 4;
@@ -71,22 +71,6 @@ pub(crate) struct Loaded {
     pub(crate) standby: Option<Arc<Plugin>>,
 }
 
-impl Loaded {
-    /// A version that is to be tried out has to do what the one in service does.
-    pub(crate) fn refuse_other_exports(&mut self, serving: Option<&Plugin>) {
-        if let (Outcome::Ready(plugin), Some(serving)) = (&self.outcome, serving)
-            && plugin.manifest.rollout.is_some()
-            && self
-                .version
-                .is_some_and(|version| version.standing == Standing::Plain)
-            && plugin.exports() != serving.exports()
-        {
-            let serving = serving.digest();
-            self.outcome = Outcome::Refused(LoadError::OtherExports { serving });
-        }
-    }
-}
-
 pub(crate) enum Outcome {
     /// The files hold what was judged before.
     Unchanged,
@@ -105,7 +89,7 @@ struct Judged {
 }
 
 /// What is to be done with them.
-enum Step {
+pub(crate) enum Step {
     Unchanged,
     Ready(Arc<Code>),
     Compile(Source),
@@ -133,7 +117,7 @@ pub(crate) struct Loader {
     cache: Cache,
     codes: Mutex<HashMap<Digest, Weak<Code>>>,
     reads: Semaphore,
-    compiles: Turns,
+    pub(crate) compiles: Turns,
 }
 
 impl Loader {
@@ -147,6 +131,7 @@ impl Loader {
         let archive = VersionArchive::open(
             config.versions_dir.as_deref(),
             config.versions_kept,
+            config.versions_bytes,
             config.is_host,
         )?;
         Ok(Self {
@@ -214,77 +199,6 @@ impl Loader {
             outcome,
             standby,
         }
-    }
-
-    /// Whether a version is to be tried out beside another one, if there is any, rather than serve.
-    pub(crate) fn is_tried_out(
-        &self,
-        key: &Key,
-        plugin: &Plugin,
-        version: Option<Version>,
-    ) -> bool {
-        let is_plain = version.is_some_and(|version| version.standing == Standing::Plain);
-        is_plain
-            && plugin.manifest.rollout.is_some()
-            // One that was promoted stays in service.
-            && self.archive.with(key, |history| {
-                let known = history.of(plugin.digest());
-                known.is_none_or(|known| known.state != VersionState::Serving)
-            })
-    }
-
-    /// The last good version of a plugin, other than this one.
-    pub(crate) async fn standby(
-        self: &Arc<Self>,
-        key: &Key,
-        except: Option<Digest>,
-    ) -> Option<Arc<Plugin>> {
-        let good: Vec<Digest> = self
-            .archive
-            .with(key, |history| history.good(except).collect());
-        for digest in good {
-            match self.load_kept(key, digest).await {
-                Ok(plugin) => return Some(plugin),
-                Err(reason) => {
-                    tracing::warn!(tenant = %key.tenant, plugin = %key.name, %digest,
-                        "a former version cannot stand in: {reason}");
-                }
-            }
-        }
-        None
-    }
-
-    /// Load a version from the archive, as it last served.
-    async fn load_kept(self: &Arc<Self>, key: &Key, digest: Digest) -> Result<Arc<Plugin>, String> {
-        let (loader, wanted) = (Arc::clone(self), key.clone());
-        let read = move || -> Result<(Manifest, Found), String> {
-            let kept = loader.archive.read(&wanted, digest).map_err(words)?;
-            let config = &loader.shared.config;
-            let manifest = kept.manifest.as_deref().map_or_else(
-                || Ok(Manifest::default()),
-                |bytes| Manifest::parse("its manifest", bytes).map_err(words),
-            )?;
-            let grants = &manifest.grants;
-            grants
-                .check(&config.allowed, "its manifest")
-                .map_err(words)?;
-            let most = config.most();
-            let outline = component::outline(&kept.component, &config.loading, &most, grants)
-                .map_err(words)?;
-            let found = loader
-                .find(digest, Bytes::from(kept.component), &outline)
-                .map_err(words)?;
-            Ok((manifest, found))
-        };
-        let (manifest, found) = spawn_blocking(read).await.map_err(words)??;
-        let code = match found {
-            Found::Code(code) => code,
-            Found::Source(source) => {
-                let _turn = self.compiles.wait(&key.tenant).await;
-                self.compile(source).await.map_err(words)?
-            }
-        };
-        self.start(key, code, manifest).await.map_err(words)
     }
 
     /// Prove that the component starts; the instance made for it serves the first call.
@@ -480,10 +394,6 @@ impl Judged {
             step: Step::Refused(error),
         }
     }
-}
-
-fn words(error: impl std::fmt::Display) -> String {
-    error.to_string()
 }
 
 fn link(shared: &Shared, component: &Component, exports: Exports) -> Result<Linked, LoadError> {

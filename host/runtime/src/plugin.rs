@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
+use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
 use crate::config::Reuse;
@@ -45,6 +46,8 @@ pub struct Plugin {
     pub(crate) record: Record,
     /// Watches its calls, if it is new and there is a version to go back to.
     pub(crate) probation: OnceLock<Probation>,
+    /// Since when it is in force with this manifest, whatever restarts there were.
+    pub(crate) in_force: OnceLock<Timestamp>,
     /// The version that is tried out beside it.
     pub(crate) beside: ArcSwapOption<Candidate>,
 }
@@ -71,6 +74,7 @@ impl Plugin {
             idle: Idle::default(),
             record: Record::default(),
             probation: OnceLock::new(),
+            in_force: OnceLock::new(),
             beside: ArcSwapOption::empty(),
             shared,
             tenant,
@@ -117,6 +121,14 @@ impl Plugin {
             Some(candidate) if candidate.takes(event) => Arc::clone(&candidate.plugin),
             _ => Arc::clone(self),
         }
+    }
+
+    /// Since when it is in force with the manifest that it has, over restarts.
+    pub fn in_force_since(&self) -> Timestamp {
+        self.in_force
+            .get()
+            .copied()
+            .unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
     /// Another one with the same code and settings, and nothing of what became of this one.

@@ -61,6 +61,8 @@ macro_rules! conformance_tests {
             a_scheduled_event_waits_for_its_time
             a_time_that_is_past_is_now
             a_scheduled_event_wakes_who_waits
+            a_failed_delivery_can_wait_longer_with_its_last_attempt
+            an_attempt_need_not_use_up_a_retry
             next_due_is_reported
             a_dead_letter_stays
             a_dead_letter_is_replayed
@@ -773,6 +775,51 @@ pub async fn next_due_is_reported(store: Subject) {
     assert!(
         due <= Duration::from_secs(21) && due > Duration::from_secs(5),
         "the retry is due in {due:?}"
+    );
+}
+
+/// A delivery that is put off has its time moved, and no attempt added.
+pub async fn a_failed_delivery_can_wait_longer_with_its_last_attempt(store: Subject) {
+    let id = put(&store, "acme", "evt_1", &["main"]).await.remove(0);
+    for _ in 0..2 {
+        let leased = take_one(&store, LONG).await;
+        written(&store, failed(leased, Duration::ZERO)).await;
+    }
+    let before = get(&store, "acme", &id).await;
+    let mut leased = take_one(&store, LONG).await;
+    let last = leased.attempts.pop().unwrap();
+    let mut delivery = leased.delivery.clone();
+    delivery.next_at = now() + Duration::from_secs(60);
+    written(
+        &store,
+        Outcome {
+            leased,
+            delivery,
+            attempt: last,
+        },
+    )
+    .await;
+    let kept = get(&store, "acme", &id).await;
+    assert_eq!(kept.delivery.state, DeliveryState::Failed);
+    assert_eq!(
+        (kept.delivery.attempt, &kept.attempts),
+        (2, &before.attempts)
+    );
+    let batch = take_with(&store, 10, LONG, 10).await;
+    assert!(batch.leased.is_empty(), "it waits on");
+}
+
+/// Where retries are counted from is kept with the outcome.
+pub async fn an_attempt_need_not_use_up_a_retry(store: Subject) {
+    let id = put(&store, "acme", "evt_1", &["main"]).await.remove(0);
+    let mut outcome = failed(take_one(&store, LONG).await, Duration::ZERO);
+    outcome.delivery.replayed_at_attempt = 1;
+    written(&store, outcome).await;
+    let leased = take_one(&store, LONG).await;
+    assert_eq!(leased.delivery.replayed_at_attempt, 1);
+    assert_eq!(
+        get(&store, "acme", &id).await.delivery.replayed_at_attempt,
+        1
     );
 }
 

@@ -80,7 +80,8 @@ pub struct Outcome {
     pub leased: Leased,
     /// The delivery as it is to be: succeeded, failed with a next time, or dead letter.
     pub delivery: Delivery,
-    /// What happened. Its `next_at` is set by who concludes.
+    /// What happened. Its `next_at` is set by who concludes. A delivery that is only to wait longer has its
+    /// last attempt here again, with its number, taken out of `leased.attempts`.
     pub attempt: Attempt,
 }
 

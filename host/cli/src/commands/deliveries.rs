@@ -228,10 +228,19 @@ fn endpoint(record: &Record) -> String {
 
 fn state(record: &Record) -> String {
     let delivery = &record.delivery;
+    let retry = record.attempts.last().and_then(|attempt| attempt.next_at);
     let more = match (delivery.state, record.lease_until) {
         (DeliveryState::Pending, _) if record.behind.is_some() => {
             let first = record.behind.as_ref().map(DeliveryId::as_str);
             format!(", waiting for {}", first.unwrap_or_default())
+        }
+        // Looked at in between, in case that its plugin was put right.
+        (DeliveryState::Failed, _) if retry.is_some_and(|retry| retry > delivery.next_at) => {
+            format!(
+                ", next attempt {}, or {} if another version of the plugin serves then",
+                retry.map(output::time).unwrap_or_default(),
+                output::relative(delivery.next_at)
+            )
         }
         (DeliveryState::Failed, _) => format!(", next attempt {}", due(delivery)),
         (DeliveryState::Pending, _) if delivery.is_scheduled() => {

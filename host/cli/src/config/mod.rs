@@ -143,6 +143,8 @@ pub(crate) struct Plugins {
     pub(crate) versions: PathBuf,
     /// Versions kept of each plugin. 5: the one that serves, the one before, and a day's mistakes.
     pub(crate) versions_kept: usize,
+    /// Bytes of all of them; past that, what was kept longest ago goes, but not what serves.
+    pub(crate) versions_bytes: u64,
     /// A new version is rolled back once calls for so many `faults` events of its first `calls` calls
     /// trapped, went over a limit, or gave what cannot be used; with 0 faults never.
     pub(crate) rollback: wasmhook_runtime::Rollback,
@@ -180,6 +182,7 @@ impl Default for Plugins {
             cache_bytes: runtime.cache_bytes,
             versions: "data/versions".into(),
             versions_kept: runtime.versions_kept,
+            versions_bytes: runtime.versions_bytes,
             rollback: runtime.rollback,
             limits: runtime.limits,
             limit_caps: runtime.limit_caps,

@@ -16,11 +16,14 @@ use tempfile::TempDir;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::history::{History, VersionRecord, VersionState};
+use super::room;
 use crate::cache::claim;
 use crate::error::RuntimeError;
 use crate::folder::{Key, is_name};
 use crate::types::Digest;
 
+/// The bytes held before anybody has counted them: more than there may be, so that somebody does.
+const UNKNOWN: u64 = u64::MAX / 2;
 const HISTORY: &str = "history.json";
 /// The most bytes of a history: many times what thirty records take.
 const HISTORY_BYTES: u64 = 1 << 20;
@@ -30,6 +33,10 @@ pub struct VersionArchive {
     folder: PathBuf,
     /// Components kept of each plugin.
     versions: usize,
+    /// Bytes of all of them.
+    most_bytes: u64,
+    /// Bytes held, as far as this process knows.
+    held: AtomicU64,
     /// Whether this process is the one that the folder belongs to.
     writes: bool,
     plugins: Mutex<HashMap<Key, Plugin>>,
@@ -82,6 +89,7 @@ impl VersionArchive {
     pub(crate) fn open(
         folder: Option<&Path>,
         versions: usize,
+        most_bytes: u64,
         writes: bool,
     ) -> Result<Self, RuntimeError> {
         let refuse = |path: &Path, reason: String| RuntimeError::Archive {
@@ -104,6 +112,8 @@ impl VersionArchive {
         Ok(Self {
             folder,
             versions: versions.max(1),
+            most_bytes,
+            held: AtomicU64::new(UNKNOWN),
             writes,
             plugins: Mutex::default(),
             writing: Mutex::default(),
@@ -117,6 +127,8 @@ impl VersionArchive {
         Self {
             folder: folder.to_owned(),
             versions: usize::MAX,
+            most_bytes: u64::MAX,
+            held: AtomicU64::new(UNKNOWN),
             writes: false,
             plugins: Mutex::default(),
             writing: Mutex::default(),
@@ -215,6 +227,8 @@ impl VersionArchive {
         let whole = component.len() as u64;
         if fs::metadata(&path).map_or(true, |found| found.len() != whole) {
             self.write(&path, component)?;
+            self.held.fetch_add(whole, Ordering::Relaxed);
+            self.make_room();
         }
         let path = self.manifest(key, digest);
         match manifest {
@@ -225,6 +239,22 @@ impl VersionArchive {
                 _ => Ok(()),
             },
         }
+    }
+
+    /// Remove what was kept longest ago, if there is more than there may be: nothing that a plugin needs now.
+    fn make_room(&self) {
+        if self.held.load(Ordering::Relaxed) <= self.most_bytes {
+            return;
+        }
+        let is_spared = |key: &Key, digest: Digest| {
+            let plugins = self.plugins();
+            plugins.get(key).is_some_and(|plugin| {
+                let state = plugin.history.of(digest).map(|record| record.state);
+                plugin.latest == Some(digest) || state.is_some_and(VersionState::is_in_use)
+            })
+        };
+        let held = room::make(&self.folder, self.most_bytes, is_spared);
+        self.held.store(held, Ordering::Relaxed);
     }
 
     /// Write down the history of a plugin, and remove the versions that are too many.
@@ -382,7 +412,8 @@ mod tests {
     fn the_last_versions_and_their_history_survive_and_the_rest_goes() {
         let folder = tempfile::tempdir().unwrap();
         let key = key("acme", "10-redact").unwrap();
-        let archive = VersionArchive::open(Some(&folder.path().join("v")), 2, true).unwrap();
+        let archive =
+            VersionArchive::open(Some(&folder.path().join("v")), 2, 1 << 20, true).unwrap();
         let digests: Vec<Digest> = (0_u8..4)
             .map(|n| drop_version(&archive, &key, &[n]))
             .collect();
@@ -413,11 +444,39 @@ mod tests {
     }
 
     #[test]
+    fn what_was_kept_longest_ago_goes_when_there_is_too_much_but_not_what_serves() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("v");
+        let archive = VersionArchive::open(Some(&folder), 5, 10, true).unwrap();
+        let (quiet, busy) = (key("quiet", "a").unwrap(), key("busy", "a").unwrap());
+        let serves = drop_version(&archive, &quiet, b"aaaa");
+        let mut dropped = Vec::new();
+        for content in [b"bbbb", b"cccc", b"dddd", b"eeee"] {
+            dropped.push(drop_version(&archive, &busy, content));
+            // Two in the same tick of the file system's clock have no order.
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let is_kept = |key: &Key, digest: &Digest| archive.read(key, *digest).is_ok();
+        assert!(is_kept(&quiet, &serves), "it is the oldest, and serves");
+        let left: Vec<bool> = dropped
+            .iter()
+            .map(|digest| is_kept(&busy, digest))
+            .collect();
+        assert_eq!(
+            left,
+            [false, false, true, true],
+            "what served when the last one came is spared, too"
+        );
+        let told = archive.versions("busy", "a").unwrap();
+        assert_eq!(told.len(), 4, "their story stays");
+    }
+
+    #[test]
     fn damage_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
         let key = key("acme", "10-redact").unwrap();
         let folder = folder.path().join("v");
-        let archive = VersionArchive::open(Some(&folder), 5, true).unwrap();
+        let archive = VersionArchive::open(Some(&folder), 5, 1 << 20, true).unwrap();
         let digest = drop_version(&archive, &key, b"whole");
         let file = folder.join(format!("acme/10-redact/{digest}.wasm"));
         fs::write(&file, b"torn!").unwrap();
@@ -434,6 +493,6 @@ mod tests {
     fn a_folder_that_others_can_read_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
-        assert!(VersionArchive::open(Some(folder.path()), 5, true).is_err());
+        assert!(VersionArchive::open(Some(folder.path()), 5, 1 << 20, true).is_err());
     }
 }

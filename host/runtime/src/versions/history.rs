@@ -23,6 +23,8 @@ pub struct VersionRecord {
     pub why: Option<String>,
     /// Digest of the manifest that it came with, if there was one.
     pub manifest: Option<Digest>,
+    /// Since when it has been called with this manifest.
+    pub configured: Timestamp,
     /// Whether it is past its first calls, in which it could have been rolled back.
     pub proven: bool,
     /// Whether it stays away although its file is there: it was rolled back, and nothing that is in the
@@ -68,6 +70,11 @@ impl VersionState {
         }
     }
 
+    /// Whether a version in this state is called.
+    pub(crate) fn is_in_use(self) -> bool {
+        matches!(self, Self::Serving | Self::Canary | Self::Shadow)
+    }
+
     /// Whether a version in this state has served and was not found wanting.
     pub fn is_good(self) -> bool {
         matches!(self, Self::Serving | Self::Replaced)
@@ -82,10 +89,20 @@ pub(crate) struct Calls {
 }
 
 impl Calls {
-    /// Whether a greater share of these calls failed than of the others. Without others they did.
+    /// Whether more than twice the share of these calls failed, compared with the others. Without others
+    /// they did. Twice, because shares are rough: calls that choose endpoints and calls for each of them
+    /// are counted together, and there are few of a new version.
     pub(crate) fn are_worse_than(self, others: Self) -> bool {
         let share = |one: Self, other: Self| u128::from(one.faults) * u128::from(other.calls);
-        others.calls == 0 || share(self, others) > share(others, self)
+        others.calls == 0 || share(self, others) > 2 * share(others, self)
+    }
+
+    /// So many calls and faults more.
+    pub(crate) fn and(self, more: Self) -> Self {
+        Self {
+            calls: self.calls.saturating_add(more.calls),
+            faults: self.faults.saturating_add(more.faults),
+        }
     }
 }
 
@@ -118,13 +135,13 @@ impl History {
         let known = self.of(version.component);
         if known.is_some_and(|known| known.state == VersionState::Serving) {
             // A restart, or another manifest.
-            let known = self.change(version.component);
-            known.manifest = version.manifest;
+            self.change(version.component).configure(version.manifest);
             return;
         }
         let record = self.change(version.component);
         record.state = VersionState::Serving;
         record.since = Timestamp::now();
+        record.configured = record.since;
         record.why = why;
         record.manifest = version.manifest;
         record.proven = false;
@@ -138,10 +155,11 @@ impl History {
         let record = self.change(version.component);
         if record.state != state {
             record.since = Timestamp::now();
+            record.configured = record.since;
         }
         record.state = state;
         record.why = None;
-        record.manifest = version.manifest;
+        record.configure(version.manifest);
         record.proven = false;
     }
 
@@ -151,6 +169,7 @@ impl History {
         let record = self.change(digest);
         record.state = VersionState::Serving;
         record.since = Timestamp::now();
+        record.configured = record.since;
         record.why = Some(why);
         record.proven = true;
     }
@@ -195,6 +214,7 @@ impl History {
         let record = self.change(digest);
         record.state = VersionState::Serving;
         record.since = Timestamp::now();
+        record.configured = record.since;
         record.why = Some(why);
     }
 
@@ -246,6 +266,14 @@ impl History {
         }
     }
 
+    /// What a version's calls had come to when they were counted last.
+    pub(crate) fn calls(&self, digest: Digest) -> Calls {
+        self.of(digest).map_or(Calls::default(), |record| Calls {
+            calls: record.calls,
+            faults: record.faults,
+        })
+    }
+
     /// What a version's calls came to by now.
     pub(crate) fn counted(&mut self, digest: Digest, calls: Calls) {
         if let Some(record) = self.0.iter_mut().find(|record| record.digest == digest) {
@@ -287,6 +315,14 @@ impl History {
 }
 
 impl VersionRecord {
+    /// It is called with this manifest.
+    fn configure(&mut self, manifest: Option<Digest>) {
+        if self.manifest != manifest {
+            self.manifest = manifest;
+            self.configured = Timestamp::now();
+        }
+    }
+
     fn new(digest: Digest) -> Self {
         Self {
             digest,
@@ -294,6 +330,7 @@ impl VersionRecord {
             since: Timestamp::now(),
             why: None,
             manifest: None,
+            configured: Timestamp::now(),
             proven: false,
             barred: false,
             calls: 0,
@@ -362,8 +399,8 @@ mod tests {
     #[test]
     fn shares_of_faults_are_compared() {
         let calls = |calls, faults| Calls { calls, faults };
-        assert!(calls(10, 5).are_worse_than(calls(1000, 499)));
-        assert!(!calls(100, 5).are_worse_than(calls(100, 5)));
+        assert!(calls(10, 5).are_worse_than(calls(1000, 249)));
+        assert!(!calls(10, 5).are_worse_than(calls(1000, 250)));
         assert!(!calls(100, 5).are_worse_than(calls(10, 2)));
         assert!(calls(5, 5).are_worse_than(Calls::default()));
     }

@@ -7,6 +7,7 @@ mod archive;
 mod control;
 mod history;
 mod probation;
+mod room;
 
 pub use archive::{ArchiveError, Kept, VersionArchive};
 pub use control::{ControlError, PluginFiles};

@@ -55,7 +55,7 @@ fn record_one(
         .prepare_cached(
             "UPDATE deliveries SET state = ?3, back = NULL, attempt = ?5, next_at = ?6,
                  stage = CASE WHEN ?3 = 4 AND blocks THEN 5 ELSE ?4 END,
-                 updated_at = ?7, lease = NULL, lease_until = NULL
+                 updated_at = ?7, replayed_at_attempt = ?8, lease = NULL, lease_until = NULL
              WHERE seq = ?1 AND stage = 2 AND lease = ?2
              RETURNING lane, blocks, sequence",
         )?
@@ -67,7 +67,8 @@ fn record_one(
                 stage.number(),
                 next.attempt,
                 next_at,
-                now
+                now,
+                next.replayed_at_attempt
             ],
             |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
         )
