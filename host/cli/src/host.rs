@@ -16,8 +16,8 @@ use wasmhook_delivery::{AddressPolicy, Client, ClientConfig};
 use wasmhook_engine::metric;
 use wasmhook_engine::resolve::Resolver;
 use wasmhook_engine::{
-    Attempter, AttempterConfig, Housekeeping, Intake, IntakeConfig, PluginKeyValue, Pressure,
-    PressureConfig, PressureGauge, StreamReader, Worker, WorkerConfig,
+    Attempter, AttempterConfig, Housekeeping, Intake, IntakeConfig, PluginHttp, PluginKeyValue,
+    Pressure, PressureConfig, PressureGauge, StreamReader, Worker, WorkerConfig,
 };
 use wasmhook_runtime::{Compiler, PluginHost, PluginHostConfig, Services, ServingState};
 use wasmhook_server::Api;
@@ -80,7 +80,7 @@ pub(crate) fn plugins(config: &Config, services: Services) -> anyhow::Result<Plu
 }
 
 /// What this host gives to plugins that are granted it.
-fn services(config: &Config, stores: &Stores) -> Services {
+fn services(config: &Config, stores: &Stores, client: &Client) -> Services {
     let quota = &config.plugins.key_value;
     let quota = Quota {
         keys: quota.keys,
@@ -89,6 +89,7 @@ fn services(config: &Config, stores: &Stores) -> Services {
     let key_value = PluginKeyValue::new(Arc::clone(&stores.key_value), quota);
     Services {
         key_value: Some(Arc::new(key_value)),
+        http: Some(Arc::new(PluginHttp::new(client.clone(), policy(config)))),
     }
 }
 
@@ -117,15 +118,9 @@ pub(crate) fn tenants(config: &Config) -> anyhow::Result<Tenants> {
     Tenants::load(settings).map_err(|error| Coded::new(Exit::Configuration, error.to_string()))
 }
 
-/// The worker, with everything that an attempt needs.
-fn worker(
-    config: &Config,
-    tenants: &Arc<Tenants>,
-    plugins: &Arc<PluginHost>,
-    resolver: Resolver,
-    store: &Arc<dyn Store>,
-) -> anyhow::Result<Worker> {
-    let client = Client::new(ClientConfig {
+/// The client of deliveries, and of what plugins ask.
+fn client(config: &Config) -> anyhow::Result<Client> {
+    Ok(Client::new(ClientConfig {
         timeout: config.delivery.timeout.0,
         response_cap: config.delivery.response_bytes,
         addresses: AddressPolicy {
@@ -134,7 +129,18 @@ fn worker(
         },
         max_idle_per_host: config.worker.max_per_endpoint,
         ..ClientConfig::default()
-    })?;
+    })?)
+}
+
+/// The worker, with everything that an attempt needs.
+fn worker(
+    config: &Config,
+    tenants: &Arc<Tenants>,
+    plugins: &Arc<PluginHost>,
+    resolver: Resolver,
+    store: &Arc<dyn Store>,
+    client: Client,
+) -> anyhow::Result<Worker> {
     let requests = match &config.delivery.user_agent {
         None => RequestBuilder::default(),
         Some(name) => RequestBuilder::new(name).map_err(|error| {
@@ -192,7 +198,8 @@ impl Host {
         for warning in stores.store.warnings().await? {
             tracing::warn!("{warning}");
         }
-        let services = services(config, &stores);
+        let client = client(config)?;
+        let services = services(config, &stores, &client);
         let plugins = Arc::new(plugins(config, services)?);
         let resolver = Resolver::new(Arc::clone(&tenants), Arc::clone(&plugins), policy(config));
         let intake = Arc::new(Intake::new(
@@ -203,7 +210,7 @@ impl Host {
             resolver.clone(),
             Arc::clone(&stores.store),
         ));
-        let worker = worker(config, &tenants, &plugins, resolver, &stores.store)?;
+        let worker = worker(config, &tenants, &plugins, resolver, &stores.store, client)?;
         let retention = Retention {
             age: config.retention.age.0,
             count: config.retention.count,

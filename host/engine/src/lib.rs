@@ -8,6 +8,7 @@
 pub mod attempt;
 pub mod backoff;
 mod classify;
+mod fetch;
 pub mod housekeeping;
 pub mod intake;
 mod key_value;
@@ -20,6 +21,7 @@ pub mod stream;
 pub mod worker;
 
 pub use attempt::{Attempter, AttempterConfig};
+pub use fetch::PluginHttp;
 pub use housekeeping::Housekeeping;
 pub use intake::{Intake, IntakeConfig, Source, Verdict};
 pub use key_value::PluginKeyValue;

@@ -17,16 +17,18 @@ wasmtime::component::bindgen!({
             include wasmhook:plugin/classifier@0.1.0;
             include wasmhook:plugin/signer@0.1.0;
             import wasmhook:plugin/key-value@0.1.0;
+            import wasmhook:plugin/http-client@0.1.0;
         }
     ",
     world: "wasmhook:host/everything",
     ownership: Borrowing { duplicate_if_necessary: true },
     imports: {
         "wasmhook:plugin/key-value": async | trappable,
+        "wasmhook:plugin/http-client": async | trappable,
         default: trappable,
     },
     exports: { default: async },
 });
 
 pub use exports::wasmhook::plugin::{classify, resolve, sign, transform};
-pub use wasmhook::plugin::{config, key_value, log, signing, types};
+pub use wasmhook::plugin::{config, http_client, key_value, log, signing, types};

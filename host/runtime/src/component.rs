@@ -298,6 +298,7 @@ fn other_version(verb: &'static str, name: &str) -> Option<LoadError> {
             | "log"
             | "config"
             | "key-value"
+            | "http-client"
             | "signing"
             | "transform"
             | "resolve"

@@ -12,7 +12,7 @@ use wasmtime::{
     Config, Enabled, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig,
 };
 
-use crate::bindings::{config, key_value, log, signing};
+use crate::bindings::{config, http_client, key_value, log, signing};
 use crate::config::PluginHostConfig;
 use crate::error::RuntimeError;
 use crate::state::State;
@@ -146,6 +146,7 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     log::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)?;
     config::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)?;
     signing::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)?;
+    http_client::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)?;
     key_value::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)?;
     Ok(linker)
 }

@@ -12,7 +12,10 @@ use async_trait::async_trait;
 use support::{World, body, guest};
 use wasmhook_runtime::{Grants, KeyValueError, KeyValueStore, Services};
 
-const ALLOWED: Grants = Grants { key_value: true };
+const ALLOWED: Grants = Grants {
+    key_value: true,
+    http: Vec::new(),
+};
 
 /// Values of tenants in memory; without quotas and ends, which are the stores' own promises.
 #[derive(Default)]
@@ -81,6 +84,7 @@ fn world(allowed: Grants, services: Services) -> World {
 fn with_memory() -> World {
     let services = Services {
         key_value: Some(Arc::new(Memory::default())),
+        http: None,
     };
     world(ALLOWED, services)
 }

@@ -193,11 +193,18 @@ impl Default for Plugins {
 pub(crate) struct Grants {
     /// The tenant's own key-value store.
     pub(crate) key_value: bool,
+    /// Hosts that plugins may send HTTP requests to, such as `api.example.com`, `*.example.com`, or `*` for any
+    /// that deliveries may go to. None: a manifest lies in the tenant's folder, and what a tenant's code
+    /// may call from this machine's address is for the operator to say.
+    pub(crate) http: Vec<wasmhook_runtime::HostPattern>,
 }
 
 impl Default for Grants {
     fn default() -> Self {
-        Self { key_value: true }
+        Self {
+            key_value: true,
+            http: Vec::new(),
+        }
     }
 }
 
@@ -205,6 +212,7 @@ impl Grants {
     pub(crate) fn allowed(&self) -> wasmhook_runtime::Grants {
         wasmhook_runtime::Grants {
             key_value: self.key_value,
+            http: self.http.clone(),
         }
     }
 }
