@@ -19,7 +19,7 @@ use wasmhook_engine::{
     Attempter, AttempterConfig, Housekeeping, Intake, IntakeConfig, PluginHttp, PluginKeyValue,
     Pressure, PressureConfig, PressureGauge, StreamReader, Worker, WorkerConfig,
 };
-use wasmhook_runtime::{Compiler, PluginHost, PluginHostConfig, Services, ServingState};
+use wasmhook_runtime::{Compiler, LogConfig, PluginHost, PluginHostConfig, Services, ServingState};
 use wasmhook_server::Api;
 use wasmhook_store::{Quota, Retention, Store};
 use wasmhook_tenants::{FolderWatch, Tenants, TenantsConfig};
@@ -72,6 +72,12 @@ pub(crate) fn plugins(config: &Config, services: Services) -> anyhow::Result<Plu
         max_idle_instances: plugins.idle_instances,
         max_idle_bytes: plugins.idle_bytes,
         allowed: plugins.grants.allowed(),
+        // A tool that starts a plugin to judge it leaves nothing in its tenant's log.
+        logs: services.key_value.is_some().then(|| LogConfig {
+            folder: config.path(&plugins.log.folder),
+            bytes: plugins.log.bytes,
+            lines_per_second: plugins.log.lines_per_second,
+        }),
         services,
         guest_logs: plugins.logs,
         ..PluginHostConfig::new(config.path(&config.tenants.folder))

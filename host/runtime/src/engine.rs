@@ -16,6 +16,7 @@ use crate::bindings::{config, http_client, key_value, log, signing};
 use crate::config::PluginHostConfig;
 use crate::error::RuntimeError;
 use crate::state::State;
+use crate::tenant_log::TenantLogs;
 use crate::turns::Turns;
 use crate::wasi;
 
@@ -45,6 +46,7 @@ pub(crate) struct Shared {
     pub(crate) engine: Engine,
     pub(crate) linker: Linker<State>,
     pub(crate) clock: Clock,
+    pub(crate) logs: TenantLogs,
     /// A permit for each call that may run.
     pub(crate) calls: Arc<Semaphore>,
     /// Where guests that run for long take turns, on all cores but one, so that short calls find a
@@ -60,11 +62,13 @@ impl Shared {
         let engine = Engine::new(&engine_config(&config)).map_err(describe)?;
         let linker = linker(&engine).map_err(describe)?;
         let clock = Clock::start(engine.weak()).map_err(RuntimeError::Thread)?;
+        let logs = TenantLogs::start(config.logs.clone()).map_err(RuntimeError::Thread)?;
         let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Ok(Self {
             engine,
             linker,
             clock,
+            logs,
             calls: Arc::new(Semaphore::new(config.max_concurrent_calls as usize)),
             lane: Arc::new(Turns::new(cores - 1)),
             idle_instances: Arc::new(Semaphore::new(config.max_idle_instances as usize)),

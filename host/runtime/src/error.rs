@@ -24,7 +24,7 @@ pub enum RuntimeError {
         reason: String,
     },
     /// The operating system gave no thread.
-    #[error("cannot start the plugin clock: {0}")]
+    #[error("cannot start a thread for plugins: {0}")]
     Thread(std::io::Error),
 }
 

@@ -5,8 +5,8 @@
 //! the [`Limits`]. A file that cannot serve leaves the last good version in its place, and
 //! [`PluginHost::status`] says why.
 //!
-//! What a guest logs goes to the tracing target `wasmhook::plugin_log`, and only with
-//! [`PluginHostConfig::guest_logs`] switched on: the words are the tenant's. What it prints is
+//! What a guest logs goes to a file of its tenant ([`LogConfig`]), and to the tracing target
+//! `wasmhook::plugin_log` only with [`PluginHostConfig::guest_logs`] switched on: the words are the tenant's. What it prints is
 //! swallowed, and no error holds anything that it wrote, except [`Fault::Guest`].
 //!
 //! This is the one place where wasmtime is known.
@@ -45,6 +45,7 @@ mod registry;
 mod sign;
 mod state;
 mod status;
+mod tenant_log;
 mod text;
 mod turns;
 mod types;
@@ -70,6 +71,7 @@ pub use plugin::Plugin;
 pub use record::CallStatistics;
 pub use registry::{TenantPlugins, Unready};
 pub use status::{PluginStatus, RescanReport, ServingState};
+pub use tenant_log::{LogConfig, LogLine, log_files};
 pub use types::{
     Call, CallResult, Choice, Classification, Digest, EndpointView, EventView, Exports, Judgement,
     Mode, NewEndpoint, Request, Resolution, ResponseView, UnsignedView, Verdict,

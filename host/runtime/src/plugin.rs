@@ -15,6 +15,7 @@ use crate::manifest::{FailurePolicy, Manifest};
 use crate::meter::Meter;
 use crate::record::Record;
 use crate::state::State;
+use crate::tenant_log::TenantLog;
 use crate::types::{Digest, Exports};
 
 /// A component, compiled and linked. Tenants with the same bytes share one, as it holds code only.
@@ -34,6 +35,7 @@ pub struct Plugin {
     pub(crate) manifest: Manifest,
     pub(crate) config: Arc<BTreeMap<String, String>>,
     provided: Provided,
+    log: Option<Arc<TenantLog>>,
     pub(crate) limits: Limits,
     pub(crate) reuse: Reuse,
     pub(crate) idle: Idle,
@@ -60,6 +62,7 @@ impl Plugin {
                 grants: Arc::new(manifest.grants.clone()),
                 services: settings.services.clone(),
             },
+            log: shared.logs.of(&tenant),
             idle: Idle::default(),
             record: Record::default(),
             shared,
@@ -104,6 +107,7 @@ impl Plugin {
     pub(crate) fn fresh(&self) -> Metered {
         let meter = Arc::new(Meter::default());
         let log = GuestLog::new(
+            self.log.clone(),
             self.shared.config.guest_logs,
             Arc::clone(&self.tenant),
             Arc::clone(&self.name),

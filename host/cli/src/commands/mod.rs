@@ -5,6 +5,7 @@ mod deliveries;
 mod demo;
 mod events;
 mod listen;
+mod plugin_logs;
 pub(crate) mod plugins;
 mod push;
 mod queue;
@@ -70,6 +71,20 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Plugins(Plugins::List { tenant }) => {
             plugins::list(&Config::load(&global)?, tenant.as_deref(), json).await
+        }
+        Command::Plugins(Plugins::Logs {
+            tenant,
+            name,
+            lines,
+            follow,
+        }) => {
+            let config = Config::load(&global)?;
+            let wanted = plugin_logs::Wanted {
+                tenant,
+                plugin: name,
+                lines,
+            };
+            plugin_logs::run(&config, &wanted, follow, json).await
         }
         Command::Plugins(Plugins::Check { file }) => {
             plugins::check(&Config::load(&global)?, &file, json).await

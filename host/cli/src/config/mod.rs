@@ -161,7 +161,9 @@ pub(crate) struct Plugins {
     pub(crate) grants: Grants,
     /// What one tenant's plugins may keep in it.
     pub(crate) key_value: KeyValueQuota,
-    /// Whether what guests log is written to the host's log. Off: a guest may log a payload.
+    /// Where what plugins log is kept for their tenants; read with `wasmhook plugins logs`.
+    pub(crate) log: PluginLog,
+    /// Whether what guests log is also written to the host's log. Off: a guest may log a payload.
     pub(crate) logs: bool,
 }
 
@@ -182,7 +184,31 @@ impl Default for Plugins {
             reuse: runtime.reuse,
             grants: Grants::default(),
             key_value: KeyValueQuota::default(),
+            log: PluginLog::default(),
             logs: runtime.guest_logs,
+        }
+    }
+}
+
+/// `[plugins.log]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct PluginLog {
+    /// Holds a folder for each tenant.
+    pub(crate) folder: PathBuf,
+    /// Bytes kept of one tenant; 0 keeps nothing. 512 KiB: some thousand lines, and 5 GiB for ten thousand
+    /// tenants that all log as much as they may.
+    pub(crate) bytes: u64,
+    /// Lines of one tenant in a second. 50: more is read by nobody.
+    pub(crate) lines_per_second: u32,
+}
+
+impl Default for PluginLog {
+    fn default() -> Self {
+        Self {
+            folder: "data/plugin-logs".into(),
+            bytes: 512 << 10,
+            lines_per_second: 50,
         }
     }
 }
