@@ -22,7 +22,7 @@ pub struct CheckReport {
     pub digest: Digest,
     /// Its size.
     pub bytes: usize,
-    /// The version of the contract that this host serves, and the component was built for.
+    /// The version of the contract that the component was built for.
     pub contract: &'static str,
     /// What it exports and imports.
     pub outline: Outline,
@@ -43,7 +43,7 @@ impl Loader {
         let mut report = CheckReport {
             digest: Digest::of(&bytes),
             bytes: bytes.len(),
-            contract: component::CONTRACT_VERSION,
+            contract: outline.contract,
             outline,
             compile_time: None,
             refusal: None,

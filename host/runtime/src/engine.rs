@@ -18,6 +18,7 @@ use crate::error::RuntimeError;
 use crate::state::State;
 use crate::tenant_log::TenantLogs;
 use crate::turns::Turns;
+use crate::v0_1;
 use crate::wasi;
 
 /// Time between two ticks of the epoch: the longest that a guest keeps a thread to itself.
@@ -152,6 +153,7 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     signing::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)?;
     http_client::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)?;
     key_value::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)?;
+    v0_1::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 

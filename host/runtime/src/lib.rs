@@ -49,6 +49,7 @@ mod tenant_log;
 mod text;
 mod turns;
 mod types;
+mod v0_1;
 mod wasi;
 
 pub use check::CheckReport;

@@ -96,7 +96,7 @@ async fn what_is_not_asked_for_does_not_exist_for_the_component() {
     world.load().await;
     assert_eq!(
         world.refusal("acme", "10-keeper"),
-        "the component imports wasmhook:plugin/key-value@0.1.0, which its manifest does not ask for; \
+        "the component imports wasmhook:plugin/key-value@1.0.0, which its manifest does not ask for; \
          write key_value = true under [grants]"
     );
     // The same bytes serve a tenant whose manifest asks, and still not the other.

@@ -9,12 +9,12 @@
 use serde_json::Value;
 
 wit_bindgen::generate!({
-    path: "../../../wit",
+    path: "../../../wit/1.0.0",
     inline: "
         package example:enrich;
         world enrich {
-            include wasmhook:plugin/transformer@0.1.0;
-            import wasmhook:plugin/http-client@0.1.0;
+            include wasmhook:plugin/transformer@1.0.0;
+            import wasmhook:plugin/http-client@1.0.0;
         }
     ",
     world: "example:enrich/enrich",

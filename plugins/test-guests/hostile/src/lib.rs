@@ -2,7 +2,7 @@
 
 #![allow(clippy::pedantic, reason = "what it does is wrong on purpose")]
 
-wit_bindgen::generate!({ path: "../../../wit", world: "plugin" });
+wit_bindgen::generate!({ path: "../../../wit/1.0.0", world: "plugin" });
 
 use std::cell::Cell;
 use std::hint::black_box;
