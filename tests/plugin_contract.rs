@@ -457,3 +457,237 @@ fn nothing_is_sent_that_its_signer_did_not_sign() {
     }
     assert_eq!(planned.receiver.count(), 0);
 }
+
+/// A site whose operator lets plugins send requests to this machine.
+fn fetching_site(allowed: &str) -> Site {
+    let site = Site::embedded();
+    let config = std::fs::read_to_string(site.path("wasmhook.toml")).unwrap();
+    site.write(
+        "wasmhook.toml",
+        &format!("{config}[plugins.grants]\nhttp = {allowed}\n"),
+    );
+    site
+}
+
+#[test]
+fn a_plugin_asks_a_service_that_it_was_granted() {
+    let planned = receiver();
+    let receiver = &planned.receiver;
+    let site = fetching_site(r#"["127.0.0.1"]"#);
+    receiver.on(
+        "/customers/c%2F7",
+        Answer::status(200).body(r#"{"plan":"gold"}"#),
+    );
+    receiver.on("/customers/nobody", Answer::status(404));
+    site.endpoint("acme", "main", &receiver.url("/hook"), "*");
+    let manifest = format!(
+        "[grants]\nhttp = [\"127.0.0.1\"]\n\
+         [config]\nurl = \"{}\"\nfield = \"customer\"\ninto = \"known\"\ntoken = \"t0ken\"\n",
+        receiver.url("/customers/{}")
+    );
+    site.plugin("acme", "10-enrich", &component("enrich.wasm"), &manifest);
+    let _host = site.serve();
+    let hooks = || -> Vec<Received> {
+        let all = receiver.received();
+        all.into_iter()
+            .filter(|request| request.path == "/hook")
+            .collect()
+    };
+    for (id, customer) in [("evt_1", "c/7"), ("evt_2", "nobody")] {
+        let before = hooks().len();
+        push(&site, "acme", id, &json!({"customer": customer}));
+        wait_for("the delivery", || (hooks().len() > before).then_some(()));
+    }
+    let hooks = hooks();
+    assert_eq!(
+        hooks[0].body,
+        r#"{"customer":"c/7","known":{"plan":"gold"}}"#
+    );
+    assert_eq!(hooks[1].body, r#"{"customer":"nobody"}"#);
+    let asked = receiver.received().remove(0);
+    assert_eq!(
+        (asked.method.as_str(), &*asked.path),
+        ("GET", "/customers/c%2F7")
+    );
+    assert_eq!(asked.header("authorization"), Some("Bearer t0ken"));
+    assert!(asked.header("user-agent").unwrap().starts_with("wasmhook/"));
+}
+
+#[test]
+fn a_plugins_requests_go_where_deliveries_may_and_within_bounds() {
+    let planned = receiver();
+    let receiver = &planned.receiver;
+    let site = fetching_site(r#"["127.0.0.1", "169.254.169.254", "*.invalid"]"#);
+    let config = std::fs::read_to_string(site.path("wasmhook.toml")).unwrap();
+    let config = config.replace(
+        "allow_private_addresses = true",
+        "allowed_networks = [\"127.0.0.1/32\"]",
+    );
+    site.write("wasmhook.toml", &config);
+    let secret = Answer::status(200).body("{\"secret\":1}");
+    receiver.on(
+        "/moved",
+        Answer::status(302).header("location", receiver.url("/secret")),
+    );
+    receiver.on("/secret", secret);
+    receiver.on(
+        "/slow",
+        Answer::status(200).after(std::time::Duration::from_secs(30)),
+    );
+    receiver.on("/large", Answer::status(200).body("x".repeat(2000)));
+    let here = |path: &str| receiver.url(path);
+    let port = receiver.address().port();
+    let cases = [
+        (
+            "moved",
+            here("/moved"),
+            "the service answered with status 302",
+        ),
+        ("slow", here("/slow"), "no answer: Error::Timeout(300)"),
+        (
+            "large",
+            here("/large"),
+            "no answer: Error::ResponseTooLarge(1000)",
+        ),
+        (
+            "metadata",
+            "http://169.254.169.254/latest".to_owned(),
+            "no answer: Error::AddressRefused",
+        ),
+        (
+            "elsewhere",
+            format!("http://localhost:{port}/secret"),
+            "no answer: Error::NotGranted",
+        ),
+        (
+            "disguised",
+            format!("http://127.0.0.1@localhost:{port}/"),
+            "no answer: Error::BadRequest",
+        ),
+        (
+            "number",
+            format!("http://2130706434:{port}/"),
+            "no answer: Error::NotGranted",
+        ),
+        (
+            "scheme",
+            "file:///etc/passwd".to_owned(),
+            "no answer: Error::BadRequest",
+        ),
+        (
+            "unknown",
+            "http://nobody.invalid/".to_owned(),
+            "no answer: Error::Unreachable",
+        ),
+    ];
+    for (tenant, url, _) in &cases {
+        site.endpoint(tenant, "main", &here("/hook"), "*");
+        let manifest = format!(
+            "failure = \"dead-letter\"\n[grants]\nhttp = [\"127.0.0.1\", \"169.254.169.254\", \"nobody.invalid\"]\n\
+             [limits]\nhttp_time_ms = 300\nhttp_response_bytes = 1000\n\
+             [config]\nurl = \"{url}\"\nfield = \"customer\"\ninto = \"known\"\n"
+        );
+        site.plugin(tenant, "10-enrich", &component("enrich.wasm"), &manifest);
+    }
+    // One that asks for more than the operator allows.
+    site.endpoint("greedy", "main", &here("/hook"), "*");
+    let manifest = "[grants]\nhttp = [\"*\"]\n[config]\nurl = \"x\"\n";
+    site.plugin("greedy", "10-enrich", &component("enrich.wasm"), manifest);
+    let _host = site.serve();
+    for (tenant, ..) in &cases {
+        push(&site, tenant, "evt_1", &json!({"customer": "c7"}));
+    }
+    for (tenant, url, words) in &cases {
+        let told = attempts(&site, tenant, "dead_letter");
+        let error = told[0]["error"].as_str().unwrap();
+        assert!(error.contains(words), "{tenant} {url}: {error}");
+    }
+    let asked = receiver.received();
+    assert!(
+        asked.iter().all(|request| request.path != "/secret"),
+        "{asked:?}"
+    );
+    let listed = site.json(&["plugins", "list", "--tenant", "greedy"]);
+    assert_eq!(
+        listed[0]["refused"],
+        "10-enrich.toml asks for http to * under [grants], which this host does not allow (plugins.grants)"
+    );
+}
+
+#[test]
+fn what_plugins_log_is_kept_for_their_tenant_bounded_and_readable() {
+    let receiver = Listener::start(204);
+    let site = Site::embedded();
+    for tenant in ["acme", "loud"] {
+        site.endpoint(tenant, "main", &receiver.url(), "*");
+    }
+    let manifest = |behaviour: &str| format!("[config]\nbehaviour = \"{behaviour}\"\n");
+    site.plugin(
+        "acme",
+        "10-one",
+        &component("hostile.wasm"),
+        &manifest("log-once"),
+    );
+    site.plugin(
+        "acme",
+        "20-two",
+        &component("hostile.wasm"),
+        &manifest("log-once"),
+    );
+    let loud = format!("limits = {{ log_lines = 40 }}\n{}", manifest("log-much"));
+    site.plugin("loud", "10-loud", &component("hostile.wasm"), &loud);
+    let host = site.serve();
+    push(&site, "acme", "evt_1", &json!({}));
+    for n in 0..3 {
+        push(&site, "loud", &format!("evt_{n}"), &json!({}));
+    }
+    receiver.wait_for_deliveries(4);
+    let logged = |words: &[&str]| -> Vec<Value> {
+        let output = site.run(&[&["plugins", "logs"], words, &["--json"]].concat());
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    };
+    let lines = wait_for("two lines", || {
+        let lines = logged(&["acme"]);
+        (lines.len() == 2).then_some(lines)
+    });
+    assert_eq!(lines[0]["plugin"], "10-one");
+    assert_eq!(
+        (&lines[0]["level"], &lines[0]["message"]),
+        (&json!("info"), &json!("seen once"))
+    );
+    assert_eq!(logged(&["acme", "20-two"]).len(), 1);
+    assert_eq!(logged(&["acme", "--lines", "1"])[0]["plugin"], "20-two");
+    // Three calls of 40 lines and one that counts the rest, and 50 lines in the first second.
+    let lines = wait_for("the loud one's lines", || {
+        let lines = logged(&["loud", "--lines", "1000"]);
+        (lines.len() >= 50).then_some(lines)
+    });
+    let said = |words: &str| {
+        lines
+            .iter()
+            .any(|line| line["message"].as_str().unwrap().contains(words))
+    };
+    assert!(said("160 more lines of this call are dropped"), "{lines:?}");
+    assert!(lines.len() < 120, "{}", lines.len());
+    let shown = site.run(&["plugins", "logs", "acme", "10-one"]);
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("info  10-one: seen once"), "{shown}");
+    let nothing = site.run(&["plugins", "logs", "nobody"]);
+    assert!(
+        String::from_utf8(nothing.stdout)
+            .unwrap()
+            .contains("nothing logged")
+    );
+    assert!(
+        !host.log().contains("seen once"),
+        "the words are the tenant's, not the host's"
+    );
+}

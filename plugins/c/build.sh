@@ -11,8 +11,8 @@ componentize() {
         --target-dir "$here/../target/componentize" -- "$@"
 }
 
-componentize c "$here/../../wit" $world "$here/build"
+componentize c "$here/../../wit/1.0.0" $world "$here/build"
 "${WASI_CC:-clang}" --target=wasm32-wasi -mexec-model=reactor -Oz -Wl,--strip-all -Wall -Wextra \
     -I "$here/build" "$here/plugin.c" "$here/build/$world.c" \
     "$here/build/${world}_component_type.o" -o "$here/build/core.wasm"
-componentize component "$here/../../wit" $world "$here/build/core.wasm" "$out"
+componentize component "$here/../../wit/1.0.0" $world "$here/build/core.wasm" "$out"

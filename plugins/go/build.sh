@@ -10,7 +10,7 @@ componentize() {
         --target-dir "$here/../target/componentize" -- "$@"
 }
 
-componentize go "$here/../../wit" plugin "$here"
+componentize go "$here/../../wit/1.0.0" plugin "$here"
 GOOS=wasip1 GOARCH=wasm GOEXPERIMENT=jsonv2 "${GO:-go}" build -C "$here" -buildvcs=false -trimpath \
     -buildmode=c-shared -ldflags="-s -w -checklinkname=0" -o core.wasm
-componentize component "$here/../../wit" plugin "$here/core.wasm" "$out"
+componentize component "$here/../../wit/1.0.0" plugin "$here/core.wasm" "$out"

@@ -7,7 +7,7 @@
 // such entry; `default`, the endpoint where the field is absent. Without `field`, or when there is
 // nothing to choose by, an event goes to the endpoints that subscribe to it.
 
-import { get } from "wasmhook:plugin/config@0.1.0";
+import { get } from "wasmhook:plugin/config@1.0.0";
 
 const BLANK = "[redacted]";
 

@@ -3,9 +3,9 @@
 // Configuration: `fields`, names separated by commas, blanked at any depth; `schema_version`, "1" if
 // absent.
 
-import { get } from "wasmhook:plugin/config@0.1.0";
-import type { Event, Failure } from "wasmhook:plugin/types@0.1.0";
-import type { Verdict } from "wasmhook:plugin/transform@0.1.0";
+import { get } from "wasmhook:plugin/config@1.0.0";
+import type { Event, Failure } from "wasmhook:plugin/types@1.0.0";
+import type { Verdict } from "wasmhook:plugin/transform@1.0.0";
 
 const BLANK = "[redacted]";
 

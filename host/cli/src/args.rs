@@ -306,6 +306,22 @@ pub(crate) enum Plugins {
         #[arg(long)]
         tenant: Option<String>,
     },
+    /// Show what a tenant's plugins logged on this host, oldest first.
+    #[command(after_help = "Examples:\n  \
+        wasmhook plugins logs acme\n  \
+        wasmhook plugins logs acme 10-redact --lines 20 --follow")]
+    Logs {
+        /// The tenant.
+        tenant: String,
+        /// Of this plugin only.
+        name: Option<String>,
+        /// At most this many of the latest lines.
+        #[arg(long, default_value_t = 100)]
+        lines: usize,
+        /// Go on with what is logged from now on, until Ctrl-C.
+        #[arg(long)]
+        follow: bool,
+    },
     /// Tell what became of each version of a plugin on this host.
     #[command(after_help = "Example:\n  wasmhook plugins history acme 10-redact")]
     History {

@@ -16,11 +16,11 @@ use wasmhook_delivery::{AddressPolicy, Client, ClientConfig};
 use wasmhook_engine::metric;
 use wasmhook_engine::resolve::Resolver;
 use wasmhook_engine::{
-    Attempter, AttempterConfig, Housekeeping, Intake, IntakeConfig, PluginKeyValue, Pressure,
-    PressureConfig, PressureGauge, Quotas, StreamReader, Worker, WorkerConfig,
+    Attempter, AttempterConfig, Housekeeping, Intake, IntakeConfig, PluginHttp, PluginKeyValue,
+    Pressure, PressureConfig, PressureGauge, Quotas, StreamReader, Worker, WorkerConfig,
 };
 use wasmhook_runtime::{
-    Compiler, PluginHost, PluginHostConfig, PluginStatus, Services, ServingState,
+    Compiler, LogConfig, PluginHost, PluginHostConfig, PluginStatus, Services, ServingState,
 };
 use wasmhook_server::Api;
 use wasmhook_store::{Quota, Retention, Store};
@@ -84,6 +84,12 @@ pub(crate) fn plugins(
         max_idle_instances: plugins.idle_instances,
         max_idle_bytes: plugins.idle_bytes,
         allowed: plugins.grants.allowed(),
+        // A tool that starts a plugin to judge it leaves nothing in its tenant's log.
+        logs: services.key_value.is_some().then(|| LogConfig {
+            folder: config.path(&plugins.log.folder),
+            bytes: plugins.log.bytes,
+            lines_per_second: plugins.log.lines_per_second,
+        }),
         services,
         guest_logs: plugins.logs,
         ..PluginHostConfig::new(config.path(&config.tenants.folder))
@@ -92,7 +98,7 @@ pub(crate) fn plugins(
 }
 
 /// What this host gives to plugins that are granted it.
-fn services(config: &Config, stores: &Stores) -> Services {
+fn services(config: &Config, stores: &Stores, client: &Client) -> Services {
     let quota = &config.plugins.key_value;
     let quota = Quota {
         keys: quota.keys,
@@ -101,6 +107,7 @@ fn services(config: &Config, stores: &Stores) -> Services {
     let key_value = PluginKeyValue::new(Arc::clone(&stores.key_value), quota);
     Services {
         key_value: Some(Arc::new(key_value)),
+        http: Some(Arc::new(PluginHttp::new(client.clone(), policy(config)))),
     }
 }
 
@@ -135,15 +142,9 @@ pub(crate) fn tenants(config: &Config) -> anyhow::Result<Tenants> {
     Tenants::load(settings).map_err(|error| Coded::new(Exit::Configuration, error.to_string()))
 }
 
-/// The worker, with everything that an attempt needs.
-fn worker(
-    config: &Config,
-    tenants: &Arc<Tenants>,
-    plugins: &Arc<PluginHost>,
-    resolver: Resolver,
-    store: &Arc<dyn Store>,
-) -> anyhow::Result<Worker> {
-    let client = Client::new(ClientConfig {
+/// The client of deliveries, and of what plugins ask.
+fn client(config: &Config) -> anyhow::Result<Client> {
+    Ok(Client::new(ClientConfig {
         timeout: config.delivery.timeout.0,
         response_cap: config.delivery.response_bytes,
         addresses: AddressPolicy {
@@ -152,7 +153,18 @@ fn worker(
         },
         max_idle_per_host: config.worker.max_per_endpoint,
         ..ClientConfig::default()
-    })?;
+    })?)
+}
+
+/// The worker, with everything that an attempt needs.
+fn worker(
+    config: &Config,
+    tenants: &Arc<Tenants>,
+    plugins: &Arc<PluginHost>,
+    resolver: Resolver,
+    store: &Arc<dyn Store>,
+    client: Client,
+) -> anyhow::Result<Worker> {
     let requests = match &config.delivery.user_agent {
         None => RequestBuilder::default(),
         Some(name) => RequestBuilder::new(name).map_err(|error| {
@@ -210,7 +222,8 @@ impl Host {
         for warning in stores.store.warnings().await? {
             tracing::warn!("{warning}");
         }
-        let services = services(config, &stores);
+        let client = client(config)?;
+        let services = services(config, &stores, &client);
         let plugins = Arc::new(plugins(config, true, services)?);
         let resolver = Resolver::new(Arc::clone(&tenants), Arc::clone(&plugins), policy(config));
         let intake = Arc::new(Intake::new(
@@ -221,7 +234,7 @@ impl Host {
             resolver.clone(),
             Arc::clone(&stores.store),
         ));
-        let worker = worker(config, &tenants, &plugins, resolver, &stores.store)?;
+        let worker = worker(config, &tenants, &plugins, resolver, &stores.store, client)?;
         let retention = Retention {
             age: config.retention.age.0,
             count: config.retention.count,

@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use reqwest::redirect::Policy;
 use reqwest::{Body, Request, Response};
 use url::Host;
-use wasmhook_core::OutgoingRequest;
 use wasmhook_core::attempt::{Attempt, ErrorClass};
+use wasmhook_core::{EndpointUrl, OutgoingRequest};
 
 use crate::address::AddressPolicy;
 use crate::config::ClientConfig;
@@ -119,19 +119,30 @@ impl Client {
     }
 
     async fn send(&self, outgoing: OutgoingRequest) -> Result<Answer, ErrorClass> {
-        // The resolver is not asked about an address that is written out in the URL.
-        if literal(&outgoing.url.host()).is_some_and(|address| !self.addresses.allows(address)) {
-            return Err(ErrorClass::AddressRefused);
-        }
         let mut request = Request::new(Method::POST, outgoing.url.as_url().clone());
         *request.headers_mut() = outgoing.headers;
         *request.body_mut() = Some(Body::from(outgoing.body));
+        self.exchange_with(request, &outgoing.url, self.response_cap)
+            .await
+    }
+
+    /// Makes a request to a URL, if its address is allowed, and reads the answer's body up to `cap`.
+    pub(crate) async fn exchange_with(
+        &self,
+        request: Request,
+        url: &EndpointUrl,
+        cap: usize,
+    ) -> Result<Answer, ErrorClass> {
+        // The resolver is not asked about an address that is written out in the URL.
+        if literal(&url.host()).is_some_and(|address| !self.addresses.allows(address)) {
+            return Err(ErrorClass::AddressRefused);
+        }
         let mut response = self
             .http
             .execute(request)
             .await
             .map_err(|error| failure::classify(&error))?;
-        let (body, complete) = self.excerpt(&mut response).await?;
+        let (body, complete) = excerpt(&mut response, cap).await?;
         Ok(Answer {
             status: response.status().as_u16(),
             headers: std::mem::take(response.headers_mut()),
@@ -139,26 +150,26 @@ impl Client {
             complete,
         })
     }
+}
 
-    /// Reads the body up to the cap. What is longer is left unread, and its connection is closed
-    /// when the response is dropped; a body that ended leaves the connection to the next request.
-    async fn excerpt(&self, response: &mut Response) -> Result<(Bytes, bool), ErrorClass> {
-        let (mut kept, mut cut) = (Vec::new(), false);
-        while kept.len() < self.response_cap {
-            match response.chunk().await {
-                Ok(Some(chunk)) => {
-                    let room = self.response_cap - kept.len();
-                    cut = chunk.len() > room;
-                    kept.extend_from_slice(&chunk[..chunk.len().min(room)]);
-                }
-                Ok(None) => return Ok((kept.into(), true)),
-                Err(error) => return Err(failure::classify(&error)),
+/// Reads the body up to the cap. What is longer is left unread, and its connection is closed
+/// when the response is dropped; a body that ended leaves the connection to the next request.
+async fn excerpt(response: &mut Response, cap: usize) -> Result<(Bytes, bool), ErrorClass> {
+    let (mut kept, mut cut) = (Vec::new(), false);
+    while kept.len() < cap {
+        match response.chunk().await {
+            Ok(Some(chunk)) => {
+                let room = cap - kept.len();
+                cut = chunk.len() > room;
+                kept.extend_from_slice(&chunk[..chunk.len().min(room)]);
             }
+            Ok(None) => return Ok((kept.into(), true)),
+            Err(error) => return Err(failure::classify(&error)),
         }
-        // At the cap: taking the end, if it is here already, keeps the connection usable.
-        let ended = matches!(response.chunk().now_or_never(), Some(Ok(None)));
-        Ok((kept.into(), ended && !cut))
     }
+    // At the cap: taking the end, if it is here already, keeps the connection usable.
+    let ended = matches!(response.chunk().now_or_never(), Some(Ok(None)));
+    Ok((kept.into(), ended && !cut))
 }
 
 fn literal(host: &Host<&str>) -> Option<IpAddr> {

@@ -142,11 +142,8 @@ mod tests {
             id: "evt_1".into(),
             tenant: "acme".into(),
             event_type: "invoice.paid".into(),
-            payload: bytes::Bytes::from_static(
-                b"{
-        }",
-            ),
-            occurred_at: None,
+            payload: bytes::Bytes::from_static(b"{}"),
+            ..wasmhook_core::EventDraft::default()
         }
         .accept(at(0), 1024)
         .unwrap();

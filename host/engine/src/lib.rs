@@ -8,6 +8,7 @@
 pub mod attempt;
 pub mod backoff;
 mod classify;
+mod fetch;
 pub mod healing;
 pub mod housekeeping;
 pub mod intake;
@@ -22,6 +23,7 @@ pub mod stream;
 pub mod worker;
 
 pub use attempt::{Attempter, AttempterConfig};
+pub use fetch::PluginHttp;
 pub use housekeeping::Housekeeping;
 pub use intake::{Intake, IntakeConfig, Source, Verdict};
 pub use key_value::PluginKeyValue;

@@ -12,6 +12,7 @@ pub(crate) enum Import {
     Log,
     KeyValue,
     Signing,
+    HttpClient,
     Cli,
     Clocks,
     Filesystem,
@@ -21,7 +22,7 @@ pub(crate) enum Import {
 }
 
 impl Import {
-    const COUNT: usize = 10;
+    const COUNT: usize = 11;
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -29,6 +30,7 @@ impl Import {
             Self::Log => "wasmhook:plugin/log",
             Self::KeyValue => "wasmhook:plugin/key-value",
             Self::Signing => "wasmhook:plugin/signing",
+            Self::HttpClient => "wasmhook:plugin/http-client",
             Self::Cli => "wasi:cli",
             Self::Clocks => "wasi:clocks",
             Self::Filesystem => "wasi:filesystem",
@@ -63,6 +65,8 @@ pub(crate) struct Budget {
     denied: Option<Denied>,
     calls: [u32; Import::COUNT],
     random: u64,
+    /// HTTP requests that were made.
+    requests: u32,
     exceeded: Option<Exceeded>,
 }
 
@@ -75,6 +79,7 @@ impl Budget {
             denied: None,
             calls: [0; Import::COUNT],
             random: 0,
+            requests: 0,
             exceeded: None,
         }
     }
@@ -99,6 +104,7 @@ impl Budget {
         self.denied = None;
         self.calls = [0; Import::COUNT];
         self.random = 0;
+        self.requests = 0;
         self.exceeded = None;
     }
 
@@ -115,6 +121,13 @@ impl Budget {
     pub(crate) fn admit(&mut self, import: Import) -> Result<(), Exceeded> {
         self.note(import);
         self.exceeded.map_or(Ok(()), Err)
+    }
+
+    /// Count an HTTP request before it is made; whether it may be.
+    pub(crate) fn take_request(&mut self) -> bool {
+        let may = self.requests < self.limits.http_requests;
+        self.requests += u32::from(may);
+        may
     }
 
     /// Count random bytes before they are made.

@@ -27,7 +27,7 @@ pub struct CheckReport {
     pub digest: Digest,
     /// Its size.
     pub bytes: usize,
-    /// The version of the contract that this host serves, and the component was built for.
+    /// The version of the contract that the component was built for.
     pub contract: &'static str,
     /// What it exports and imports.
     pub outline: Outline,
@@ -65,7 +65,7 @@ impl Loader {
         let mut report = CheckReport {
             digest: judged.digest,
             bytes: judged.bytes.len(),
-            contract: component::CONTRACT_VERSION,
+            contract: judged.outline.contract,
             outline: judged.outline.clone(),
             compile_time: None,
             start: None,

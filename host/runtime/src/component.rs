@@ -9,9 +9,10 @@ use crate::limits::Limits;
 use crate::loading::LoadLimits;
 use crate::text;
 use crate::types::Exports;
+use crate::v0_1;
 
-/// The version of the contract that this host serves.
-pub const CONTRACT_VERSION: &str = "0.1.0";
+/// The newest version of the contract that this host serves. It serves 0.1.0 as well.
+pub const CONTRACT_VERSION: &str = "1.0.0";
 /// Its package.
 const PACKAGE: &str = "wasmhook:plugin/";
 /// The interfaces of WASI 0.2 that are linked, with nothing granted.
@@ -32,6 +33,8 @@ const NAME: usize = 200;
 pub struct Outline {
     /// Which interfaces it exports.
     pub exports: Exports,
+    /// The version of the contract that its first export is of.
+    pub contract: &'static str,
     /// What it imports, in its own order.
     pub imports: Vec<Import>,
     /// Whether it is a core module for WASI preview 1, which becomes a component when it is compiled.
@@ -89,6 +92,7 @@ pub(crate) fn outline(
     let outline = Outline {
         imports: imports.collect(),
         exports: exports(&parts.exports),
+        contract: contract(&parts.exports),
         adapted: parts.is_module,
     };
     if outline.exports == Exports::default() {
@@ -245,8 +249,8 @@ pub(crate) fn check_imports(outline: &Outline) -> Result<(), LoadError> {
     match outline.imports.iter().find(|import| !import.granted) {
         None => Ok(()),
         Some(import) => Err(other_version("imports", &import.name).unwrap_or_else(|| {
-            let (import, interface) = (import.name.clone(), interface(&import.name));
-            match interface.and_then(|name| Grants::default().of(name)) {
+            let (import, found) = (import.name.clone(), served(&import.name));
+            match found.and_then(|(interface, _)| Grants::default().of(interface)) {
                 Some((key, _)) => LoadError::ImportNotAskedFor { import, key },
                 None => LoadError::ImportNotGranted { import },
             }
@@ -262,7 +266,7 @@ fn exports(names: &[String]) -> Exports {
     let exported = |interface: &str| {
         names
             .iter()
-            .any(|name| *name == format!("{PACKAGE}{interface}@{CONTRACT_VERSION}"))
+            .any(|name| served(name).is_some_and(|(found, _)| found == interface))
     };
     Exports {
         transform: exported("transform"),
@@ -272,14 +276,23 @@ fn exports(names: &[String]) -> Exports {
     }
 }
 
-/// The interface of the contract that a name is of, if it is one of this host's version.
-fn interface(name: &str) -> Option<&str> {
+/// The version of the contract that these exports are of.
+fn contract(exports: &[String]) -> &'static str {
+    let version = exports.iter().find_map(|name| Some(served(name)?.1));
+    version.unwrap_or(CONTRACT_VERSION)
+}
+
+/// The interface of the contract that a name is of and its version, if this host serves that.
+fn served(name: &str) -> Option<(&str, &'static str)> {
     let (interface, version) = name.strip_prefix(PACKAGE)?.split_once('@')?;
-    (version == CONTRACT_VERSION).then_some(interface)
+    if version == CONTRACT_VERSION {
+        return Some((interface, CONTRACT_VERSION));
+    }
+    (version == v0_1::VERSION && v0_1::has(interface)).then_some((interface, v0_1::VERSION))
 }
 
 fn is_granted(name: &str, grants: &Grants) -> bool {
-    if let Some(interface) = interface(name) {
+    if let Some((interface, _)) = served(name) {
         return matches!(interface, "types" | "log" | "config" | "signing")
             || grants.of(interface).is_some_and(|(_, granted)| granted);
     }
@@ -291,20 +304,21 @@ fn is_granted(name: &str, grants: &Grants) -> bool {
 
 /// The refusal of a name that is the contract's, in another version than this host's.
 fn other_version(verb: &'static str, name: &str) -> Option<LoadError> {
-    let (interface, version) = name.strip_prefix(PACKAGE)?.split_once('@')?;
+    let (interface, _) = name.strip_prefix(PACKAGE)?.split_once('@')?;
     let known = matches!(
         interface,
         "types"
             | "log"
             | "config"
             | "key-value"
+            | "http-client"
             | "signing"
             | "transform"
             | "resolve"
             | "classify"
             | "sign"
     );
-    (known && version != CONTRACT_VERSION).then(|| LoadError::ContractVersion {
+    (known && served(name).is_none()).then(|| LoadError::ContractVersion {
         verb,
         found: text::printable(name, NAME),
         served: CONTRACT_VERSION,
@@ -319,11 +333,11 @@ mod tests {
 
     const WHOLE: &str = r#"
         (component
-          (import "wasmhook:plugin/log@0.1.0" (instance))
+          (import "wasmhook:plugin/log@1.0.0" (instance))
           (core module (memory 1) (func (export "f")))
           (component (component))
           (instance $e)
-          (export "wasmhook:plugin/transform@0.1.0" (instance $e)))"#;
+          (export "wasmhook:plugin/transform@1.0.0" (instance $e)))"#;
 
     #[test]
     fn an_outline_names_what_is_exported_and_imported() {
@@ -337,7 +351,7 @@ mod tests {
         .unwrap();
         assert!(outline.exports.transform && !outline.exports.resolve && !outline.adapted);
         let names: Vec<&str> = outline.imports.iter().map(|i| i.name.as_str()).collect();
-        assert_eq!(names, ["wasmhook:plugin/log@0.1.0"]);
+        assert_eq!(names, ["wasmhook:plugin/log@1.0.0"]);
     }
 
     proptest! {

@@ -10,6 +10,7 @@ use crate::grants::Grants;
 use crate::imports::Services;
 use crate::limits::{Limits, PartialLimits};
 use crate::loading::{Compiler, LoadLimits};
+use crate::tenant_log::LogConfig;
 use crate::versions::Rollback;
 
 /// Settings of a [`PluginHost`](crate::PluginHost).
@@ -64,7 +65,9 @@ pub struct PluginHostConfig {
     pub allowed: Grants,
     /// What is given to plugins that were granted it.
     pub services: Services,
-    /// Whether what guests log is passed on, at the tracing target `wasmhook::plugin_log`. Off: the
+    /// Where what guests log is kept, for the tenant. Nowhere if nothing is said.
+    pub logs: Option<LogConfig>,
+    /// Whether it also goes to the host's log, at the tracing target `wasmhook::plugin_log`. Off: the
     /// words are the tenant's, and nothing stops a guest from logging a payload.
     pub guest_logs: bool,
 }
@@ -93,6 +96,7 @@ impl PluginHostConfig {
             max_idle_bytes: 1 << 30,
             allowed: Grants::default(),
             services: Services::default(),
+            logs: None,
             guest_logs: false,
         }
     }

@@ -12,11 +12,13 @@ use wasmtime::{
     Config, Enabled, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig,
 };
 
-use crate::bindings::{config, key_value, log, signing};
+use crate::bindings::{config, http_client, key_value, log, signing};
 use crate::config::PluginHostConfig;
 use crate::error::RuntimeError;
 use crate::state::State;
+use crate::tenant_log::TenantLogs;
 use crate::turns::Turns;
+use crate::v0_1;
 use crate::wasi;
 
 /// Time between two ticks of the epoch: the longest that a guest keeps a thread to itself.
@@ -45,6 +47,7 @@ pub(crate) struct Shared {
     pub(crate) engine: Engine,
     pub(crate) linker: Linker<State>,
     pub(crate) clock: Clock,
+    pub(crate) logs: TenantLogs,
     /// A permit for each call that may run.
     pub(crate) calls: Arc<Semaphore>,
     /// Where guests that run for long take turns, on all cores but one, so that short calls find a
@@ -60,11 +63,13 @@ impl Shared {
         let engine = Engine::new(&engine_config(&config)).map_err(describe)?;
         let linker = linker(&engine).map_err(describe)?;
         let clock = Clock::start(engine.weak()).map_err(RuntimeError::Thread)?;
+        let logs = TenantLogs::start(config.logs.clone()).map_err(RuntimeError::Thread)?;
         let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Ok(Self {
             engine,
             linker,
             clock,
+            logs,
             calls: Arc::new(Semaphore::new(config.max_concurrent_calls as usize)),
             lane: Arc::new(Turns::new(cores - 1)),
             idle_instances: Arc::new(Semaphore::new(config.max_idle_instances as usize)),
@@ -146,7 +151,9 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     log::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)?;
     config::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)?;
     signing::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)?;
+    http_client::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)?;
     key_value::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)?;
+    v0_1::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 

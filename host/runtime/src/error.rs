@@ -32,7 +32,7 @@ pub enum RuntimeError {
         reason: String,
     },
     /// The operating system gave no thread.
-    #[error("cannot start the plugin clock: {0}")]
+    #[error("cannot start a thread for plugins: {0}")]
     Thread(std::io::Error),
 }
 
@@ -116,7 +116,7 @@ pub enum LoadError {
     },
     /// The component exports nothing that the host could call.
     #[error(
-        "the component exports none of transform, resolve, sign and classify of wasmhook:plugin@0.1.0"
+        "the component exports none of transform, resolve, sign and classify of wasmhook:plugin@1.0.0"
     )]
     NoExport,
     /// An exported interface has the right name, and not the right functions or types.

@@ -1,9 +1,10 @@
-//! Passes on what a guest logs, within bounds, if the operator wants it.
+//! Takes what a guest logs, within the bounds of one call, to its tenant's log.
 
 use std::sync::Arc;
 
 use crate::bindings::log::Level;
 use crate::limits::Limits;
+use crate::tenant_log::TenantLog;
 use crate::text;
 
 /// Characters of one log message.
@@ -11,7 +12,10 @@ const MESSAGE: usize = 1_000;
 
 /// The log of one instance.
 pub(crate) struct GuestLog {
-    enabled: bool,
+    /// Where lines go.
+    kept: Option<Arc<TenantLog>>,
+    /// Whether they also go to the host's own log.
+    copied: bool,
     tenant: Arc<str>,
     plugin: Arc<str>,
     bytes_left: usize,
@@ -21,9 +25,15 @@ pub(crate) struct GuestLog {
 }
 
 impl GuestLog {
-    pub(crate) fn new(enabled: bool, tenant: Arc<str>, plugin: Arc<str>) -> Self {
+    pub(crate) fn new(
+        kept: Option<Arc<TenantLog>>,
+        copied: bool,
+        tenant: Arc<str>,
+        plugin: Arc<str>,
+    ) -> Self {
         Self {
-            enabled,
+            kept,
+            copied,
             tenant,
             plugin,
             bytes_left: 0,
@@ -40,7 +50,7 @@ impl GuestLog {
     }
 
     pub(crate) fn write(&mut self, level: Level, message: &str) {
-        if !self.enabled {
+        if self.kept.is_none() && !self.copied {
             return;
         }
         if self.lines_left == 0 || self.bytes_left == 0 {
@@ -50,28 +60,46 @@ impl GuestLog {
         let message = text::printable(message, MESSAGE.min(self.bytes_left));
         self.lines_left -= 1;
         self.bytes_left = self.bytes_left.saturating_sub(message.len());
-        let (tenant, plugin) = (&*self.tenant, &*self.plugin);
-        macro_rules! emit {
-            ($level:ident) => {
-                tracing::$level!(target: "wasmhook::plugin_log", tenant, plugin, "{message}")
-            };
-        }
-        match level {
-            Level::Trace => emit!(trace),
-            Level::Debug => emit!(debug),
-            Level::Info => emit!(info),
-            Level::Warn => emit!(warn),
-            Level::Error => emit!(error),
-        }
+        self.pass_on(level, message);
     }
 
     /// Say what is missing from the log of the call that ended.
     pub(crate) fn end_call(&mut self) {
         if self.dropped > 0 {
-            let (tenant, plugin) = (&*self.tenant, &*self.plugin);
-            tracing::warn!(target: "wasmhook::plugin_log", tenant, plugin,
-                "{} more lines of this call are dropped", self.dropped);
+            let words = format!("{} more lines of this call are dropped", self.dropped);
+            self.pass_on(Level::Warn, words);
             self.dropped = 0;
         }
+    }
+
+    fn pass_on(&self, level: Level, message: String) {
+        if self.copied {
+            let (tenant, plugin) = (&*self.tenant, &*self.plugin);
+            macro_rules! emit {
+                ($level:ident) => {
+                    tracing::$level!(target: "wasmhook::plugin_log", tenant, plugin, "{message}")
+                };
+            }
+            match level {
+                Level::Trace => emit!(trace),
+                Level::Debug => emit!(debug),
+                Level::Info => emit!(info),
+                Level::Warn => emit!(warn),
+                Level::Error => emit!(error),
+            }
+        }
+        if let Some(log) = &self.kept {
+            log.write(&self.plugin, name(level), message);
+        }
+    }
+}
+
+fn name(level: Level) -> &'static str {
+    match level {
+        Level::Trace => "trace",
+        Level::Debug => "debug",
+        Level::Info => "info",
+        Level::Warn => "warn",
+        Level::Error => "error",
     }
 }

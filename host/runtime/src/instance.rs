@@ -6,21 +6,22 @@ use std::time::{Duration, Instant};
 use wasmtime::component::InstancePre;
 use wasmtime::{Store, UpdateDeadline};
 
-use crate::bindings::{classify, resolve, sign, transform};
+use crate::bindings::{classify, sign};
 use crate::config::Reuse;
 use crate::engine::{IdleRoom, PAGE, Shared};
 use crate::limits::Limits;
 use crate::meter::Meter;
 use crate::state::State;
+use crate::v0_1::{Resolve, ResolveIndices, Transform, TransformIndices};
 
 /// Ticks of the clock between two looks at a running guest.
 const LOOK_EVERY: u64 = 1;
 
 /// The exported interfaces' names.
-pub(crate) const TRANSFORM: &str = "wasmhook:plugin/transform@0.1.0";
-pub(crate) const RESOLVE: &str = "wasmhook:plugin/resolve@0.1.0";
-pub(crate) const CLASSIFY: &str = "wasmhook:plugin/classify@0.1.0";
-pub(crate) const SIGN: &str = "wasmhook:plugin/sign@0.1.0";
+pub(crate) const TRANSFORM: &str = "wasmhook:plugin/transform@1.0.0";
+pub(crate) const RESOLVE: &str = "wasmhook:plugin/resolve@1.0.0";
+pub(crate) const CLASSIFY: &str = "wasmhook:plugin/classify@1.0.0";
+pub(crate) const SIGN: &str = "wasmhook:plugin/sign@1.0.0";
 
 /// Says in an error's chain that an interface has other types than the contract's.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
@@ -30,8 +31,8 @@ pub(crate) struct WrongSignature(pub(crate) &'static str);
 /// What is instantiated: shared by all tenants that have the same bytes, as it holds nothing of theirs.
 pub(crate) struct Linked {
     pub(crate) pre: InstancePre<State>,
-    pub(crate) transform: Option<transform::GuestIndices>,
-    pub(crate) resolve: Option<resolve::GuestIndices>,
+    pub(crate) transform: Option<TransformIndices>,
+    pub(crate) resolve: Option<ResolveIndices>,
     pub(crate) classify: Option<classify::GuestIndices>,
     pub(crate) sign: Option<sign::GuestIndices>,
 }
@@ -57,8 +58,8 @@ struct Held {
 /// The functions of a started component.
 #[derive(Clone)]
 pub(crate) struct Guest {
-    pub(crate) transform: Option<transform::Guest>,
-    pub(crate) resolve: Option<resolve::Guest>,
+    pub(crate) transform: Option<Transform>,
+    pub(crate) resolve: Option<Resolve>,
     pub(crate) classify: Option<classify::Guest>,
     pub(crate) sign: Option<sign::Guest>,
 }

@@ -5,8 +5,8 @@
 //! the [`Limits`]. A file that cannot serve leaves the last good version in its place, and
 //! [`PluginHost::status`] says why.
 //!
-//! What a guest logs goes to the tracing target `wasmhook::plugin_log`, and only with
-//! [`PluginHostConfig::guest_logs`] switched on: the words are the tenant's. What it prints is
+//! What a guest logs goes to a file of its tenant ([`LogConfig`]), and to the tracing target
+//! `wasmhook::plugin_log` only with [`PluginHostConfig::guest_logs`] switched on: the words are the tenant's. What it prints is
 //! swallowed, and no error holds anything that it wrote, except [`Fault::Guest`].
 //!
 //! This is the one place where wasmtime is known.
@@ -32,6 +32,7 @@ mod former;
 mod grants;
 mod guest_log;
 mod host;
+mod host_pattern;
 mod imports;
 mod instance;
 mod limits;
@@ -46,9 +47,11 @@ mod rollout;
 mod sign;
 mod state;
 mod status;
+mod tenant_log;
 mod text;
 mod turns;
 mod types;
+mod v0_1;
 mod versions;
 mod wasi;
 
@@ -59,7 +62,9 @@ pub use config::{PluginHostConfig, Reuse};
 pub use error::{Fault, LoadError, PluginError, RuntimeError};
 pub use grants::Grants;
 pub use host::PluginHost;
+pub use host_pattern::{HostPattern, InvalidHostPattern};
 pub use imports::Services;
+pub use imports::http_client::{HttpBounds, HttpClient, HttpError, HttpRequest, HttpResponse};
 pub use imports::key_value::{KeyValueError, KeyValueStore};
 pub use imports::signing::{Hash, KeyError, KeyForm, Signer};
 pub use limits::{Limits, PartialLimits};
@@ -73,6 +78,7 @@ pub use rollout::{
     Canary, CandidateStatus, Comparisons, Difference, Rollout, RolloutMode, ShadowRules,
 };
 pub use status::{PluginStatus, RescanReport, ServingState};
+pub use tenant_log::{LogConfig, LogLine, log_files};
 pub use types::{
     Call, CallResult, Choice, Classification, Digest, EndpointView, EventView, Exports, Judgement,
     Mode, NewEndpoint, NotADigest, Request, Resolution, ResponseView, UnsignedView, Verdict,

@@ -93,6 +93,15 @@ limits! {
     random_bytes: u64 = 64 << 10;
     /// Bytes of one value in the key-value store. 64 KiB: a token, a page of what was seen.
     value_bytes: usize = 64 << 10;
+    /// HTTP requests of one call. 4: each is waited for while the delivery is.
+    http_requests: u32 = 4;
+    /// Bytes of the body of one of them. 64 KiB: a query, or the event itself.
+    http_request_bytes: usize = 64 << 10;
+    /// Bytes of the body of the answer. 256 KiB: what a payload may have.
+    http_response_bytes: usize = 256 << 10;
+    /// Time of one of them, in milliseconds. 800: less than may be waited in all, so that the guest is told
+    /// and can go on without the answer.
+    http_time_ms: u64 = 800;
     /// Linear memories of one instance. 4: a component is usually made of one module with one memory,
     /// a composed one of a few.
     memories: u32 = 4;

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use wasmtime::component::Component;
 
-use crate::bindings::{classify, resolve, sign, transform};
+use crate::bindings::{classify, sign};
 use crate::cache::Cache;
 use crate::compile::compile;
 use crate::component::{self, Outline};
@@ -22,6 +22,7 @@ use crate::plugin::{Code, Plugin};
 use crate::text;
 use crate::turns::Turns;
 use crate::types::{Digest, Exports};
+use crate::v0_1::{ResolveIndices, TransformIndices};
 use crate::versions::VersionArchive;
 
 /// Files read and judged at once: they are held in memory meanwhile.
@@ -402,10 +403,10 @@ fn link(shared: &Shared, component: &Component, exports: Exports) -> Result<Link
         .instantiate_pre(component)
         .map_err(|error| LoadError::Link(text::clause(&format!("{error:#}"), SENTENCE)))?;
     macro_rules! find {
-        ($export:ident, $interface:ident) => {
+        ($export:ident, $indices:path, $interface:ident) => {
             exports
                 .$export
-                .then(|| $export::GuestIndices::new(&pre))
+                .then(|| $indices(&pre))
                 .transpose()
                 .map_err(|_| LoadError::Signature {
                     interface: $interface,
@@ -413,10 +414,10 @@ fn link(shared: &Shared, component: &Component, exports: Exports) -> Result<Link
         };
     }
     Ok(Linked {
-        transform: find!(transform, TRANSFORM),
-        resolve: find!(resolve, RESOLVE),
-        classify: find!(classify, CLASSIFY),
-        sign: find!(sign, SIGN),
+        transform: find!(transform, TransformIndices::new, TRANSFORM),
+        resolve: find!(resolve, ResolveIndices::new, RESOLVE),
+        classify: find!(classify, classify::GuestIndices::new, CLASSIFY),
+        sign: find!(sign, sign::GuestIndices::new, SIGN),
         pre,
     })
 }

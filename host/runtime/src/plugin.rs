@@ -19,6 +19,7 @@ use crate::meter::Meter;
 use crate::record::Record;
 use crate::rollout::Candidate;
 use crate::state::State;
+use crate::tenant_log::TenantLog;
 use crate::types::{Digest, Exports};
 use crate::versions::Probation;
 
@@ -39,6 +40,7 @@ pub struct Plugin {
     pub(crate) manifest: Manifest,
     pub(crate) config: Arc<BTreeMap<String, String>>,
     provided: Provided,
+    log: Option<Arc<TenantLog>>,
     pub(crate) limits: Limits,
     pub(crate) reuse: Reuse,
     pub(crate) idle: Idle,
@@ -71,6 +73,7 @@ impl Plugin {
                 grants: Arc::new(manifest.grants.clone()),
                 services: settings.services.clone(),
             },
+            log: shared.logs.of(&tenant),
             idle: Idle::default(),
             record: Record::default(),
             probation: OnceLock::new(),
@@ -163,6 +166,7 @@ impl Plugin {
     pub(crate) fn fresh(&self) -> Metered {
         let meter = Arc::new(Meter::default());
         let log = GuestLog::new(
+            self.log.clone(),
             self.shared.config.guest_logs,
             Arc::clone(&self.tenant),
             Arc::clone(&self.name),

@@ -84,7 +84,7 @@ async fn who_only_judges_does_not_transform_and_the_other_way_round() {
     let error = transform(&plugin, "{}").await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "plugin 20-judge: does not export wasmhook:plugin/transform@0.1.0"
+        "plugin 20-judge: does not export wasmhook:plugin/transform@1.0.0"
     );
     world.put("acme", "10-redact.wasm", guest("redact"));
     world.load().await;
@@ -93,6 +93,6 @@ async fn who_only_judges_does_not_transform_and_the_other_way_round() {
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "plugin 10-redact: does not export wasmhook:plugin/classify@0.1.0"
+        "plugin 10-redact: does not export wasmhook:plugin/classify@1.0.0"
     );
 }

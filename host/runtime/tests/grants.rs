@@ -12,7 +12,10 @@ use async_trait::async_trait;
 use support::{World, body, guest};
 use wasmhook_runtime::{Grants, KeyValueError, KeyValueStore, Services};
 
-const ALLOWED: Grants = Grants { key_value: true };
+const ALLOWED: Grants = Grants {
+    key_value: true,
+    http: Vec::new(),
+};
 
 /// Values of tenants in memory; without quotas and ends, which are the stores' own promises.
 #[derive(Default)]
@@ -81,6 +84,7 @@ fn world(allowed: Grants, services: Services) -> World {
 fn with_memory() -> World {
     let services = Services {
         key_value: Some(Arc::new(Memory::default())),
+        http: None,
     };
     world(ALLOWED, services)
 }
@@ -92,7 +96,7 @@ async fn what_is_not_asked_for_does_not_exist_for_the_component() {
     world.load().await;
     assert_eq!(
         world.refusal("acme", "10-keeper"),
-        "the component imports wasmhook:plugin/key-value@0.1.0, which its manifest does not ask for; \
+        "the component imports wasmhook:plugin/key-value@1.0.0, which its manifest does not ask for; \
          write key_value = true under [grants]"
     );
     // The same bytes serve a tenant whose manifest asks, and still not the other.

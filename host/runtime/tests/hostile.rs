@@ -233,7 +233,7 @@ async fn what_starts_badly_is_refused_while_a_neighbour_goes_on() {
         neighbour.goes_on(before).await;
     }
     let instances = format!(
-        "(core module $m) {} (instance $e) (export \"wasmhook:plugin/transform@0.1.0\" (instance $e))",
+        "(core module $m) {} (instance $e) (export \"wasmhook:plugin/transform@1.0.0\" (instance $e))",
         "(core instance (instantiate $m))".repeat(33)
     );
     world.put(

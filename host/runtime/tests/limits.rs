@@ -207,5 +207,5 @@ const SPINNING_START: &str = r#"
   (core instance $i (instantiate $m))
   (func $f (canon lift (core func $i "f")))
   (instance $e (export "transform" (func $f)))
-  (export "wasmhook:plugin/transform@0.1.0" (instance $e)))
+  (export "wasmhook:plugin/transform@1.0.0" (instance $e)))
 "#;

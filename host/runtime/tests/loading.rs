@@ -35,7 +35,7 @@ fn importing(interface: &str) -> Vec<u8> {
     component(&format!(
         r#"(import "{interface}" (instance))
            (instance $e)
-           (export "wasmhook:plugin/transform@0.1.0" (instance $e))"#
+           (export "wasmhook:plugin/transform@1.0.0" (instance $e))"#
     ))
 }
 
@@ -80,15 +80,15 @@ async fn each_refusal_has_its_own_sentence() {
     );
     assert_eq!(
         refusal(component("")).await,
-        "the component exports none of transform, resolve, sign and classify of wasmhook:plugin@0.1.0"
+        "the component exports none of transform, resolve, sign and classify of wasmhook:plugin@1.0.0"
     );
     assert_eq!(
         refusal(exporting("wasmhook:plugin/transform@0.2.0")).await,
-        "the component exports wasmhook:plugin/transform@0.2.0, this host serves 0.1.0"
+        "the component exports wasmhook:plugin/transform@0.2.0, this host serves 1.0.0"
     );
     assert_eq!(
-        refusal(exporting("wasmhook:plugin/transform@0.1.0")).await,
-        "the component's wasmhook:plugin/transform@0.1.0 does not have the functions and types of the contract"
+        refusal(exporting("wasmhook:plugin/transform@1.0.0")).await,
+        "the component's wasmhook:plugin/transform@1.0.0 does not have the functions and types of the contract"
     );
     assert_eq!(
         refusal(importing("wasi:http/outgoing-handler@0.2.0")).await,
@@ -96,7 +96,7 @@ async fn each_refusal_has_its_own_sentence() {
     );
     assert_eq!(
         refusal(importing("wasmhook:plugin/config@0.3.0")).await,
-        "the component imports wasmhook:plugin/config@0.3.0, this host serves 0.1.0"
+        "the component imports wasmhook:plugin/config@0.3.0, this host serves 1.0.0"
     );
     let mut damaged = whole.clone();
     let middle = damaged.len() / 2;
@@ -433,14 +433,14 @@ async fn a_check_tells_what_a_component_is_and_whether_it_would_be_refused() {
             ..Exports::default()
         }
     );
-    assert_eq!((report.refusal, report.contract), (None, "0.1.0"));
+    assert_eq!((report.refusal, report.contract), (None, "1.0.0"));
     assert!(report.compile_time.is_some());
     assert!(
         report
             .outline
             .imports
             .iter()
-            .any(|i| i.name == "wasmhook:plugin/config@0.1.0")
+            .any(|i| i.name == "wasmhook:plugin/config@1.0.0")
     );
     assert!(report.outline.imports.iter().all(|import| import.granted));
 

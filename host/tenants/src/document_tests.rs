@@ -121,6 +121,17 @@ fn the_hosts_profile_is_the_default() {
 }
 
 #[test]
+fn a_plugin_that_signs_is_named_and_the_body_has_either_form() {
+    let text = format!("{ORDERS}profile = \"plugin\"\nsigner = \"30-sign\"\nbody = \"envelope\"\n");
+    let endpoint = &read(&text).unwrap()[0];
+    let SignatureProfile::Plugin { signer } = &endpoint.profile else {
+        panic!("{:?}", endpoint.profile)
+    };
+    assert_eq!(signer.as_str(), "30-sign");
+    assert_eq!(endpoint.body, BodyForm::Envelope);
+}
+
+#[test]
 fn faults_name_the_key() {
     for (more, key, words) in [
         ("bogus = 1", "endpoints[0].bogus", "unknown field `bogus`"),
@@ -142,7 +153,27 @@ fn faults_name_the_key() {
         (
             "profile = \"sha256\"\nbody = \"envelope\"",
             "endpoints[0].body",
-            "only the standard",
+            "the sha256 profile has no choice of body",
+        ),
+        (
+            "profile = \"plugin\"",
+            "endpoints[0].signer",
+            "expected the name of the plugin",
+        ),
+        (
+            "signer = \"30-sign\"",
+            "endpoints[0].signer",
+            "only the plugin profile",
+        ),
+        (
+            "profile = \"plugin\"\nsigner = \"../x\"",
+            "endpoints[0].signer",
+            "expected the name of a plugin",
+        ),
+        (
+            "profile = \"plugin\"\nsigner = \"30-sign\"\nsignature_header = \"x-a\"",
+            "endpoints[0].signature_header",
+            "only the sha256 profile",
         ),
         (
             "profile = \"sha256\"\nevent_id_header = \"host\"",

@@ -61,7 +61,13 @@ const LANGUAGES: [Language; 5] = [
             )?;
             let mut command = Command::new(commands.join("componentize-py"));
             command
-                .args(["--quiet", "--wit-path", "../../wit", "--world", "plugin"])
+                .args([
+                    "--quiet",
+                    "--wit-path",
+                    "../../wit/1.0.0",
+                    "--world",
+                    "plugin",
+                ])
                 .args(["componentize", "app", "--output"])
                 .env("PYTHONDONTWRITEBYTECODE", "1")
                 .current_dir(folder);
@@ -152,7 +158,7 @@ impl Language {
             .sources
             .iter()
             .map(|file| plugins().join(file))
-            .chain([root().join("wit/plugin.wit")]);
+            .chain([root().join("wit/1.0.0/plugin.wit")]);
         let stamp = Stamp::of(
             self.component().with_extension("stamp"),
             inputs,

@@ -7,6 +7,7 @@ mod doctor;
 pub(crate) mod events;
 mod listen;
 pub(crate) mod plugin;
+mod plugin_logs;
 pub(crate) mod plugins;
 mod push;
 mod queue;
@@ -83,6 +84,19 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
             match command {
                 Plugins::List { tenant } => plugins::list(&config, tenant.as_deref(), json).await,
                 Plugins::Check { file } => plugin::check(&config, &file, json).await,
+                Plugins::Logs {
+                    tenant,
+                    name,
+                    lines,
+                    follow,
+                } => {
+                    let wanted = plugin_logs::Wanted {
+                        tenant,
+                        plugin: name,
+                        lines,
+                    };
+                    plugin_logs::run(&config, &wanted, follow, json).await
+                }
                 Plugins::History { tenant, name } => {
                     versions::history(&config, &tenant, &name, json)
                 }

@@ -170,7 +170,9 @@ pub(crate) struct Plugins {
     pub(crate) grants: Grants,
     /// What one tenant's plugins may keep in it.
     pub(crate) key_value: KeyValueQuota,
-    /// Whether what guests log is written to the host's log. Off: a guest may log a payload.
+    /// Where what plugins log is kept for their tenants; read with `wasmhook plugins logs`.
+    pub(crate) log: PluginLog,
+    /// Whether what guests log is also written to the host's log. Off: a guest may log a payload.
     pub(crate) logs: bool,
 }
 
@@ -195,7 +197,31 @@ impl Default for Plugins {
             reuse: runtime.reuse,
             grants: Grants::default(),
             key_value: KeyValueQuota::default(),
+            log: PluginLog::default(),
             logs: runtime.guest_logs,
+        }
+    }
+}
+
+/// `[plugins.log]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct PluginLog {
+    /// Holds a folder for each tenant.
+    pub(crate) folder: PathBuf,
+    /// Bytes kept of one tenant; 0 keeps nothing. 512 KiB: some thousand lines, and 5 GiB for ten thousand
+    /// tenants that all log as much as they may.
+    pub(crate) bytes: u64,
+    /// Lines of one tenant in a second. 50: more is read by nobody.
+    pub(crate) lines_per_second: u32,
+}
+
+impl Default for PluginLog {
+    fn default() -> Self {
+        Self {
+            folder: "data/plugin-logs".into(),
+            bytes: 512 << 10,
+            lines_per_second: 50,
         }
     }
 }
@@ -206,11 +232,18 @@ impl Default for Plugins {
 pub(crate) struct Grants {
     /// The tenant's own key-value store.
     pub(crate) key_value: bool,
+    /// Hosts that plugins may send HTTP requests to, such as `api.example.com`, `*.example.com`, or `*` for any
+    /// that deliveries may go to. None: a manifest lies in the tenant's folder, and what a tenant's code
+    /// may call from this machine's address is for the operator to say.
+    pub(crate) http: Vec<wasmhook_runtime::HostPattern>,
 }
 
 impl Default for Grants {
     fn default() -> Self {
-        Self { key_value: true }
+        Self {
+            key_value: true,
+            http: Vec::new(),
+        }
     }
 }
 
@@ -218,6 +251,7 @@ impl Grants {
     pub(crate) fn allowed(&self) -> wasmhook_runtime::Grants {
         wasmhook_runtime::Grants {
             key_value: self.key_value,
+            http: self.http.clone(),
         }
     }
 }

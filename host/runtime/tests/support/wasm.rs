@@ -1,7 +1,7 @@
 //! Guests written down as text, where no compiler would make them.
 
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
-use wit_parser::Resolve;
+use wit_parser::{PackageId, Resolve};
 
 /// A transformer that answers to skip every event. `extra` are further fields of the module.
 pub fn skipping(extra: &str) -> String {
@@ -10,6 +10,11 @@ pub fn skipping(extra: &str) -> String {
 
 /// The same, with imports.
 pub fn importing(imports: &str, extra: &str) -> String {
+    skipping_for("1.0.0", imports, extra)
+}
+
+/// The same, for a version of the contract.
+pub fn skipping_for(version: &str, imports: &str, extra: &str) -> String {
     let parameters = "i32 ".repeat(14);
     format!(
         r#"(module
@@ -18,7 +23,7 @@ pub fn importing(imports: &str, extra: &str) -> String {
           (data (i32.const 64) "\00\00\00\00\01\00\00\00\60\00\00\00\04\00\00\00")
           (data (i32.const 96) "none")
           (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024))
-          (func (export "wasmhook:plugin/transform@0.1.0#transform") (param {parameters}) (result i32)
+          (func (export "wasmhook:plugin/transform@{version}#transform") (param {parameters}) (result i32)
             (i32.const 64))
           {extra})"#
     )
@@ -26,9 +31,20 @@ pub fn importing(imports: &str, extra: &str) -> String {
 
 /// A core module that embeds the type of a transformer.
 pub fn module(text: &str) -> Vec<u8> {
+    module_for("1.0.0", text)
+}
+
+/// A version of the contract.
+pub fn contract(version: &str) -> (Resolve, PackageId) {
     let mut resolve = Resolve::default();
     let wit = concat!(env!("CARGO_MANIFEST_DIR"), "/../../wit");
-    let (package, _) = resolve.push_path(wit).unwrap();
+    let (package, _) = resolve.push_path(format!("{wit}/{version}")).unwrap();
+    (resolve, package)
+}
+
+/// The same, for a version of the contract.
+pub fn module_for(version: &str, text: &str) -> Vec<u8> {
+    let (resolve, package) = contract(version);
     let world = resolve
         .select_world(&[package], Some("transformer"))
         .unwrap();
@@ -39,8 +55,13 @@ pub fn module(text: &str) -> Vec<u8> {
 
 /// The same as a component.
 pub fn component(text: &str) -> Vec<u8> {
+    encoded(&module(text))
+}
+
+/// The component that a core module with its type is.
+pub fn encoded(module: &[u8]) -> Vec<u8> {
     ComponentEncoder::default()
-        .module(&module(text))
+        .module(module)
         .unwrap()
         .encode()
         .unwrap()
@@ -51,7 +72,7 @@ pub fn claiming(content: &str) -> Vec<u8> {
     let text = format!(
         r#"(component {content}
           (instance $claimed)
-          (export "wasmhook:plugin/transform@0.1.0" (instance $claimed)))"#
+          (export "wasmhook:plugin/transform@1.0.0" (instance $claimed)))"#
     );
     wat::parse_str(text).unwrap()
 }

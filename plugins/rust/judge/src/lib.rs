@@ -9,7 +9,7 @@
 
 use serde_json::Value;
 
-wit_bindgen::generate!({ path: "../../../wit", world: "classifier" });
+wit_bindgen::generate!({ path: "../../../wit/1.0.0", world: "classifier" });
 
 use exports::wasmhook::plugin::classify::{Guest, Judgement, Response, Verdict};
 use wasmhook::plugin::config;

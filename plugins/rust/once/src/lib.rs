@@ -7,12 +7,12 @@
 use serde_json::Value;
 
 wit_bindgen::generate!({
-    path: "../../../wit",
+    path: "../../../wit/1.0.0",
     inline: "
         package example:once;
         world once {
-            include wasmhook:plugin/transformer@0.1.0;
-            import wasmhook:plugin/key-value@0.1.0;
+            include wasmhook:plugin/transformer@1.0.0;
+            import wasmhook:plugin/key-value@1.0.0;
         }
     ",
     world: "example:once/once",

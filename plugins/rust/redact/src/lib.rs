@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-wit_bindgen::generate!({ path: "../../../wit", world: "transformer" });
+wit_bindgen::generate!({ path: "../../../wit/1.0.0", world: "transformer" });
 
 use exports::wasmhook::plugin::transform::{Guest, Verdict};
 use wasmhook::plugin::config;

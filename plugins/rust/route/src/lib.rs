@@ -7,7 +7,7 @@
 
 use serde_json::Value;
 
-wit_bindgen::generate!({ path: "../../../wit", world: "resolver" });
+wit_bindgen::generate!({ path: "../../../wit/1.0.0", world: "resolver" });
 
 use exports::wasmhook::plugin::resolve::{Choice, Guest, Mode, Resolution};
 use wasmhook::plugin::config;

@@ -4,7 +4,7 @@
 //! and names this plugin as its `signer`; its secrets are texts. The plugin never sees them: it names
 //! one, and the host does the HMAC.
 
-wit_bindgen::generate!({ path: "../../../wit", world: "signer" });
+wit_bindgen::generate!({ path: "../../../wit/1.0.0", world: "signer" });
 
 use exports::wasmhook::plugin::sign::{Guest, UnsignedRequest};
 use wasmhook::plugin::signing::{Hash, KeyForm};

@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-wit_bindgen::generate!({ path: "../../../wit", world: "plugin" });
+wit_bindgen::generate!({ path: "../../../wit/1.0.0", world: "plugin" });
 
 use exports::wasmhook::plugin::resolve::{self, Choice, Mode, Resolution};
 use exports::wasmhook::plugin::transform::{self, Verdict};

@@ -1,12 +1,12 @@
 //! Tries what a signer may not do, as its configuration says, and answers with what came of it.
 
 wit_bindgen::generate!({
-    path: "../../../wit",
+    path: "../../../wit/1.0.0",
     inline: "
         package test:forger;
         world forger {
-            include wasmhook:plugin/signer@0.1.0;
-            include wasmhook:plugin/transformer@0.1.0;
+            include wasmhook:plugin/signer@1.0.0;
+            include wasmhook:plugin/transformer@1.0.0;
         }
     ",
     world: "test:forger/forger",

@@ -2,7 +2,7 @@
 
 #![allow(clippy::pedantic, reason = "what it does is wrong on purpose")]
 
-wit_bindgen::generate!({ path: "../../../wit", world: "plugin" });
+wit_bindgen::generate!({ path: "../../../wit/1.0.0", world: "plugin" });
 
 use std::cell::Cell;
 use std::hint::black_box;
@@ -90,6 +90,16 @@ impl transform::Guest for Hostile {
             "split-header" => header("x-note", "a\r\nX-Injected: b", event.payload),
             "host-header" => header("Host", "internal.test", event.payload),
             "signature-header" => header("Webhook-Signature", "v1,AAAA", event.payload),
+            "log-once" => {
+                log::log(log::Level::Info, "seen once");
+                deliver(event.payload)
+            }
+            "log-much" => {
+                for n in 0..200 {
+                    log::log(log::Level::Debug, &format!("line {n}"));
+                }
+                deliver(event.payload)
+            }
             "flood-log" => {
                 for _ in 0..100_000 {
                     log::log(log::Level::Error, "a line\nand \u{1b}[31manother");

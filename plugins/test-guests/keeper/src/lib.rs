@@ -4,12 +4,12 @@
 use serde_json::{Value, json};
 
 wit_bindgen::generate!({
-    path: "../../../wit",
+    path: "../../../wit/1.0.0",
     inline: "
         package test:keeper;
         world keeper {
-            include wasmhook:plugin/transformer@0.1.0;
-            import wasmhook:plugin/key-value@0.1.0;
+            include wasmhook:plugin/transformer@1.0.0;
+            import wasmhook:plugin/key-value@1.0.0;
         }
     ",
     world: "test:keeper/keeper",

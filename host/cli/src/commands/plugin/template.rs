@@ -56,7 +56,7 @@ pub(super) fn project(language: Language, name: &str) -> anyhow::Result<Vec<Proj
         ""
     };
     files.extend([
-        file("wit/plugin.wit", repository!("wit/plugin.wit")),
+        file("wit/plugin.wit", repository!("wit/1.0.0/plugin.wit")),
         file("events.ndjson", include_str!("templates/events.ndjson")),
         file(
             &format!("{name}.toml"),
@@ -81,7 +81,7 @@ pub(super) fn project(language: Language, name: &str) -> anyhow::Result<Vec<Proj
 fn rust(name: &str) -> anyhow::Result<Vec<ProjectFile>> {
     let source = changed(
         repository!("plugins/rust/redact/src/lib.rs"),
-        &[("path: \"../../../wit\"", "path: \"wit\"")],
+        &[("path: \"../../../wit/1.0.0\"", "path: \"wit\"")],
     )?;
     Ok(vec![
         file("Cargo.toml", cargo_manifest(name)?),
@@ -148,7 +148,7 @@ fn javascript(name: &str) -> anyhow::Result<Vec<ProjectFile>> {
                 repository!("plugins/javascript/package.json"),
                 &[
                     (SAMPLE, &named),
-                    ("--wit ../../wit ", "--wit wit "),
+                    ("--wit ../../wit/1.0.0 ", "--wit wit "),
                     ("--out plugin.wasm", &format!("--out {name}.wasm")),
                 ],
             )?,
@@ -176,8 +176,8 @@ fn typescript(name: &str) -> anyhow::Result<Vec<ProjectFile>> {
                 repository!("plugins/typescript/package.json"),
                 &[
                     (SAMPLE, &named),
-                    ("guest-types ../../wit ", "guest-types wit "),
-                    ("--wit ../../wit ", "--wit wit "),
+                    ("guest-types ../../wit/1.0.0 ", "guest-types wit "),
+                    ("--wit ../../wit/1.0.0 ", "--wit wit "),
                     ("--out plugin.wasm", &format!("--out {name}.wasm")),
                 ],
             )?,
@@ -232,14 +232,14 @@ fn c(name: &str) -> anyhow::Result<Vec<ProjectFile>> {
             ("plugin.wasm", &format!("{name}.wasm")),
             (OWN_TOOL, ""),
             (
-                "componentize c \"$here/../../wit\" $world \"$here/build\"",
+                "componentize c \"$here/../../wit/1.0.0\" $world \"$here/build\"",
                 "\"${WIT_BINDGEN:-wit-bindgen}\" c --world $world --out-dir \"$here/build\" \"$here/wit\"",
             ),
             // The type would be stripped, too.
             ("--strip-all", "--strip-debug"),
             ("-o \"$here/build/core.wasm\"\n", "-o \"$out\"\n"),
             (
-                "componentize component \"$here/../../wit\" $world \"$here/build/core.wasm\" \"$out\"\n",
+                "componentize component \"$here/../../wit/1.0.0\" $world \"$here/build/core.wasm\" \"$out\"\n",
                 "",
             ),
         ],
@@ -264,7 +264,7 @@ fn go(name: &str) -> anyhow::Result<Vec<ProjectFile>> {
             ("plugin.wasm", &format!("{name}.wasm")),
             (OWN_TOOL, ""),
             (
-                "componentize go \"$here/../../wit\" plugin \"$here\"\n",
+                "componentize go \"$here/../../wit/1.0.0\" plugin \"$here\"\n",
                 "mkdir -p \"$here/build\"\n\
                  cp \"$here/go.mod\" \"$here/build/go.mod\" # the generator writes one of its own\n\
                  \"${WIT_BINDGEN:-wit-bindgen}\" go --world plugin --out-dir \"$here\" \"$here/wit\"\n\
@@ -273,7 +273,7 @@ fn go(name: &str) -> anyhow::Result<Vec<ProjectFile>> {
             ("build -C \"$here\" ", "build -C \"$here\" -mod=mod "),
             ("-o core.wasm\n", "-o build/core.wasm\n"),
             (
-                "componentize component \"$here/../../wit\" plugin \"$here/core.wasm\" \"$out\"",
+                "componentize component \"$here/../../wit/1.0.0\" plugin \"$here/core.wasm\" \"$out\"",
                 "\"${WASM_TOOLS:-wasm-tools}\" component embed --world plugin \"$here/wit\" \"$here/build/core.wasm\" \
                  --output \"$out\"",
             ),
