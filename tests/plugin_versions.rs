@@ -357,3 +357,34 @@ fn what_a_resolver_held_up_goes_out_once_it_answers() {
     );
     receiver.wait_for_deliveries(1);
 }
+
+#[test]
+fn what_a_canary_failed_is_delivered_by_the_version_that_serves() {
+    const EVENTS: usize = 5;
+    let receiver = Listener::start(204);
+    let site = patient_site();
+    site.endpoint("acme", "main", &receiver.url(), "*");
+    let manifest = "rollout = { canary_percent = 99 }\n[config]\nbehaviour = \"panic\"\n";
+    site.plugin("acme", NAME, &component("tag_and_route.wasm"), manifest);
+    let old = digest("tag_and_route.wasm");
+    let _host = site.serve();
+    wait_for_version(&site, "serving", &old);
+    site.plugin("acme", NAME, &component("hostile.wasm"), manifest);
+    wait_for_version(&site, "canary", &old);
+    for n in 0..EVENTS {
+        push(&site, &format!("evt_{n}"));
+    }
+    let listed = wait_for_version(&site, "rolled back", &old);
+    let reason = listed["refused"].as_str().unwrap();
+    assert!(reason.contains("as a canary, in call"), "{reason}");
+    receiver.wait_for_deliveries(EVENTS);
+    let failed_first =
+        |delivery: &&Value| delivery["attempts"][0]["plugins"][0]["verdict"] == "trap";
+    let succeeded = wait_for("all to be recorded", || {
+        Some(site.deliveries("acme", "succeeded")).filter(|all| all.len() == EVENTS)
+    });
+    assert!(
+        succeeded.iter().filter(failed_first).count() >= 1,
+        "{succeeded:?}"
+    );
+}

@@ -436,12 +436,14 @@ impl Attempter {
         let in_plugin = attempt.outcome == Outcome::PluginError;
         // Waiting for a plugin to be compiled, or for its turn, is nobody's failure, and to try a new
         // version early is the host's own idea: neither uses up the retries.
-        let spared = if held && in_plugin {
+        let held = held.then(|| {
             let wait = healing::spread(HELD_WAIT, &delivery.id, now);
-            Some(now.saturating_add(wait).unwrap_or(now))
-        } else {
-            early.filter(|_| in_plugin && attempt.retryable)
-        };
+            now.saturating_add(wait).unwrap_or(now)
+        });
+        let spared = early
+            .filter(|_| attempt.retryable)
+            .or(held)
+            .filter(|_| in_plugin);
         let conclusion = match spared {
             Some(next_at) => Conclusion::Failed { next_at },
             None => delivery.conclude(&attempt, &self.config.retry, now),

@@ -290,10 +290,18 @@ impl VersionArchive {
         self.prune(key, &history);
     }
 
-    /// Forget what is in memory of a plugin that is gone, after writing it down.
+    /// Forget what is in memory of a plugin that is gone, after writing it down; unless it has come back
+    /// meanwhile and there is more to write.
     pub(crate) fn put_away(&self, key: &Key) {
         self.persist(key);
-        self.plugins().remove(key);
+        let mut plugins = self.plugins();
+        let is_written = |plugin: &Plugin| {
+            let text = serde_json::to_vec_pretty(&plugin.history);
+            text.is_ok_and(|text| plugin.written == Some(xxh3_64(&text)))
+        };
+        if plugins.get(key).is_some_and(is_written) {
+            plugins.remove(key);
+        }
     }
 
     /// Remove what is past the bound, what changed longest ago first, and what was refused.
