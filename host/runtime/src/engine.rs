@@ -15,6 +15,7 @@ use wasmtime::{
 use crate::bindings::{config, key_value, log, signing};
 use crate::config::PluginHostConfig;
 use crate::error::RuntimeError;
+use crate::keepers::Keepers;
 use crate::state::State;
 use crate::turns::Turns;
 use crate::wasi;
@@ -50,6 +51,7 @@ pub(crate) struct Shared {
     /// Where guests that run for long take turns, on all cores but one, so that short calls find a
     /// thread at any time.
     pub(crate) lane: Arc<Turns>,
+    pub(crate) keepers: Keepers,
     idle_instances: Arc<Semaphore>,
     idle_pages: Arc<Semaphore>,
 }
@@ -67,6 +69,7 @@ impl Shared {
             clock,
             calls: Arc::new(Semaphore::new(config.max_concurrent_calls as usize)),
             lane: Arc::new(Turns::new(cores - 1)),
+            keepers: Keepers::default(),
             idle_instances: Arc::new(Semaphore::new(config.max_idle_instances as usize)),
             idle_pages: Arc::new(Semaphore::new(config.max_idle_bytes / PAGE)),
             config,

@@ -40,7 +40,7 @@ pub struct Plugin {
     provided: Provided,
     pub(crate) limits: Limits,
     pub(crate) reuse: Reuse,
-    pub(crate) idle: Idle,
+    pub(crate) idle: Arc<Idle>,
     pub(crate) concurrency: Semaphore,
     pub(crate) record: Record,
     /// Watches its calls, if it is new and there is a version to go back to.
@@ -68,7 +68,7 @@ impl Plugin {
                 grants: Arc::new(manifest.grants.clone()),
                 services: settings.services.clone(),
             },
-            idle: Idle::default(),
+            idle: Arc::default(),
             record: Record::default(),
             probation: OnceLock::new(),
             beside: ArcSwapOption::empty(),
