@@ -1,7 +1,9 @@
 //! Benchmark of wasmhook: the real binary, its own Redis and receiver, and the floor in the same run.
 //!
 //! `cargo xtask bench [PART…]` with parts `floor`, `redis`, `fanout`, `hosts`, `embedded`, `latency`,
-//! `plugin`, `reload`, `memory`, `tenants`, `backlog`, `fairness`, `spin`; all without a name. Results are merged into `target/bench/latest.json`, one flat object.
+//! `plugin`, `reload`, `memory`, `tenants`, `backlog`, `fairness`, `spin`; all of these without a name.
+//! `plugins10k` runs by name only: it compiles ten thousand components, which takes a quarter of an hour,
+//! and 6 GB of disk (`WASMHOOK_BENCH_TENANTS` sets another number). Results are merged into `target/bench/latest.json`, one flat object.
 //! These machines are noisy: what counts are the ratios to the floor, measured in the same run.
 #![allow(
     clippy::print_stdout,
@@ -12,6 +14,7 @@
 mod cpu;
 mod fairness;
 mod floor;
+mod many_plugins;
 mod plugin;
 mod queue;
 mod receiver;
@@ -32,6 +35,8 @@ const PARTS: [&str; 13] = [
     "floor", "redis", "fanout", "hosts", "embedded", "latency", "plugin", "reload", "memory",
     "tenants", "backlog", "fairness", "spin",
 ];
+/// The part that runs by name only.
+const MANY_PLUGINS: &str = "plugins10k";
 
 fn main() -> ExitCode {
     // For our own HTTP client. Fails only if it was set before, which nothing does.
@@ -63,8 +68,8 @@ fn runtime(run: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> 
 async fn measure(parts: Vec<String>) -> anyhow::Result<()> {
     for part in &parts {
         anyhow::ensure!(
-            PARTS.contains(&part.as_str()),
-            "unknown part {part}; expected {}",
+            PARTS.contains(&part.as_str()) || part == MANY_PLUGINS,
+            "unknown part {part}; expected {}, {MANY_PLUGINS}",
             PARTS.join(", ")
         );
     }
@@ -112,6 +117,9 @@ async fn measure(parts: Vec<String>) -> anyhow::Result<()> {
     }
     if wanted("spin") {
         fairness::spinning_guest(&mut results).await?;
+    }
+    if parts.iter().any(|part| part == MANY_PLUGINS) {
+        many_plugins::measure(&mut results).await?;
     }
     results.save()
 }

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -140,6 +140,8 @@ pub(crate) struct Tenant<'a> {
     pub(crate) endpoints: usize,
     /// The sample component that shapes its payloads, and its manifest.
     pub(crate) plugin: Option<(&'a str, &'a str)>,
+    /// What tells its component from those of others with the same code.
+    pub(crate) mark: Option<u64>,
 }
 
 impl<'a> Tenant<'a> {
@@ -154,6 +156,7 @@ impl<'a> Tenant<'a> {
             receiver,
             endpoints: 1,
             plugin: None,
+            mark: None,
         }
     }
 
@@ -183,12 +186,26 @@ impl<'a> Tenant<'a> {
             .collect();
         std::fs::write(tenant.join("tenant.toml"), registered.concat())?;
         if let Some((file, manifest)) = self.plugin {
-            std::fs::copy(component(file), tenant.join("plugins/10-shape.wasm"))
+            let mut bytes = std::fs::read(component(file))
                 .with_context(|| format!("the component {file} is not built"))?;
+            if let Some(mark) = self.mark {
+                add_mark(&mut bytes, mark);
+            }
+            std::fs::write(tenant.join("plugins/10-shape.wasm"), bytes)?;
             std::fs::write(tenant.join("plugins/10-shape.toml"), manifest)?;
         }
         Ok(())
     }
+}
+
+/// Append a custom section, so that the component has bytes of its own.
+pub(crate) fn add_mark(component: &mut Vec<u8>, mark: u64) {
+    const NAME: &[u8] = b"mark";
+    let data = mark.to_le_bytes();
+    // The section's number, its length, and the length of its name: each in one byte of LEB128.
+    component.extend([0, 1 + 4 + 8, 4]);
+    component.extend(NAME);
+    component.extend(data);
 }
 
 /// The host: the real binary, optimised, on a configuration of its own.
@@ -202,6 +219,15 @@ pub(crate) struct Host {
 impl Host {
     /// Starts a host with these tenants; on Redis if there is a URL, otherwise embedded.
     pub(crate) async fn start(redis: Option<&str>, tenants: &[Tenant<'_>]) -> anyhow::Result<Self> {
+        Self::start_with(redis, tenants, "").await
+    }
+
+    /// The same with further tables of configuration.
+    pub(crate) async fn start_with(
+        redis: Option<&str>,
+        tenants: &[Tenant<'_>],
+        settings: &str,
+    ) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("wasmhook-bench-")
             .tempdir()?;
@@ -222,34 +248,47 @@ impl Host {
             folder.path().join("wasmhook.toml"),
             format!(
                 "{store}[catalog]\ntypes = [\"bench.event\"]\n[http]\nlisten = \"127.0.0.1:{port}\"\n\
-                 [delivery]\nallow_http = true\nallow_private_addresses = true\n[log]\nlevel = \"warn\"\n"
+                 [delivery]\nallow_http = true\nallow_private_addresses = true\n[log]\nlevel = \"warn\"\n{settings}"
             ),
         )?;
-        let mut command = Command::new(std::env::current_exe()?.with_file_name("wasmhook"));
-        command
-            .arg("serve")
-            .arg("--config")
-            .arg(folder.path().join("wasmhook.toml"));
-        let process = Process::start(&mut command)?;
-        let url = format!("http://127.0.0.1:{port}");
         let host = Self {
-            process,
-            url,
+            process: Self::serve(folder.path())?,
+            url: format!("http://127.0.0.1:{port}"),
             folder,
         };
         host.ready().await?;
         Ok(host)
     }
 
+    /// Ends it, and starts another one in its place. Says how long that one took until it was ready.
+    pub(crate) async fn restart(mut self) -> anyhow::Result<(Self, Duration)> {
+        self.process.stop().await?;
+        let began = Instant::now();
+        self.process = Self::serve(self.folder.path())?;
+        self.ready().await?;
+        Ok((self, began.elapsed()))
+    }
+
+    fn serve(folder: &Path) -> anyhow::Result<Process> {
+        let mut command = Command::new(std::env::current_exe()?.with_file_name("wasmhook"));
+        command
+            .arg("serve")
+            .arg("--config")
+            .arg(folder.join("wasmhook.toml"));
+        Process::start(&mut command)
+    }
+
     async fn ready(&self) -> anyhow::Result<()> {
         let client = reqwest::Client::builder().no_proxy().build()?;
-        for _ in 0..300 {
+        // Twice as long as a host waits for plugins that need compiling.
+        let until = Instant::now() + Duration::from_secs(60);
+        while Instant::now() < until {
             if let Ok(response) = client.get(format!("{}/readyz", self.url)).send().await
                 && response.status().is_success()
             {
                 return Ok(());
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         bail!("the host did not become ready")
     }

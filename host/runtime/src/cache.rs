@@ -13,9 +13,10 @@ use std::os::unix::fs::{
     DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
 };
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use wasmtime::Engine;
@@ -39,6 +40,8 @@ pub(crate) struct Cache {
     most_bytes: u64,
     /// Bytes of all entries, as far as this process knows.
     held: AtomicU64,
+    /// Whether it was said that what serves does not fit.
+    is_short: AtomicBool,
     drafts: AtomicU64,
     /// Removed at the end, where no folder was given.
     _temporary: Option<TempDir>,
@@ -48,6 +51,31 @@ pub(crate) struct Cache {
 pub(crate) struct Draft {
     file: File,
     path: PathBuf,
+}
+
+/// Why an entry that is there cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum Unreadable {
+    /// It is not as it was written, or for another engine.
+    #[error("{0}")]
+    Unfit(String),
+    /// The process has no room for it: too many open files, or too little memory.
+    #[error("{0}")]
+    Exhausted(io::Error),
+}
+
+impl From<io::Error> for Unreadable {
+    fn from(error: io::Error) -> Self {
+        match Errno::from_io_error(&error) {
+            Some(errno) if is_exhaustion(errno) => Self::Exhausted(error),
+            _ => Self::Unfit(error.to_string()),
+        }
+    }
+}
+
+/// Each entry that is mapped takes an open file and a few of the mappings that a process may have.
+fn is_exhaustion(errno: Errno) -> bool {
+    matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM)
 }
 
 impl Cache {
@@ -80,44 +108,53 @@ impl Cache {
             compatibility: hex::encode(&hasher.0.finalize()[..8]),
             most_bytes,
             held: AtomicU64::new(0),
+            is_short: AtomicBool::new(false),
             drafts: AtomicU64::new(0),
             _temporary: temporary,
         };
         cache.remove_abandoned();
-        cache.make_room(&HashSet::new());
+        cache.make_room(HashSet::new);
         Ok(cache)
     }
 
     /// The compiled form of a component, if it is there, whole and of use. If it is there and is not,
-    /// it is removed.
-    pub(crate) fn load(&self, engine: &Engine, digest: Digest) -> Option<Component> {
+    /// it is removed. Fails when the machine has no room for it now, which says nothing about it.
+    pub(crate) fn load(&self, engine: &Engine, digest: Digest) -> io::Result<Option<Component>> {
         match self.read(engine, digest) {
-            Ok(component) => component,
-            Err(reason) => {
+            Ok(component) => Ok(component),
+            Err(Unreadable::Exhausted(error)) => Err(error),
+            Err(Unreadable::Unfit(reason)) => {
                 tracing::warn!(%digest, "a compiled plugin in the cache is made again: {reason}");
                 // Whoever has it mapped keeps it; the next one is a new file.
                 let _ = fs::remove_file(self.path(digest));
-                None
+                Ok(None)
             }
         }
     }
 
     /// The compiled form of a component that was kept a moment ago.
     pub(crate) fn take_up(&self, engine: &Engine, digest: Digest) -> Result<Component, String> {
-        self.read(engine, digest)?
+        self.read(engine, digest)
+            .map_err(|error| error.to_string())?
             .ok_or_else(|| "it is gone from the cache".to_owned())
     }
 
-    fn read(&self, engine: &Engine, digest: Digest) -> Result<Option<Component>, String> {
+    fn read(&self, engine: &Engine, digest: Digest) -> Result<Option<Component>, Unreadable> {
         let path = self.path(digest);
         let file = match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened.map_err(|error| error.to_string())?,
+            opened => opened?,
         };
-        if !artifact::is_whole(&file).map_err(|error| error.to_string())? {
-            return Err("it is damaged".to_owned());
+        if !artifact::is_whole(&file)? {
+            return Err(Unreadable::Unfit("it is damaged".to_owned()));
         }
-        let component = map(engine, &path).map_err(|error| format!("{error:#}"))?;
+        let component = map(engine, &path).map_err(|error| {
+            let opening = || Errno::from_io_error(error.downcast_ref::<io::Error>()?);
+            match error.downcast_ref::<Errno>().copied().or_else(opening) {
+                Some(errno) if is_exhaustion(errno) => Unreadable::Exhausted(errno.into()),
+                _ => Unreadable::Unfit(format!("{error:#}")),
+            }
+        })?;
         // What was used last goes last. Nothing is lost if the time cannot be set.
         let _ = file.set_modified(SystemTime::now());
         Ok(Some(component))
@@ -152,7 +189,7 @@ impl Cache {
 
     /// Remove what was used least recently, if there is more than there may be: first of what does not
     /// serve. What is removed goes on serving where it does, and is compiled again at the next start.
-    pub(crate) fn make_room(&self, serving: &HashSet<Digest>) {
+    pub(crate) fn make_room(&self, serving: impl FnOnce() -> HashSet<Digest>) {
         let held = self.held.load(Ordering::Relaxed);
         if held != 0 && held <= self.most_bytes {
             return;
@@ -160,7 +197,7 @@ impl Cache {
         let Ok(entries) = fs::read_dir(&self.folder) else {
             return;
         };
-        let serving: HashSet<PathBuf> = serving.iter().map(|digest| self.path(*digest)).collect();
+        let serving: HashSet<PathBuf> = serving().iter().map(|digest| self.path(*digest)).collect();
         let mut entries: Vec<(bool, SystemTime, u64, PathBuf)> = entries
             .flatten()
             .filter_map(|entry| {
@@ -175,12 +212,18 @@ impl Cache {
         if held > self.most_bytes {
             // A tenth more, so that a full cache is not looked through at every turn.
             let wanted = self.most_bytes - self.most_bytes / 10;
-            for (.., bytes, path) in entries {
+            for (serves, _, bytes, path) in entries {
                 if held <= wanted {
                     break;
                 }
                 if fs::remove_file(path).is_ok() {
                     held -= bytes;
+                    if serves && !self.is_short.swap(true, Ordering::Relaxed) {
+                        tracing::warn!(
+                            cache_bytes = self.most_bytes,
+                            "the cache of compiled plugins is smaller than the plugins that serve, so some are compiled again at every start; raise plugins.cache_bytes"
+                        );
+                    }
                 }
             }
         }

@@ -245,7 +245,9 @@ impl Plugin {
         if let Some(instance) = clean {
             // Another call may have it, and its meter, from here on.
             let kept = Metered { instance, meter };
-            self.idle.put(kept, &self.shared, limits, self.reuse);
+            let served = !matches!(question, Question::Start);
+            self.idle
+                .put(kept, &self.shared, limits, self.reuse, served);
         }
         (value, cost)
     }

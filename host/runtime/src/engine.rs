@@ -15,6 +15,7 @@ use wasmtime::{
 use crate::bindings::{config, http_client, key_value, log, signing};
 use crate::config::PluginHostConfig;
 use crate::error::RuntimeError;
+use crate::keepers::Keepers;
 use crate::state::State;
 use crate::tenant_log::TenantLogs;
 use crate::turns::Turns;
@@ -53,6 +54,7 @@ pub(crate) struct Shared {
     /// Where guests that run for long take turns, on all cores but one, so that short calls find a
     /// thread at any time.
     pub(crate) lane: Arc<Turns>,
+    pub(crate) keepers: Keepers,
     idle_instances: Arc<Semaphore>,
     idle_pages: Arc<Semaphore>,
 }
@@ -72,6 +74,7 @@ impl Shared {
             logs,
             calls: Arc::new(Semaphore::new(config.max_concurrent_calls as usize)),
             lane: Arc::new(Turns::new(cores - 1)),
+            keepers: Keepers::default(),
             idle_instances: Arc::new(Semaphore::new(config.max_idle_instances as usize)),
             idle_pages: Arc::new(Semaphore::new(config.max_idle_bytes / PAGE)),
             config,

@@ -1,6 +1,6 @@
 //! What lies in the tenants folder: which plugins there are, whether they changed, and their bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -46,17 +46,20 @@ struct FileStamp {
 impl Stamp {
     /// Whether an equal stamp at a later look proves equal content.
     pub(crate) fn is_settled(&self, now: SystemTime) -> bool {
-        let now = now
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        let settled = |file: &FileStamp| {
-            let changed = u64::try_from(file.changed.0.max(file.modified.0)).unwrap_or_default();
-            now.saturating_sub(Duration::from_secs(changed)) > SETTLED
-        };
         [self.component, self.manifest, self.pinned, self.promoted]
             .iter()
             .flatten()
-            .all(settled)
+            .all(|file| file.is_settled(now))
+    }
+}
+
+impl FileStamp {
+    fn is_settled(&self, now: SystemTime) -> bool {
+        let now = now
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let changed = u64::try_from(self.changed.0.max(self.modified.0)).unwrap_or_default();
+        now.saturating_sub(Duration::from_secs(changed)) > SETTLED
     }
 }
 
@@ -98,43 +101,107 @@ pub(crate) const PROMOTED: &str = "promoted";
 /// The most bytes of `NAME.promoted`: a digest and white space.
 const PROMOTED_BYTES: usize = 256;
 
-/// Look at every tenant's plugins.
-pub(crate) fn scan(tenants: &Path) -> io::Result<Scan> {
-    let mut scan = Scan::default();
-    for entry in fs::read_dir(tenants)? {
-        let entry = entry?;
-        if !entry.file_type()?.is_dir() {
-            continue;
-        }
-        let name = entry.file_name();
-        if let Some(name) = name.to_str().filter(|name| is_name(name)) {
-            scan_tenant(&mut scan, tenants, &Arc::from(name));
-        } else {
-            let name = crate::text::printable(&name.to_string_lossy(), LONGEST_NAME);
-            scan.problems.push(format!(
-                "tenant folder {name} is ignored: its name has to be 1 to 128 letters, digits, dots, dashes and underscores, and not begin with a dot"
-            ));
-        }
-    }
-    Ok(scan)
+/// Looks at the plugins of all tenants, again and again.
+///
+/// A look at folders in which nothing changed opens none of them, however many there are: it costs a few
+/// system calls for each plugin, and causes none of the notifications that opening a watched folder does,
+/// of which thousands at once would overflow their queue and so cause the next look.
+#[derive(Default)]
+pub(crate) struct Looks {
+    /// What each tenant's folder held when it was listed last.
+    listings: HashMap<Arc<str>, Listing>,
+    count: u64,
 }
 
-fn scan_tenant(scan: &mut Scan, tenants: &Path, tenant: &Arc<str>) {
+/// The names of the files in a tenant's folder of plugins.
+struct Listing {
+    folder: FileStamp,
+    /// Whether an equal stamp proves that the same names are in it.
+    settled: bool,
+    files: HashSet<String>,
+}
+
+/// Of the folders whose stamp says that nothing changed, one in so many is listed nevertheless, each
+/// time others: a file system may not keep the times of folders.
+const LISTED_ANYWAY: u64 = 16;
+
+impl Looks {
+    /// Look at every tenant's plugins.
+    pub(crate) fn look(&mut self, tenants: &Path) -> io::Result<Scan> {
+        let mut scan = Scan::default();
+        let mut listings = HashMap::new();
+        self.count += 1;
+        for (at, entry) in (self.count..).zip(fs::read_dir(tenants)?) {
+            let entry = entry?;
+            if !entry.file_type()?.is_dir() {
+                continue;
+            }
+            let name = entry.file_name();
+            if let Some(name) = name.to_str().filter(|name| is_name(name)) {
+                let tenant: Arc<str> = Arc::from(name);
+                let known = self.listings.remove(&tenant);
+                let known = known.filter(|_| at % LISTED_ANYWAY != 0);
+                if let Some(listing) = look_at(&mut scan, tenants, &tenant, known) {
+                    listings.insert(tenant, listing);
+                }
+            } else {
+                let name = crate::text::printable(&name.to_string_lossy(), LONGEST_NAME);
+                scan.problems.push(format!(
+                    "tenant folder {name} is ignored: its name has to be 1 to 128 letters, digits, dots, dashes and underscores, and not begin with a dot"
+                ));
+            }
+        }
+        self.listings = listings;
+        Ok(scan)
+    }
+}
+
+impl Listing {
+    /// The names now, read only if they may be others than before; `None` if there is no folder.
+    fn of(folder: &Path, known: Option<Self>) -> io::Result<Option<Self>> {
+        let Some(now) = stamp(folder) else {
+            return match fs::metadata(folder) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(None),
+            };
+        };
+        if let Some(known) = known.filter(|known| known.settled && known.folder == now) {
+            return Ok(Some(known));
+        }
+        let looked = SystemTime::now();
+        let mut files = HashSet::new();
+        for entry in fs::read_dir(folder)? {
+            // Other names are not those of a plugin's files.
+            files.extend(entry?.file_name().into_string().ok());
+        }
+        Ok(Some(Self {
+            folder: now,
+            settled: now.is_settled(looked),
+            files,
+        }))
+    }
+}
+
+/// Look at one tenant's plugins. Returns what its folder holds, if it could be read.
+fn look_at(
+    scan: &mut Scan,
+    tenants: &Path,
+    tenant: &Arc<str>,
+    known: Option<Listing>,
+) -> Option<Listing> {
     let folder = plugins_folder(tenants, tenant);
-    let entries = match fs::read_dir(&folder).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+    let listing = match Listing::of(&folder, known) {
+        Ok(listing) => listing?,
         Err(error) => {
             scan.problems.push(format!(
                 "the plugins of tenant {tenant} cannot be read: {error}"
             ));
             scan.unreadable.push(Arc::clone(tenant));
-            return;
+            return None;
         }
     };
-    for entry in entries {
-        let file = entry.file_name();
-        let Some((name, COMPONENT)) = file.to_str().and_then(|file| file.rsplit_once('.')) else {
+    for file in &listing.files {
+        let Some((name, COMPONENT)) = file.rsplit_once('.') else {
             continue;
         };
         if !is_name(name) {
@@ -144,7 +211,11 @@ fn scan_tenant(scan: &mut Scan, tenants: &Path, tenant: &Arc<str>) {
             tenant: Arc::clone(tenant),
             name: Arc::from(name),
         };
-        let of = |end: &str| stamp(&folder.join(format!("{name}.{end}")));
+        let of = |end: &str| {
+            let file = format!("{name}.{end}");
+            let is_there = listing.files.contains(&file);
+            is_there.then(|| stamp(&folder.join(file))).flatten()
+        };
         let stamp = Stamp {
             component: of(COMPONENT),
             manifest: of(MANIFEST),
@@ -153,6 +224,7 @@ fn scan_tenant(scan: &mut Scan, tenants: &Path, tenant: &Arc<str>) {
         };
         scan.plugins.insert(key, stamp);
     }
+    Some(listing)
 }
 
 /// Read a plugin's files, each once.

@@ -12,7 +12,7 @@ use crate::check::CheckReport;
 use crate::config::{PluginHostConfig, Reuse};
 use crate::engine::Shared;
 use crate::error::{LoadError, RuntimeError};
-use crate::folder::{self, Key};
+use crate::folder::{self, Key, Looks};
 use crate::loader::Loader;
 use crate::plugin::Plugin;
 use crate::registry::{Finished, Registry, Task, TenantPlugins};
@@ -26,8 +26,8 @@ use crate::versions::{Judge, Judgement};
 /// seconds at any rate, as it also ends instances that have waited too long for a next call.
 pub struct PluginHost {
     inner: Arc<Inner>,
-    /// Looks follow one another.
-    rescans: Mutex<()>,
+    /// Looks follow one another, and each knows what the one before saw.
+    looks: Mutex<Looks>,
 }
 
 struct Inner {
@@ -59,7 +59,7 @@ impl PluginHost {
         });
         Ok(Self {
             inner,
-            rescans: Mutex::new(()),
+            looks: Mutex::default(),
         })
     }
 
@@ -68,10 +68,18 @@ impl PluginHost {
     /// Returns when everything is done that needs no compiler. What does goes on in the background and
     /// takes over when it is ready; until then the version before it serves. Needs a Tokio runtime.
     pub async fn rescan(&self) -> RescanReport {
-        let _only_one = self.rescans.lock().await;
+        let mut looks = self.looks.lock().await;
         let folder = self.inner.loader.shared.config.tenants_dir.clone();
-        let (problem, scan) = match spawn_blocking(move || folder::scan(&folder)).await {
-            Ok(Ok(scan)) => (None, scan),
+        let mut before = std::mem::take(&mut *looks);
+        let look = spawn_blocking(move || {
+            let scan = before.look(&folder);
+            scan.map(|scan| (scan, before))
+        });
+        let (problem, scan) = match look.await {
+            Ok(Ok((scan, seen))) => {
+                *looks = seen;
+                (None, scan)
+            }
             Ok(Err(error)) => (Some(error.to_string()), folder::Scan::default()),
             Err(error) => (Some(error.to_string()), folder::Scan::default()),
         };

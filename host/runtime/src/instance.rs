@@ -1,6 +1,6 @@
 //! One running instance of a plugin, and the ones kept for the next call.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use wasmtime::component::InstancePre;
@@ -45,6 +45,8 @@ pub(crate) struct Instance {
     calls: u32,
     /// What it held after its first call.
     at_first: Option<Held>,
+    /// When it was put aside for its next call.
+    waits_since: Instant,
     room: Option<IdleRoom>,
 }
 
@@ -93,6 +95,7 @@ impl Instance {
             born: Instant::now(),
             calls: 0,
             at_first: None,
+            waits_since: Instant::now(),
             room: None,
         }
     }
@@ -172,13 +175,21 @@ pub(crate) struct Metered {
 /// Taking one moves it out, and only a call that ended cleanly puts it back: an instance whose call
 /// trapped, was stopped or was dropped half-way is gone with its owner.
 #[derive(Default)]
-pub(crate) struct Idle(Mutex<Vec<Metered>>);
+pub(crate) struct Idle(Mutex<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    /// The one used last at the end.
+    instances: Vec<Metered>,
+    /// Whether this is in the list of those that keep instances.
+    is_listed: bool,
+}
 
 impl Idle {
     /// The one used last, which is the warmest.
     pub(crate) fn take(&self, reuse: Reuse) -> Option<Metered> {
-        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(kept) = idle.pop() {
+        let mut waiting = self.waiting();
+        while let Some(kept) = waiting.instances.pop() {
             if !kept.instance.is_spent(reuse) {
                 return Some(kept);
             }
@@ -186,8 +197,16 @@ impl Idle {
         None
     }
 
-    /// Keep an instance, if it may serve again and there is room.
-    pub(crate) fn put(&self, mut kept: Metered, shared: &Shared, limits: &Limits, reuse: Reuse) {
+    /// Keep an instance, if it may serve again and there is room: free, or, for one that served a call,
+    /// that of an instance of any plugin which has waited for long.
+    pub(crate) fn put(
+        self: &Arc<Self>,
+        mut kept: Metered,
+        shared: &Shared,
+        limits: &Limits,
+        reuse: Reuse,
+        served: bool,
+    ) {
         let instance = &mut kept.instance;
         if instance.is_spent(reuse) || instance.is_worn(limits) {
             return;
@@ -199,26 +218,52 @@ impl Idle {
             .is_none_or(|room| (room.pages as usize) < memory.div_ceil(PAGE))
         {
             instance.room = None;
-            instance.room = shared.idle_room(memory);
+            instance.room = shared.idle_room(memory).or_else(|| {
+                drop(served.then(|| shared.keepers.give_up_one())??);
+                shared.idle_room(memory)
+            });
         }
-        if instance.room.is_some() {
-            self.0
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(kept);
+        if instance.room.is_none() {
+            return;
         }
+        instance.waits_since = Instant::now();
+        let was_listed = {
+            let mut waiting = self.waiting();
+            waiting.instances.push(kept);
+            std::mem::replace(&mut waiting.is_listed, true)
+        };
+        if !was_listed {
+            shared.keepers.add(self);
+        }
+    }
+
+    /// Since when the one waits that has waited longest. With none, this leaves the list of those that
+    /// keep instances.
+    pub(crate) fn waits_since(&self) -> Option<Instant> {
+        let mut waiting = self.waiting();
+        let first = waiting.instances.first();
+        let since = first.map(|kept| kept.instance.waits_since);
+        waiting.is_listed = since.is_some();
+        since
+    }
+
+    /// Give up the one that has waited longest.
+    pub(crate) fn take_oldest(&self) -> Option<Metered> {
+        let mut waiting = self.waiting();
+        (!waiting.instances.is_empty()).then(|| waiting.instances.remove(0))
     }
 
     /// End the ones that are too old.
     pub(crate) fn sweep(&self, reuse: Reuse) {
         let spent: Vec<Metered> = {
-            let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let (spent, fit) = idle
-                .drain(..)
-                .partition(|kept| kept.instance.is_spent(reuse));
-            *idle = fit;
-            spent
+            let mut waiting = self.waiting();
+            let is_spent = |kept: &mut Metered| kept.instance.is_spent(reuse);
+            waiting.instances.extract_if(.., is_spent).collect()
         };
         drop(spent);
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

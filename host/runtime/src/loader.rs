@@ -1,7 +1,6 @@
 //! From a plugin's files to a version that can be called.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
@@ -10,6 +9,7 @@ use wasmtime::component::Component;
 
 use crate::bindings::{classify, sign};
 use crate::cache::Cache;
+use crate::codes::Codes;
 use crate::compile::compile;
 use crate::component::{self, Outline};
 use crate::engine::Shared;
@@ -116,7 +116,7 @@ pub(crate) struct Loader {
     pub(crate) shared: Arc<Shared>,
     pub(crate) archive: Arc<VersionArchive>,
     cache: Cache,
-    codes: Mutex<HashMap<Digest, Weak<Code>>>,
+    codes: Codes,
     reads: Semaphore,
     pub(crate) compiles: Turns,
 }
@@ -138,7 +138,7 @@ impl Loader {
         Ok(Self {
             archive: Arc::new(archive),
             cache,
-            codes: Mutex::default(),
+            codes: Codes::default(),
             reads: Semaphore::new(READS),
             compiles: Turns::new(config.loading.jobs),
             shared,
@@ -313,10 +313,14 @@ impl Loader {
     ) -> Result<Found, LoadError> {
         component::check_imports(outline)?;
         let exports = outline.exports;
-        if let Some(code) = self.codes().get(&digest).and_then(Weak::upgrade) {
+        if let Some(code) = self.codes.find(digest) {
             return Ok(Found::Code(code));
         }
-        Ok(match self.cache.load(&self.shared.engine, digest) {
+        let cached = self
+            .cache
+            .load(&self.shared.engine, digest)
+            .map_err(|error| LoadError::Compiler(format!("the cache cannot be read: {error}")))?;
+        Ok(match cached {
             Some(component) => Found::Code(self.adopt(digest, exports, &component)?),
             None => Found::Source(Source {
                 digest,
@@ -347,7 +351,7 @@ impl Loader {
                 .take_up(&loader.shared.engine, digest)
                 .map_err(|error| LoadError::Unfit(text::clause(&error, SENTENCE)))?;
             let code = loader.adopt(digest, exports, &component);
-            loader.cache.make_room(&loader.serving());
+            loader.cache.make_room(|| loader.codes.in_use());
             code
         });
         taken_up
@@ -368,21 +372,8 @@ impl Loader {
             exports,
             linked,
         });
-        let mut codes = self.codes();
-        codes.retain(|_, code| code.strong_count() > 0);
-        codes.insert(digest, Arc::downgrade(&code));
+        self.codes.share(&code);
         Ok(code)
-    }
-
-    /// What is in use.
-    fn serving(&self) -> HashSet<Digest> {
-        let codes = self.codes();
-        let in_use = codes.iter().filter(|(_, code)| code.strong_count() > 0);
-        in_use.map(|(digest, _)| *digest).collect()
-    }
-
-    fn codes(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Weak<Code>>> {
-        self.codes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -43,7 +43,7 @@ pub struct Plugin {
     log: Option<Arc<TenantLog>>,
     pub(crate) limits: Limits,
     pub(crate) reuse: Reuse,
-    pub(crate) idle: Idle,
+    pub(crate) idle: Arc<Idle>,
     pub(crate) concurrency: Semaphore,
     pub(crate) record: Record,
     /// Watches its calls, if it is new and there is a version to go back to.
@@ -74,7 +74,7 @@ impl Plugin {
                 services: settings.services.clone(),
             },
             log: shared.logs.of(&tenant),
-            idle: Idle::default(),
+            idle: Arc::default(),
             record: Record::default(),
             probation: OnceLock::new(),
             in_force: OnceLock::new(),

@@ -16,6 +16,7 @@ pub mod problem;
 mod scan;
 mod secrets;
 mod snapshot;
+mod stamp;
 pub mod tenants;
 pub mod watch;
 

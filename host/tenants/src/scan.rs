@@ -5,6 +5,8 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use jiff::Timestamp;
 use wasmhook_core::{Endpoint, Quota, SignatureProfile, TenantId};
@@ -14,6 +16,7 @@ use crate::environment::{self, Environment};
 use crate::problem::Problem;
 use crate::secrets::{self, Loaded};
 use crate::snapshot::{Snapshot, Tenant};
+use crate::stamp::Stamps;
 
 /// A tenant's endpoints in the order of its file.
 type Endpoints = Arc<[Arc<Endpoint>]>;
@@ -28,7 +31,13 @@ pub(crate) struct Scan {
     pub(crate) secrets_folder: PathBuf,
     pub(crate) rules: Rules,
     pub(crate) environment: Environment,
+    /// How often everything was read.
+    pub(crate) runs: AtomicU64,
 }
+
+/// Of the tenants whose files look unchanged, one in so many is read nevertheless, each time others: a
+/// file system may not keep the times of folders.
+const READ_ANYWAY: u64 = 64;
 
 impl Scan {
     /// Reads everything. What is unusable now keeps what `before` has of it. Answers besides with
@@ -44,9 +53,18 @@ impl Scan {
                 Err(problem) => snapshot.problems.push(problem),
             }
         }
-        for id in &ids {
-            let tenant = self.tenant(id, &ids, before.tenants.get(id), &mut warnings);
-            snapshot.tenants.insert(id.clone(), Arc::new(tenant));
+        let run = self.runs.fetch_add(1, Ordering::Relaxed);
+        for (at, id) in (run..).zip(&ids) {
+            let known = before.tenants.get(id);
+            let unchanged = known.filter(|known| {
+                let stamps = known.stamps.as_ref();
+                at % READ_ANYWAY != 0 && stamps.is_some_and(Stamps::are_current)
+            });
+            let tenant = unchanged.map_or_else(
+                || Arc::new(self.tenant(id, &ids, known, &mut warnings)),
+                Arc::clone,
+            );
+            snapshot.tenants.insert(id.clone(), tenant);
         }
         Ok((snapshot, warnings))
     }
@@ -58,6 +76,7 @@ impl Scan {
         before: Option<&Arc<Tenant>>,
         warnings: &mut Vec<Problem>,
     ) -> Tenant {
+        let began = SystemTime::now();
         let path = self.folder.join(id.as_str()).join("tenant.toml");
         let mut tenant = match self.endpoints(id, &path, before) {
             Ok((endpoints, quota)) => Tenant::new(endpoints, quota),
@@ -74,6 +93,9 @@ impl Scan {
         warnings.extend(read.warnings);
         tenant.problems.extend(read.problems);
         tenant.secrets = read.by_name;
+        let folder = self.secrets_folder.join(id.as_str());
+        let mut places = vec![path.clone(), folder.clone()];
+        places.extend(tenant.secrets.keys().map(|name| folder.join(name.as_str())));
         // A file that is there and has become unusable keeps its last good secret; a deleted one
         // does not, for deleting it is how a secret is withdrawn.
         for (name, loaded) in &mut tenant.secrets {
@@ -81,7 +103,13 @@ impl Scan {
                 *loaded = Ok(Arc::clone(old));
             }
         }
+        let in_files = tenant.secrets.len();
         self.needed_secrets(id, all, &path, &mut tenant);
+        // Whose variable it is depends on which tenants there are.
+        let from_files = tenant.secrets.len() == in_files;
+        if from_files && tenant.problems.is_empty() {
+            tenant.stamps = Stamps::take(places, began);
+        }
         tenant
     }
 

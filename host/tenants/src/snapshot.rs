@@ -7,6 +7,7 @@ use wasmhook_core::{Endpoint, EndpointId, Quota, SecretName, TenantId};
 
 use crate::problem::Problem;
 use crate::secrets::Loaded;
+use crate::stamp::Stamps;
 
 /// All tenants at one moment.
 #[derive(Debug, Default)]
@@ -26,6 +27,9 @@ pub(crate) struct Tenant {
     /// Whether endpoints and quota are those of an earlier `tenant.toml`.
     pub(crate) last_good: bool,
     pub(crate) problems: Vec<Problem>,
+    /// How its files looked, if they alone say what it is and nothing is wrong with them: as long as they
+    /// look the same they need not be read again.
+    pub(crate) stamps: Option<Stamps>,
 }
 
 impl Tenant {
@@ -40,6 +44,7 @@ impl Tenant {
             secrets: HashMap::new(),
             last_good: false,
             problems: Vec::new(),
+            stamps: None,
         }
     }
 }

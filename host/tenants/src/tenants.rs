@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -70,6 +71,7 @@ impl Tenants {
                     profile: config.default_profile,
                 },
                 environment: config.environment,
+                runs: AtomicU64::new(0),
             },
             current: ArcSwap::default(),
             warned: Mutex::default(),
