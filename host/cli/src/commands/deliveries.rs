@@ -265,7 +265,7 @@ fn sequence_words(sequence: &Sequence) -> String {
         OnDeadLetter::Skip => "dead letters are skipped",
     };
     let most = sequence.max_attempts;
-    let most = most.map_or_else(String::new, |most| format!(" after {most} attempts"));
+    let most = most.map_or_else(String::new, |most| format!("; at most {most} attempts"));
     format!("{key}; {dead}{most}")
 }
 
