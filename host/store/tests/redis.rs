@@ -338,6 +338,66 @@ async fn nothing_is_left_when_everything_is_removed() {
     assert!(keys.is_empty(), "{keys:?}");
 }
 
+/// Forty tenants of one shard, with sixty due deliveries each.
+async fn crowd(server: &RedisServer) -> RedisStore {
+    let mut config = config(server);
+    config.shards = 1;
+    let store = RedisStore::connect(config).await.unwrap();
+    let events: Vec<_> = (0..60 * 40)
+        .map(|n| {
+            to(
+                &event(&format!("heavy{}", n % 40), &format!("e{n}")),
+                &["main"],
+            )
+        })
+        .collect();
+    store.enqueue(&events).await.unwrap();
+    // All of them had a turn, and none is new.
+    let mut taken = 0;
+    while taken < 40 * 8 {
+        taken += store.lease(&request(32)).await.unwrap().leased.len();
+    }
+    store
+}
+
+async fn push(store: &RedisStore, tenant: &str, ids: std::ops::Range<usize>) {
+    let events: Vec<_> = ids
+        .map(|n| to(&event(tenant, &format!("e{n}")), &["main"]))
+        .collect();
+    store.enqueue(&events).await.unwrap();
+}
+
+fn of<'a>(leased: &'a [Leased], tenant: &'a str) -> impl Iterator<Item = &'a Leased> {
+    leased
+        .iter()
+        .filter(move |leased| leased.delivery.tenant_id.as_str() == tenant)
+}
+
+#[tokio::test]
+async fn new_work_of_a_tenant_does_not_wait_for_a_round_of_all_others() {
+    let server = RedisServer::start().unwrap();
+    let store = crowd(&server).await;
+    push(&store, "light", 0..1).await;
+    let leased = store.lease(&request(32)).await.unwrap().leased;
+    assert_eq!(leased.len(), 32);
+    assert_eq!(of(&leased, "light").count(), 1);
+}
+
+#[tokio::test]
+async fn who_runs_out_of_work_and_has_some_again_is_not_new_each_time() {
+    let server = RedisServer::start().unwrap();
+    let store = crowd(&server).await;
+    let mut got = 0;
+    // A round of all is ten calls.
+    for call in 0..20 {
+        push(&store, "pacer", call * 8..call * 8 + 8).await;
+        let leased = store.lease(&request(32)).await.unwrap().leased;
+        assert_eq!(leased.len(), 32);
+        got += of(&leased, "pacer").count();
+    }
+    assert!((8..=32).contains(&got), "{got} of 640, with 41 tenants");
+}
+
 /// A measurement, not a test: `cargo test --release -p wasmhook-store --test redis -- --ignored
 /// --nocapture what_a_delivery_costs`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,7 +14,9 @@
 --   q:<lane>                 lane: list of due entries. A lane is <tenant> \0 <endpoint>, or that and
 --                            \0 for what is due again, so that first attempts never queue behind it
 --   r:<tenant>               ring of the tenant's lanes that can be served, by last turn
---   t                        ring of tenants that can be served, by last turn
+--   t                        ring of tenants that can be served, by last turn; before all that had one, those
+--                            that come with new work. One that has run out of work while others wait has
+--                            one turn more, an empty one, or it would be new each time it has some again
 --   b                        set of lanes that left the ring because their endpoint was at its cap
 --   n                        hash: <tenant> \0 <endpoint> -> deliveries in flight
 --   g:<tenant>\0<endpoint>\0<key>
@@ -54,6 +56,9 @@ local PROMOTE = 1000    -- waiting deliveries made due per lease call
 local RECLAIM = 1000    -- expired leases put back per lease call
 local SCAN = 256        -- tenants and lanes looked at in one pass of a lease
 local ENTRY = 64        -- deliveries in one entry of the stream of all
+local TURN = 8          -- deliveries of a turn where many tenants wait and much is asked for
+local MUCH = 32         -- so much: who asks for less gets one of each
+local NEW = 1e15        -- some 30 years in us: puts a tenant before all that had a turn
 
 local Z = '\0'
 
@@ -192,9 +197,11 @@ local function is_quiet(p)
   return redis.call('EXISTS', p .. 't') == 0
 end
 
--- Puts lanes into the rings at the end of the line, where they are not in them yet.
-local function ring(p, lanes, stamp)
+-- Puts lanes into the rings at the end of the line, where they are not in them yet. The tenants of new work go
+-- to the front: a few events must not wait for a round of all who have mountains of them.
+local function ring(p, lanes, stamp, new)
   local turn = num(stamp)
+  local tenants_turn = new and num(stamp - NEW) or turn
   local groups, tenants = {}, {}
   for i = 1, #lanes do
     local cut = string.find(lanes[i], Z, 1, true)
@@ -204,7 +211,7 @@ local function ring(p, lanes, stamp)
     for i = 1, #args, CHUNK do
       redis.call('ZADD', p .. 'r:' .. tenant, 'NX', unpack(args, i, math.min(i + CHUNK - 1, #args)))
     end
-    tenants[#tenants + 1] = turn
+    tenants[#tenants + 1] = tenants_turn
     tenants[#tenants + 1] = tenant
   end
   for i = 1, #tenants, CHUNK do
@@ -212,14 +219,15 @@ local function ring(p, lanes, stamp)
   end
 end
 
--- Pushes due entries to their lanes and the lanes into the rings. `queues` maps lane -> entries.
+-- Pushes due entries to their lanes and the lanes into the rings. `queues` maps lane -> entries. What is put
+-- before the others was in a lane already, and is not new.
 local function queue(p, queues, stamp, command)
   local lanes = {}
   for lane, entries in pairs(queues) do
     many(command, p .. 'q:' .. lane, entries)
     lanes[#lanes + 1] = lane
   end
-  ring(p, lanes, stamp)
+  ring(p, lanes, stamp, command == 'RPUSH')
 end
 
 -- Takes `counts` (<tenant> \0 <endpoint> -> how many) from what the tenants with a cap have in flight, and
@@ -579,7 +587,7 @@ local function shares(p, tenants)
     end
     weights[i] = weight
     if cap then rooms[i] = math.max(0, cap - tonumber(flying[i] or '0')) end
-    if left[i] then begun[i] = math.min(tonumber(left[i]), weight) end
+    if left[i] then begun[i] = math.min(tonumber(left[i]), weight * TURN) end
     total = total + weight
   end
   return weights, rooms, begun, total
@@ -603,19 +611,28 @@ local function lease(keys, argv)
   local quotas = redis.call('EXISTS', p .. 'h') == 1
   local turn = { next = stamp + 1 }
   while taken < want do
-    local tenants = redis.call('ZRANGE', p .. 't', 0, math.min(want - taken, SCAN) - 1)
+    -- A tenant costs as much as several deliveries do, so few are served at a time, and more of each.
+    local length = want - taken < MUCH and 1 or TURN
+    local limit = math.min(math.ceil((want - taken) / length), SCAN)
+    local tenants = redis.call('ZRANGE', p .. 't', 0, limit - 1)
     local n = #tenants
     if n == 0 then break end
+    -- Whether others wait who cannot have a turn now.
+    local crowded = n == limit and redis.call('ZCARD', p .. 't') > n
     local gone, fair, greedy, full = {}, {}, {}, {}
     local weights, rooms, begun = {}, {}, {}
     local total = n
     if quotas then weights, rooms, begun, total = shares(p, tenants) end
-    local unit = math.floor((want - taken) / total)
+    local unit = crowded and length or math.floor((want - taken) / total)
     for i = 1, n do
       local tenant, weight, room = tenants[i], weights[i] or 1, rooms[i]
-      -- A turn is as long as the tenant's weight, or a multiple of that while there is enough for all.
+      -- A turn goes by the tenant's weight; while there is enough for all it is as long as it can be.
       local share = weight * math.ceil((want - taken) / total)
-      if share <= weight then share = begun[i] or weight end
+      if crowded then
+        share = begun[i] or weight * length
+      elseif share <= weight then
+        share = begun[i] or weight
+      end
       total = total - weight
       local most = math.min(share, want - taken)
       if room and room < most then most = room end
@@ -630,7 +647,7 @@ local function lease(keys, argv)
         if room and got >= room then
           full[#full + 1] = tenant
           gone[#gone + 1] = tenant
-        elseif not left then
+        elseif not left and (got == 0 or not crowded) then
           gone[#gone + 1] = tenant
         elseif got > 0 and got < share and taken >= want and weight > 1 then
           kept = true
