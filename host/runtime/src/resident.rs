@@ -48,3 +48,62 @@ pub(crate) fn give_back(component: &Component) -> io::Result<bool> {
     unsafe { madvise(image.start.cast_mut().cast(), bytes, Advice::LinuxDontNeed) }?;
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use wasmtime::Engine;
+
+    use super::*;
+    use crate::artifact;
+    use crate::cache::Cache;
+    use crate::engine::code_config;
+    use crate::types::Digest;
+
+    /// Pages of its code that are in the memory of this process.
+    fn resident(component: &Component) -> usize {
+        let image = component.image_range();
+        let (start, end) = (image.start.addr(), image.end.addr());
+        let mut entries = vec![0; (end - start).div_ceil(page_size()) * ENTRY];
+        File::open(PAGES)
+            .unwrap()
+            .read_exact_at(&mut entries, (start / page_size() * ENTRY) as u64)
+            .unwrap();
+        let is_present = |entry: &&[u8; ENTRY]| u64::from_ne_bytes(**entry) & PRESENT != 0;
+        entries
+            .as_chunks::<ENTRY>()
+            .0
+            .iter()
+            .filter(is_present)
+            .count()
+    }
+
+    #[test]
+    fn mapped_code_is_given_back_and_found_again_and_other_code_is_left() {
+        let bytes = wat::parse_str(
+            "(component (core module $m (func (export \"f\") (result i32) (i32.const 7)))
+               (core instance $i (instantiate $m)))",
+        )
+        .unwrap();
+        let engine = Engine::new(&code_config()).unwrap();
+        let cache = Cache::open(None, 1 << 30, &engine).unwrap();
+        let draft = cache.draft().unwrap();
+        let code = engine.precompile_component(&bytes).unwrap();
+        artifact::write(&draft.file().unwrap(), &code).unwrap();
+        let digest = Digest::of(&bytes);
+        cache.keep(&draft, digest).unwrap();
+
+        let mapped = cache.take_up(&engine, digest).unwrap();
+        assert!(resident(&mapped) > 0, "loading reads it");
+        assert!(give_back(&mapped).unwrap());
+        assert_eq!(resident(&mapped), 0);
+        // What is mapped has the file's checksum behind it.
+        let read_again = mapped.serialize().unwrap();
+        assert!(read_again.starts_with(&code), "it is not what it was");
+        assert!(resident(&mapped) > 0);
+
+        let made_here = Component::new(&engine, &bytes).unwrap();
+        let before = resident(&made_here);
+        assert!(!give_back(&made_here).unwrap());
+        assert_eq!(resident(&made_here), before);
+    }
+}
