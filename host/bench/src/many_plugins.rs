@@ -17,7 +17,7 @@ use crate::system::{Host, Receiver, Tenant, add_mark, component};
 
 /// Tenants, if [`TENANTS_VARIABLE`] does not say another number.
 const TENANTS: u64 = 10_000;
-const TENANTS_VARIABLE: &str = "WASMHOOK_BENCH_TENANTS";
+const TENANTS_VARIABLE: &str = "BENCH_TENANTS";
 const FILE: &str = "redact.wasm";
 const MANIFEST: &str = "[config]\nfields = \"card\"\n";
 /// Compiled, each takes less than a megabyte.

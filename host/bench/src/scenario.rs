@@ -287,25 +287,30 @@ pub(crate) async fn latency(results: &mut Results) -> anyhow::Result<()> {
     receiver.process.stop().await
 }
 
-/// From replacing a component on disk to the first delivery made by it.
+/// From replacing a component on disk to the first delivery made by it, and what became of the deliveries
+/// before, meanwhile and after.
 pub(crate) async fn reload(results: &mut Results) -> anyhow::Result<()> {
+    /// Events pushed before, and after the first delivery by the new component.
+    const BESIDE: u64 = 1_000;
     let receiver = Receiver::start().await?;
     let host = Host::start(None, &[bench(&receiver, true)]).await?;
     let client = reqwest::Client::builder().no_proxy().build()?;
     let url = format!("{}/v1/events", host.url);
     let plugins = host.folder.path().join("tenants/bench/plugins");
     let mut replaced = f64::NAN;
+    let mut serves_since = None;
     let mut pace = tokio::time::interval(Duration::from_millis(2));
-    for number in 0..10_000u64 {
+    let mut pushed = 0;
+    while serves_since.is_none_or(|since| pushed < since + BESIDE) {
         pace.tick().await;
-        if number == 200 {
+        if pushed == BESIDE {
             let aside = plugins.join(".incoming");
             std::fs::copy(component("tag_and_route.wasm"), &aside)?;
             std::fs::rename(&aside, plugins.join("10-shape.wasm"))?;
             replaced = now();
         }
         let body = format!(
-            "{{\"tenant\":\"bench\",\"type\":\"bench.event\",\"id\":\"evt_{number}\",\"payload\":{{\"region\":\"main\"}}}}"
+            "{{\"tenant\":\"bench\",\"type\":\"bench.event\",\"id\":\"evt_{pushed}\",\"payload\":{{\"region\":\"main\"}}}}"
         );
         let request = client
             .post(&url)
@@ -313,13 +318,42 @@ pub(crate) async fn reload(results: &mut Results) -> anyhow::Result<()> {
             .body(body);
         let status = request.send().await?.status();
         anyhow::ensure!(status == 202, "an event was answered with {status}");
-        if number % 50 == 0
+        pushed += 1;
+        if serves_since.is_none()
+            && pushed % 50 == 0
             && let Some(first) = receiver.stats().await?.first_tagged
         {
             results.set("reload_ms", (first - replaced) * 1000.0);
-            host.process.stop().await?;
-            return receiver.process.stop().await;
+            serves_since = Some(pushed);
+        }
+        anyhow::ensure!(
+            pushed < 60 * BESIDE,
+            "no delivery was made by the new component"
+        );
+    }
+    // What is lost never comes, and what failed comes again and is counted by the host.
+    receiver.wait_for(pushed, PATIENCE).await?;
+    results.set("reload_failed_deliveries", failed_attempts(&host).await?);
+    host.process.stop().await?;
+    receiver.process.stop().await
+}
+
+/// The attempts that did not end well, by the host's own metrics.
+async fn failed_attempts(host: &Host) -> anyhow::Result<f64> {
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let request = client.get(format!("{}/metrics", host.url));
+    let text = request.send().await?.text().await?;
+    let mut failed = 0.0;
+    let mut seen = false;
+    for line in text.lines() {
+        if line.starts_with("wasmhook_attempts_total{") {
+            seen = true;
+            if !line.contains("outcome=\"accepted\"") {
+                let count = line.rsplit(' ').next().unwrap_or_default();
+                failed += count.parse::<f64>().context("a count is no number")?;
+            }
         }
     }
-    anyhow::bail!("no delivery was made by the new component")
+    anyhow::ensure!(seen, "the host counts no attempts");
+    Ok(failed)
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -28,11 +28,14 @@ use wasmhook_tenants::{FolderWatch, Tenants, TenantsConfig};
 
 use crate::config::Config;
 use crate::exit::{Coded, Exit};
+use crate::open_files;
 use crate::stores::{self, Stores};
 
 /// How long a start waits for plugins that need compiling. Those that take longer come into service
 /// when they are ready, and what would pass through them waits.
 const COMPILE_WAIT: Duration = Duration::from_secs(30);
+/// How often instances and code that nobody calls are given back.
+const SWEEP: Duration = Duration::from_secs(5);
 /// How long changes are gathered before the folders are looked at.
 const DEBOUNCE: Duration = Duration::from_millis(200);
 
@@ -65,6 +68,7 @@ pub(crate) fn plugins(
     is_host: bool,
     services: Services,
 ) -> anyhow::Result<PluginHost> {
+    open_files::allow_all();
     let plugins = &config.plugins;
     let settings = PluginHostConfig {
         cache_dir: Some(config.path(&plugins.cache)),
@@ -336,11 +340,17 @@ async fn follow(
     stop: CancellationToken,
 ) {
     let mut known = Vec::new();
+    let mut sweeps = tokio::time::interval(SWEEP);
     loop {
         tokio::select! {
             () = watch.changed() => {}
+            _ = sweeps.tick() => {
+                plugins.sweep().await;
+                continue;
+            }
             () = stop.cancelled() => return,
         }
+        let began = Instant::now();
         let reloaded = Arc::clone(&tenants);
         // Files are read on a thread that may block.
         if tokio::task::spawn_blocking(move || reloaded.reload())
@@ -351,6 +361,7 @@ async fn follow(
         }
         quotas.set(tenants.quotas()).await;
         let report = plugins.rescan().await;
+        watch.note_look(began.elapsed());
         count_plugins(&plugins);
         if report.problems != known {
             for problem in &report.problems {

@@ -8,6 +8,7 @@ mod exit;
 mod host;
 mod json_text;
 mod logging;
+mod open_files;
 mod output;
 mod receiver;
 mod stores;

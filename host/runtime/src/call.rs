@@ -222,6 +222,7 @@ impl Plugin {
             return (Err(Fault::Exhausted), Cost::default());
         };
         let _ticking = self.shared.clock.keep_running();
+        self.code.note_call();
         let Metered { instance, meter } =
             self.idle.take(self.reuse).unwrap_or_else(|| self.fresh());
         meter.restart(limits.cpu_time());

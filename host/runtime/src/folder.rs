@@ -294,10 +294,13 @@ fn read_file(folder: &Path, file: &str, limit: usize) -> Result<Option<Vec<u8>>,
 
 /// Read a file of at most `limit` bytes.
 pub(crate) fn read_bounded(file: &File, limit: usize) -> Result<Vec<u8>, LoadError> {
-    let mut bytes = Vec::new();
+    let unreadable = |error: io::Error| LoadError::Unreadable(error.to_string());
+    // At once, and no more than may be, whatever the file says of itself. One byte more, to see its end.
+    let expected = file.metadata().map_err(unreadable)?.len();
+    let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or(limit).min(limit) + 1);
     file.take(limit as u64 + 1)
         .read_to_end(&mut bytes)
-        .map_err(|error| LoadError::Unreadable(error.to_string()))?;
+        .map_err(unreadable)?;
     if bytes.len() > limit {
         Err(LoadError::TooLarge { limit })
     } else {

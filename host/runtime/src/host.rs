@@ -122,10 +122,23 @@ impl PluginHost {
                 Progress::Unchanged => {}
             }
         }
-        for plugin in self.inner.registry.called() {
-            plugin.idle.sweep(plugin.reuse);
-        }
+        drop(looks);
+        self.sweep().await;
         report
+    }
+
+    /// End instances that have waited too long for a next call, and give back the memory of code that was
+    /// not called since the last time. [`rescan`](Self::rescan) does this too.
+    pub async fn sweep(&self) {
+        let plugins = self.inner.registry.called();
+        let sweep = spawn_blocking(move || {
+            for plugin in plugins {
+                plugin.idle.sweep(plugin.reuse);
+                plugin.code.look();
+            }
+        });
+        // It cannot be stopped, and what ends it early ends the process.
+        let _ = sweep.await;
     }
 
     /// Wait until nothing is being loaded or compiled.

@@ -45,6 +45,7 @@ mod meter;
 mod plugin;
 mod record;
 mod registry;
+mod resident;
 mod rollout;
 mod sign;
 mod state;

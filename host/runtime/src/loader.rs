@@ -212,7 +212,11 @@ impl Loader {
         let (tenant, name) = (Arc::clone(&key.tenant), Arc::clone(&key.name));
         let plugin = Plugin::new(Arc::clone(&self.shared), tenant, name, code, manifest);
         match plugin.try_start().await {
-            Ok(_) => Ok(Arc::new(plugin)),
+            Ok(_) => {
+                // What loading read of it, and starting ran.
+                plugin.code.give_back();
+                Ok(Arc::new(plugin))
+            }
             Err(Fault::Signature { interface }) => Err(LoadError::Signature { interface }),
             Err(fault) => Err(LoadError::Start(fault)),
         }
@@ -367,11 +371,7 @@ impl Loader {
         component: &Component,
     ) -> Result<Arc<Code>, LoadError> {
         let linked = link(&self.shared, component, exports)?;
-        let code = Arc::new(Code {
-            digest,
-            exports,
-            linked,
-        });
+        let code = Arc::new(Code::new(digest, exports, linked));
         self.codes.share(&code);
         Ok(code)
     }

@@ -1,6 +1,7 @@
 //! One version of one tenant's plugin, ready to be called.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
@@ -17,6 +18,7 @@ use crate::limits::Limits;
 use crate::manifest::{FailurePolicy, Manifest};
 use crate::meter::Meter;
 use crate::record::Record;
+use crate::resident;
 use crate::rollout::Candidate;
 use crate::state::State;
 use crate::tenant_log::TenantLog;
@@ -28,6 +30,52 @@ pub(crate) struct Code {
     pub(crate) digest: Digest,
     pub(crate) exports: Exports,
     pub(crate) linked: Linked,
+    residence: Residence,
+}
+
+/// Whether code may be in memory.
+#[derive(Default)]
+struct Residence {
+    /// It was called since the last look.
+    called: AtomicBool,
+    /// It was called since it was given back.
+    resident: AtomicBool,
+}
+
+impl Code {
+    pub(crate) fn new(digest: Digest, exports: Exports, linked: Linked) -> Self {
+        Self {
+            digest,
+            exports,
+            linked,
+            residence: Residence::default(),
+        }
+    }
+
+    /// Note that it is about to run.
+    pub(crate) fn note_call(&self) {
+        // Read first: whoever writes takes the line from the other processors.
+        if !self.residence.called.load(Ordering::Relaxed) {
+            self.residence.called.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Give the memory of code back that was not called between two looks, of which this is one.
+    pub(crate) fn look(&self) {
+        let residence = &self.residence;
+        if residence.called.swap(false, Ordering::Relaxed) {
+            residence.resident.store(true, Ordering::Relaxed);
+        } else if residence.resident.swap(false, Ordering::Relaxed) {
+            self.give_back();
+        }
+    }
+
+    /// Give its memory back until it is called.
+    pub(crate) fn give_back(&self) {
+        if let Err(error) = resident::give_back(self.linked.pre.component()) {
+            tracing::debug!(digest = %self.digest, "the memory of code is not given back: {error}");
+        }
+    }
 }
 
 /// One version of one tenant's plugin. Whoever holds it can go on calling it after a newer version

@@ -13,6 +13,11 @@ use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::watch;
 
+/// A look that nothing asked for comes after so many times as long as the last one took.
+const LOOKING_SHARE: u32 = 100;
+/// And after this time at the latest: notifications may be lost.
+const LONGEST_REST: Duration = Duration::from_mins(1);
+
 /// Watches folders until it is dropped.
 #[derive(Debug)]
 pub struct FolderWatch {
@@ -22,6 +27,8 @@ pub struct FolderWatch {
 
 enum Message {
     Changed,
+    /// Looks that nothing asked for are this far apart, or as far as they are usually.
+    Rest(Duration),
     Stop,
 }
 
@@ -55,6 +62,14 @@ impl FolderWatch {
             // The thread has gone, which it does only once this is dropped.
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Says how long a look at the folders took: looks that no notification asked for then take no more
+    /// than a hundredth of the time, as long as notifications come at all. They are never further apart
+    /// than a minute.
+    pub fn note_look(&self, took: Duration) {
+        let rest = (took * LOOKING_SHARE).min(LONGEST_REST);
+        let _ = self.messages.send(Message::Rest(rest));
     }
 
     /// Another one that waits on the same folders. It counts the changes.
@@ -103,8 +118,19 @@ impl Watcher {
         rescan: Duration,
     ) {
         self.renew();
+        let mut rest = Duration::ZERO;
+        let mut last = Instant::now();
         loop {
-            match inbox.recv_timeout(rescan) {
+            let pause = if self.warned {
+                rescan
+            } else {
+                rescan.max(rest)
+            };
+            match inbox.recv_timeout(pause.saturating_sub(last.elapsed())) {
+                Ok(Message::Rest(wanted)) => {
+                    rest = wanted;
+                    continue;
+                }
                 Ok(Message::Changed) => {
                     if stopped_within(inbox, debounce) {
                         return;
@@ -116,6 +142,7 @@ impl Watcher {
             // Before the word is passed on, so that nothing is lost between the look and the watch.
             self.renew();
             counter.send_modify(|count| *count = count.wrapping_add(1));
+            last = Instant::now();
         }
     }
 
@@ -172,7 +199,7 @@ fn stopped_within(inbox: &mpsc::Receiver<Message>, time: Duration) -> bool {
     let end = Instant::now() + time;
     loop {
         match inbox.recv_timeout(end.saturating_duration_since(Instant::now())) {
-            Ok(Message::Changed) => {}
+            Ok(Message::Changed | Message::Rest(_)) => {}
             Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return true,
             Err(RecvTimeoutError::Timeout) => return false,
         }

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use tempfile::TempDir;
 use wasmhook_core::ports::EndpointRegistry as _;
@@ -258,4 +259,51 @@ fn odd_names_and_over_large_files_are_problems_of_their_own() {
         "{}",
         problems[0]
     );
+}
+
+#[test]
+fn unchanged_files_are_not_read_again_and_changed_ones_are() {
+    let root = acme();
+    put(
+        &root,
+        "tenants/quiet/tenant.toml",
+        &endpoint("orders", "https://q.example/"),
+    );
+    put(&root, "secrets/quiet/main", KEY);
+    let tenants = Tenants::load(config(root.path(), &[])).unwrap();
+    // A change is recent for two seconds, in which equal times prove nothing.
+    std::thread::sleep(std::time::Duration::from_millis(3_100));
+    tenants.reload();
+    let endpoints = |tenant: &str| tenants.endpoints(&id(tenant));
+    let secret = |tenant: &str| tenants.secret(&id(tenant), &name("main"));
+    let (acme, quiet) = (endpoints("acme"), endpoints("quiet"));
+    let first = secret("acme").unwrap();
+    tenants.reload();
+    assert!(Arc::ptr_eq(&acme, &endpoints("acme")));
+
+    // In their place, and of the same length.
+    put(
+        &root,
+        "tenants/acme/tenant.toml",
+        &endpoint("orders", "https://b.example/"),
+    );
+    put(
+        &root,
+        "secrets/acme/main",
+        "whsec_NfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n",
+    );
+    tenants.reload();
+    assert_eq!(
+        endpoints("acme")[0].url.as_url().host_str(),
+        Some("b.example")
+    );
+    assert!(!Arc::ptr_eq(&first, &secret("acme").unwrap()));
+    assert!(Arc::ptr_eq(&quiet, &endpoints("quiet")));
+
+    put(&root, "secrets/quiet/next", KEY);
+    fs::remove_file(root.path().join("secrets/quiet/main")).unwrap();
+    tenants.reload();
+    assert!(tenants.secret(&id("quiet"), &name("next")).is_ok());
+    assert!(secret("quiet").is_err());
+    assert_eq!(tenants.problems().len(), 1);
 }

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 use wasmhook_runtime::Services;
 use wasmhook_store::Store;
@@ -11,11 +10,11 @@ use wasmhook_store::embedded::DATABASE;
 
 use crate::config::{Config, StoreKind};
 use crate::exit::{Coded, Exit};
-use crate::{host, output, stores};
+use crate::{host, open_files, output, stores};
 
 /// Below this a disk counts as nearly full.
 const LITTLE_SPACE: u64 = 1 << 30;
-/// Files a host keeps open besides its connections to receivers: store, listeners, watches, plugins.
+/// Files a host keeps open besides its connections to receivers and its plugins: store, listeners, watches.
 const OTHER_FILES: u64 = 256;
 
 /// How one look ended.
@@ -70,9 +69,9 @@ pub(crate) async fn run(config: &Config, json: bool) -> anyhow::Result<()> {
     let mut findings = Findings::default();
     configuration(config, &mut findings);
     tenants(config, &mut findings);
-    plugins(config, &mut findings).await;
+    let plugins = plugins(config, &mut findings).await;
     store(config, &mut findings).await;
-    machine(config, &mut findings);
+    machine(config, plugins, &mut findings);
     running(config, &mut findings).await;
     let findings = findings.0;
     if json {
@@ -171,13 +170,14 @@ fn tenants(config: &Config, findings: &mut Findings) {
     }
 }
 
-async fn plugins(config: &Config, findings: &mut Findings) {
+/// Looks at the plugins, and says how many there are.
+async fn plugins(config: &Config, findings: &mut Findings) -> usize {
     const SUBJECT: &str = "plugins";
     let plugins = match host::plugins(config, false, Services::default()) {
         Ok(plugins) => plugins,
         Err(error) => {
             findings.wrong(SUBJECT, Exit::Configuration, format!("{error:#}"));
-            return;
+            return 0;
         }
     };
     let mut problems = plugins.rescan().await.problems;
@@ -196,6 +196,7 @@ async fn plugins(config: &Config, findings: &mut Findings) {
     for problem in problems {
         findings.wrong(SUBJECT, Exit::Refused, problem);
     }
+    status.len()
 }
 
 async fn store(config: &Config, findings: &mut Findings) {
@@ -269,7 +270,7 @@ async fn look(store: &dyn Store, config: &Config, findings: &mut Findings) -> an
     Ok(())
 }
 
-fn machine(config: &Config, findings: &mut Findings) {
+fn machine(config: &Config, plugins: usize, findings: &mut Findings) {
     let mut folders = vec![("plugin cache", config.path(&config.plugins.cache))];
     if config.store.kind == StoreKind::Embedded {
         folders.push(("data folder", config.path(&config.store.path)));
@@ -288,12 +289,13 @@ fn machine(config: &Config, findings: &mut Findings) {
             None => findings.good(subject, format!("{} is not there yet", folder.display())),
         }
     }
-    let wanted = OTHER_FILES + 2 * u64::try_from(config.worker.concurrency).unwrap_or(u64::MAX / 4);
-    match getrlimit(Resource::Nofile).current {
+    let connections = 2 * u64::try_from(config.worker.concurrency).unwrap_or(u64::MAX / 4);
+    let wanted = OTHER_FILES + connections + u64::try_from(plugins).unwrap_or(u64::MAX / 4);
+    match open_files::most() {
         Some(limit) if limit < wanted => findings.warning(
             "open files",
             format!(
-                "{limit} may be open, and with worker.concurrency = {} some {wanted} can be; raise the limit (`ulimit -n`, `LimitNOFILE=`)",
+                "{limit} may be open, and with worker.concurrency = {} and {plugins} plugins some {wanted} can be; raise the limit (`ulimit -Hn`, `LimitNOFILE=`)",
                 config.worker.concurrency
             ),
         ),
