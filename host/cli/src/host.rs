@@ -23,7 +23,7 @@ use wasmhook_runtime::{
     Compiler, LogConfig, PluginHost, PluginHostConfig, PluginStatus, Services, ServingState,
 };
 use wasmhook_server::Api;
-use wasmhook_store::{Quota, Retention, Store};
+use wasmhook_store::{KeyValueQuota, Retention, Store};
 use wasmhook_tenants::{FolderWatch, Tenants, TenantsConfig};
 
 use crate::config::Config;
@@ -91,7 +91,7 @@ pub(crate) fn plugins(
             lines_per_second: plugins.log.lines_per_second,
         }),
         services,
-        guest_logs: plugins.logs,
+        host_log: plugins.host_log,
         ..PluginHostConfig::new(config.path(&config.tenants.folder))
     };
     Ok(PluginHost::new(settings)?)
@@ -100,7 +100,7 @@ pub(crate) fn plugins(
 /// What this host gives to plugins that are granted it.
 fn services(config: &Config, stores: &Stores, client: &Client) -> Services {
     let quota = &config.plugins.key_value;
-    let quota = Quota {
+    let quota = KeyValueQuota {
         keys: quota.keys,
         bytes: quota.bytes,
     };

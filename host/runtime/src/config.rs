@@ -69,7 +69,7 @@ pub struct PluginHostConfig {
     pub logs: Option<LogConfig>,
     /// Whether it also goes to the host's log, at the tracing target `wasmhook::plugin_log`. Off: the
     /// words are the tenant's, and nothing stops a guest from logging a payload.
-    pub guest_logs: bool,
+    pub host_log: bool,
 }
 
 impl PluginHostConfig {
@@ -97,7 +97,7 @@ impl PluginHostConfig {
             allowed: Grants::default(),
             services: Services::default(),
             logs: None,
-            guest_logs: false,
+            host_log: false,
         }
     }
 

@@ -6,7 +6,7 @@
 //! [`PluginHost::status`] says why.
 //!
 //! What a guest logs goes to a file of its tenant ([`LogConfig`]), and to the tracing target
-//! `wasmhook::plugin_log` only with [`PluginHostConfig::guest_logs`] switched on: the words are the tenant's. What it prints is
+//! `wasmhook::plugin_log` only with [`PluginHostConfig::host_log`] switched on: the words are the tenant's. What it prints is
 //! swallowed, and no error holds anything that it wrote, except [`Fault::Guest`].
 //!
 //! This is the one place where wasmtime is known.

@@ -167,7 +167,7 @@ impl Plugin {
         let meter = Arc::new(Meter::default());
         let log = GuestLog::new(
             self.log.clone(),
-            self.shared.config.guest_logs,
+            self.shared.config.host_log,
             Arc::clone(&self.tenant),
             Arc::clone(&self.name),
         );

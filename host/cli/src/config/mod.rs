@@ -173,7 +173,7 @@ pub(crate) struct Plugins {
     /// Where what plugins log is kept for their tenants; read with `wasmhook plugins logs`.
     pub(crate) log: PluginLog,
     /// Whether what guests log is also written to the host's log. Off: a guest may log a payload.
-    pub(crate) logs: bool,
+    pub(crate) host_log: bool,
 }
 
 impl Default for Plugins {
@@ -198,7 +198,7 @@ impl Default for Plugins {
             grants: Grants::default(),
             key_value: KeyValueQuota::default(),
             log: PluginLog::default(),
-            logs: runtime.guest_logs,
+            host_log: runtime.host_log,
         }
     }
 }

@@ -73,7 +73,7 @@ pub(super) async fn test(config: &Config, args: TestPlugin, json: bool) -> anyho
     let lines = GuestLines::capture();
     let runtime = {
         let mut config = config.clone();
-        config.plugins.logs = true;
+        config.plugins.host_log = true;
         runtime(&config)?
     };
     let mut version = Version::new(&runtime, &args.file, None)?;
