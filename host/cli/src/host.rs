@@ -20,7 +20,8 @@ use wasmhook_engine::{
     Pressure, PressureConfig, PressureGauge, Quotas, StreamReader, Worker, WorkerConfig,
 };
 use wasmhook_runtime::{
-    Compiler, LogConfig, PluginHost, PluginHostConfig, PluginStatus, Services, ServingState,
+    Compiler, LogConfig, PluginHost, PluginHostConfig, PluginStatus, RuntimeError, Services,
+    ServingState,
 };
 use wasmhook_server::Api;
 use wasmhook_store::{KeyValueQuota, Retention, Store};
@@ -66,7 +67,9 @@ pub(crate) fn plugins(
     services: Services,
 ) -> anyhow::Result<PluginHost> {
     let plugins = &config.plugins;
+    let folders = config.plugin_folders();
     let settings = PluginHostConfig {
+        global_dir: folders.global,
         cache_dir: Some(config.path(&plugins.cache)),
         cache_bytes: plugins.cache_bytes,
         versions_dir: Some(config.path(&plugins.versions)),
@@ -92,9 +95,15 @@ pub(crate) fn plugins(
         }),
         services,
         host_log: plugins.host_log,
-        ..PluginHostConfig::new(config.path(&config.tenants.folder))
+        ..PluginHostConfig::new(folders.tenants)
     };
-    Ok(PluginHost::new(settings)?)
+    PluginHost::new(settings).map_err(|error| match error {
+        RuntimeError::GlobalFolder { .. } => Coded::new(
+            Exit::Configuration,
+            format!("configuration key `plugins.global`: {error}"),
+        ),
+        error => error.into(),
+    })
 }
 
 /// What this host gives to plugins that are granted it.
@@ -245,10 +254,11 @@ impl Host {
             max_memory_percent: config.intake.max_memory_percent,
         };
         let (gauge, pressure) = PressureGauge::new(Arc::clone(&stores.store), limits);
-        let folders = [
+        let mut folders = vec![
             config.path(&config.tenants.folder),
             config.path(&config.tenants.secrets),
         ];
+        folders.extend(config.plugin_folders().global);
         let watch = FolderWatch::start(&folders, DEBOUNCE, config.tenants.rescan.0)
             .context("cannot start the watch over the tenants folder")?;
         let metrics = PrometheusBuilder::new()

@@ -43,6 +43,7 @@ mod loading;
 mod manifest;
 mod meter;
 mod plugin;
+mod pools;
 mod record;
 mod registry;
 mod rollout;
@@ -62,6 +63,7 @@ pub use child::run_compiler;
 pub use component::{CONTRACT_VERSION, Import, Outline};
 pub use config::{PluginHostConfig, Reuse};
 pub use error::{Fault, LoadError, PluginError, RuntimeError};
+pub use folder::{GLOBAL, PluginFolders};
 pub use grants::Grants;
 pub use host::PluginHost;
 pub use host_pattern::{HostPattern, InvalidHostPattern};
@@ -75,7 +77,7 @@ pub use loading::{Compiler, LoadLimits};
 pub use manifest::{FailurePolicy, Manifest};
 pub use plugin::Plugin;
 pub use record::CallStatistics;
-pub use registry::{TenantPlugins, Unready};
+pub use registry::{GlobalPlugins, Stage, TenantPlugins, Unready};
 pub use rollout::{
     Canary, CandidateStatus, Comparisons, Difference, Rollout, RolloutMode, ShadowRules,
 };
