@@ -24,7 +24,7 @@ use wasmhook_runtime::{
     ServingState,
 };
 use wasmhook_server::Api;
-use wasmhook_store::{KeyValueQuota, Retention, Store};
+use wasmhook_store::{KeyValue, KeyValueQuota, Retention, Store};
 use wasmhook_tenants::{FolderWatch, Tenants, TenantsConfig};
 
 use crate::config::Config;
@@ -88,7 +88,7 @@ pub(crate) fn plugins(
         max_idle_bytes: plugins.idle_bytes,
         allowed: plugins.grants.allowed(),
         // A tool that starts a plugin to judge it leaves nothing in its tenant's log.
-        logs: services.key_value.is_some().then(|| LogConfig {
+        logs: is_host.then(|| LogConfig {
             folder: config.path(&plugins.log.folder),
             bytes: plugins.log.bytes,
             lines_per_second: plugins.log.lines_per_second,
@@ -106,17 +106,22 @@ pub(crate) fn plugins(
     })
 }
 
-/// What this host gives to plugins that are granted it.
-fn services(config: &Config, stores: &Stores, client: &Client) -> Services {
+/// What a host gives to plugins that are granted it.
+pub(crate) fn services(
+    config: &Config,
+    key_value: Arc<dyn KeyValue>,
+    client: Option<Client>,
+) -> Services {
     let quota = &config.plugins.key_value;
     let quota = KeyValueQuota {
         keys: quota.keys,
         bytes: quota.bytes,
     };
-    let key_value = PluginKeyValue::new(Arc::clone(&stores.key_value), quota);
+    let key_value = PluginKeyValue::new(key_value, quota);
+    let http = |client| Arc::new(PluginHttp::new(client, policy(config))) as _;
     Services {
         key_value: Some(Arc::new(key_value)),
-        http: Some(Arc::new(PluginHttp::new(client.clone(), policy(config)))),
+        http: client.map(http),
     }
 }
 
@@ -152,7 +157,7 @@ pub(crate) fn tenants(config: &Config) -> anyhow::Result<Tenants> {
 }
 
 /// The client of deliveries, and of what plugins ask.
-fn client(config: &Config) -> anyhow::Result<Client> {
+pub(crate) fn client(config: &Config) -> anyhow::Result<Client> {
     Ok(Client::new(ClientConfig {
         timeout: config.delivery.timeout.0,
         response_cap: config.delivery.response_bytes,
@@ -232,7 +237,7 @@ impl Host {
             tracing::warn!("{warning}");
         }
         let client = client(config)?;
-        let services = services(config, &stores, &client);
+        let services = services(config, Arc::clone(&stores.key_value), Some(client.clone()));
         let plugins = Arc::new(plugins(config, true, services)?);
         let resolver = Resolver::new(Arc::clone(&tenants), Arc::clone(&plugins), policy(config));
         let intake = Arc::new(Intake::new(
