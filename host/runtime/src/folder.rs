@@ -216,7 +216,7 @@ impl Looks {
         if folders.global.is_some() {
             let global: Arc<str> = Arc::from(GLOBAL);
             let known = self.listings.remove(&global);
-            let known = known.filter(|_| self.count % LISTED_ANYWAY != 0);
+            let known = known.filter(|_| !self.count.is_multiple_of(LISTED_ANYWAY));
             if let Some(listing) = look_at(&mut scan, folders, &global, known) {
                 listings.insert(global, listing);
             }

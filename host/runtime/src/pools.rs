@@ -75,11 +75,15 @@ impl Pools {
     pub(crate) fn sweep(&self, reuse: Reuse) {
         match self {
             Self::One(pool) => pool.idle.sweep(reuse),
-            Self::ByTenant { pools, .. } => lock(pools).retain(|_, pool| {
-                pool.idle.sweep(reuse);
-                // Whoever calls holds it, and takes it only under this lock.
-                Arc::strong_count(pool) > 1 || !pool.idle.is_empty()
-            }),
+            Self::ByTenant { pools, .. } => {
+                // Ending instances takes a while, and calls wait for the lock.
+                let all: Vec<_> = lock(pools).values().cloned().collect();
+                for pool in all {
+                    pool.idle.sweep(reuse);
+                }
+                // Whoever calls holds the pool, and takes it only under the lock.
+                lock(pools).retain(|_, pool| Arc::strong_count(pool) > 1 || !pool.idle.is_empty());
+            }
         }
     }
 }

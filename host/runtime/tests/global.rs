@@ -11,7 +11,7 @@ use std::time::Duration;
 use support::{ENDPOINT, World, event, guest, request, variant};
 use wasmhook_runtime::{
     Digest, EventView, GLOBAL, Grants, Plugin, PluginHost, PluginHostConfig, Reuse, Rollback,
-    RuntimeError, ServingState,
+    RuntimeError, ServingState, TenantPlugins,
 };
 
 const REUSED: &str = "reuse = { calls = 100, seconds = 3600 }\n";
@@ -57,7 +57,7 @@ fn stages(world: &World, tenant: &str) -> [Vec<String>; 3] {
 }
 
 fn first(world: &World) -> Arc<Plugin> {
-    let none = Default::default();
+    let none = TenantPlugins::default();
     let global = world.host.global();
     let [before, _, _] = global.around(&none);
     Arc::clone(&before.transforms[0])
