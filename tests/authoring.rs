@@ -13,7 +13,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::{Value, json};
 use support::{Listener, Site, component, push_lines, root};
 use tempfile::TempDir;
-use wasmhook_testing::RedisServer;
+use wasmhook_testing::{Answer, Receiver, RedisServer};
 
 /// A folder of an author, with a cache of compiled code that is kept from test to test.
 struct Desk {
@@ -358,6 +358,82 @@ fn test_fails_when_a_call_does_and_names_what_is_wrong_with_its_input() {
         "none does not exist",
     );
     desk.fails(&["plugin", "test", text(&route)], 2, "--events");
+}
+
+#[test]
+fn a_plugin_that_is_granted_the_key_value_store_finds_an_empty_one_of_its_own() {
+    let desk = Desk::new();
+    let manifest = "[config]\nfield = \"order\"\n[grants]\nkey_value = true\n";
+    let once = desk.plugin("once", "once.wasm", manifest);
+    let event = |id: &str, order: u32| {
+        let event = json!({"tenant": "acme", "type": "invoice.paid", "id": id, "payload": {"order": order}});
+        format!("{event}\n")
+    };
+    let events = [event("evt_1", 7), event("evt_2", 7), event("evt_3", 8)].concat();
+    std::fs::write(desk.path("events.ndjson"), events).unwrap();
+    let words = ["plugin", "test", text(&once), "--events", "events.ndjson"];
+    let outcomes = |report: &Value, of: &str| -> Vec<Value> {
+        let events = report["events"].as_array().unwrap();
+        let call = |event: &Value| event.pointer(of).unwrap().clone();
+        events.iter().map(call).collect()
+    };
+    // Twice, for nothing is left of the run before.
+    for _ in 0..2 {
+        let report = desk.json(&words);
+        assert_eq!(report["summary"]["failed"], 0, "{report}");
+        let wanted = ["deliver", "skip", "deliver"];
+        assert_eq!(outcomes(&report, "/calls/0/outcome"), wanted);
+    }
+    // Nor does a version find what the other one has kept.
+    let report = desk.json(&[&words[..], &["--against", text(&once)]].concat());
+    let differ = report["summary"]["differ"].as_u64();
+    assert_eq!(differ, Some(0), "{report}");
+    let rows = desk.json(&[
+        "plugin",
+        "bench",
+        text(&once),
+        "--events",
+        "events.ndjson",
+        "--calls",
+        "20",
+    ]);
+    let failed: Vec<_> = rows
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| &row["failed"])
+        .collect();
+    assert_eq!(failed, [0, 0], "{rows}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_plugin_reaches_the_hosts_that_the_configuration_allows_and_no_others() {
+    let desk = Desk::new();
+    let service = Receiver::start().await.unwrap();
+    service.on("/of/c7", Answer::status(200).body(r#"{"name":"Ada"}"#));
+    let manifest = format!(
+        "[config]\nurl = \"{}\"\nfield = \"customer\"\ninto = \"known\"\n[grants]\nhttp = [\"127.0.0.1\"]\n",
+        service.url("/of/{}")
+    );
+    let enrich = desk.plugin("enrich", "enrich.wasm", &manifest);
+    let event = json!({"tenant": "acme", "type": "invoice.paid", "id": "evt_1", "payload": {"customer": "c7"}});
+    std::fs::write(desk.path("events.ndjson"), event.to_string()).unwrap();
+    let words = ["plugin", "test", text(&enrich), "--events", "events.ndjson"];
+    desk.fails(&words, 6, "plugins.grants");
+    let allowed = [
+        "--set",
+        "plugins.grants.http=[\"127.0.0.1\"]",
+        "--set",
+        "delivery.allow_http=true",
+    ];
+    let words = [&words[..], &allowed].concat();
+    // The address rules are those of deliveries.
+    desk.fails(&words, 1, "1 of 1 calls failed");
+    assert_eq!(service.count(), 0);
+    let private = ["--set", "delivery.allow_private_addresses=true"];
+    let report = desk.json(&[&words[..], &private].concat());
+    let body = report["events"][0]["calls"][0]["body"].as_str().unwrap();
+    assert!(body.contains(r#""known":{"name":"Ada"}"#), "{report}");
 }
 
 #[test]

@@ -302,7 +302,7 @@ pub(crate) enum Queue {
 pub(crate) enum Plugins {
     /// List the plugins of all tenants: version, state, and why a newer file was refused.
     List {
-        /// Of this tenant only.
+        /// Of this tenant only; `@global` for the operator's own.
         #[arg(long)]
         tenant: Option<String>,
     },
@@ -311,7 +311,7 @@ pub(crate) enum Plugins {
         wasmhook plugins logs acme\n  \
         wasmhook plugins logs acme 10-redact --lines 20 --follow")]
     Logs {
-        /// The tenant.
+        /// The tenant; `@global` for the operator's own plugins.
         tenant: String,
         /// Of this plugin only.
         name: Option<String>,
@@ -325,7 +325,7 @@ pub(crate) enum Plugins {
     /// Tell what became of each version of a plugin on this host.
     #[command(after_help = "Example:\n  wasmhook plugins history acme 10-redact")]
     History {
-        /// The tenant.
+        /// The tenant; `@global` for the operator's own plugins.
         tenant: String,
         /// The plugin: its file without `.wasm`.
         name: String,
@@ -338,7 +338,7 @@ pub(crate) enum Plugins {
         wasmhook plugins rollback acme 10-redact\n  \
         wasmhook plugins rollback acme 10-redact 5fe54a78")]
     Rollback {
-        /// The tenant.
+        /// The tenant; `@global` for the operator's own plugins.
         tenant: String,
         /// The plugin: its file without `.wasm`.
         name: String,
@@ -348,7 +348,7 @@ pub(crate) enum Plugins {
     /// Let a version of a plugin serve until it is unpinned, whatever is dropped.
     #[command(after_help = "Example:\n  wasmhook plugins pin acme 10-redact 5fe54a78")]
     Pin {
-        /// The tenant.
+        /// The tenant; `@global` for the operator's own plugins.
         tenant: String,
         /// The plugin: its file without `.wasm`.
         name: String,
@@ -358,7 +358,7 @@ pub(crate) enum Plugins {
     /// Let the plugin's file serve again.
     #[command(after_help = "Example:\n  wasmhook plugins unpin acme 10-redact")]
     Unpin {
-        /// The tenant.
+        /// The tenant; `@global` for the operator's own plugins.
         tenant: String,
         /// The plugin: its file without `.wasm`.
         name: String,
@@ -366,7 +366,7 @@ pub(crate) enum Plugins {
     /// Let the version in the plugin's file serve at once, though it was rolled back.
     #[command(after_help = "Example:\n  wasmhook plugins promote acme 10-redact")]
     Promote {
-        /// The tenant.
+        /// The tenant; `@global` for the operator's own plugins.
         tenant: String,
         /// The plugin: its file without `.wasm`.
         name: String,

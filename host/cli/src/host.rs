@@ -20,10 +20,11 @@ use wasmhook_engine::{
     Pressure, PressureConfig, PressureGauge, Quotas, StreamReader, Worker, WorkerConfig,
 };
 use wasmhook_runtime::{
-    Compiler, LogConfig, PluginHost, PluginHostConfig, PluginStatus, Services, ServingState,
+    Compiler, LogConfig, PluginHost, PluginHostConfig, PluginStatus, RuntimeError, Services,
+    ServingState,
 };
 use wasmhook_server::Api;
-use wasmhook_store::{Quota, Retention, Store};
+use wasmhook_store::{KeyValue, KeyValueQuota, Retention, Store};
 use wasmhook_tenants::{FolderWatch, Tenants, TenantsConfig};
 
 use crate::config::Config;
@@ -70,7 +71,9 @@ pub(crate) fn plugins(
 ) -> anyhow::Result<PluginHost> {
     open_files::allow_all();
     let plugins = &config.plugins;
+    let folders = config.plugin_folders();
     let settings = PluginHostConfig {
+        global_dir: folders.global,
         cache_dir: Some(config.path(&plugins.cache)),
         cache_bytes: plugins.cache_bytes,
         versions_dir: Some(config.path(&plugins.versions)),
@@ -89,29 +92,40 @@ pub(crate) fn plugins(
         max_idle_bytes: plugins.idle_bytes,
         allowed: plugins.grants.allowed(),
         // A tool that starts a plugin to judge it leaves nothing in its tenant's log.
-        logs: services.key_value.is_some().then(|| LogConfig {
+        logs: is_host.then(|| LogConfig {
             folder: config.path(&plugins.log.folder),
             bytes: plugins.log.bytes,
             lines_per_second: plugins.log.lines_per_second,
         }),
         services,
-        guest_logs: plugins.logs,
-        ..PluginHostConfig::new(config.path(&config.tenants.folder))
+        host_log: plugins.host_log,
+        ..PluginHostConfig::new(folders.tenants)
     };
-    Ok(PluginHost::new(settings)?)
+    PluginHost::new(settings).map_err(|error| match error {
+        RuntimeError::GlobalFolder { .. } => Coded::new(
+            Exit::Configuration,
+            format!("configuration key `plugins.global`: {error}"),
+        ),
+        error => error.into(),
+    })
 }
 
-/// What this host gives to plugins that are granted it.
-fn services(config: &Config, stores: &Stores, client: &Client) -> Services {
+/// What a host gives to plugins that are granted it.
+pub(crate) fn services(
+    config: &Config,
+    key_value: Arc<dyn KeyValue>,
+    client: Option<Client>,
+) -> Services {
     let quota = &config.plugins.key_value;
-    let quota = Quota {
+    let quota = KeyValueQuota {
         keys: quota.keys,
         bytes: quota.bytes,
     };
-    let key_value = PluginKeyValue::new(Arc::clone(&stores.key_value), quota);
+    let key_value = PluginKeyValue::new(key_value, quota);
+    let http = |client| Arc::new(PluginHttp::new(client, policy(config))) as _;
     Services {
         key_value: Some(Arc::new(key_value)),
-        http: Some(Arc::new(PluginHttp::new(client.clone(), policy(config)))),
+        http: client.map(http),
     }
 }
 
@@ -147,7 +161,7 @@ pub(crate) fn tenants(config: &Config) -> anyhow::Result<Tenants> {
 }
 
 /// The client of deliveries, and of what plugins ask.
-fn client(config: &Config) -> anyhow::Result<Client> {
+pub(crate) fn client(config: &Config) -> anyhow::Result<Client> {
     Ok(Client::new(ClientConfig {
         timeout: config.delivery.timeout.0,
         response_cap: config.delivery.response_bytes,
@@ -227,7 +241,7 @@ impl Host {
             tracing::warn!("{warning}");
         }
         let client = client(config)?;
-        let services = services(config, &stores, &client);
+        let services = services(config, Arc::clone(&stores.key_value), Some(client.clone()));
         let plugins = Arc::new(plugins(config, true, services)?);
         let resolver = Resolver::new(Arc::clone(&tenants), Arc::clone(&plugins), policy(config));
         let intake = Arc::new(Intake::new(
@@ -249,10 +263,11 @@ impl Host {
             max_memory_percent: config.intake.max_memory_percent,
         };
         let (gauge, pressure) = PressureGauge::new(Arc::clone(&stores.store), limits);
-        let folders = [
+        let mut folders = vec![
             config.path(&config.tenants.folder),
             config.path(&config.tenants.secrets),
         ];
+        folders.extend(config.plugin_folders().global);
         let watch = FolderWatch::start(&folders, DEBOUNCE, config.tenants.rescan.0)
             .context("cannot start the watch over the tenants folder")?;
         let metrics = PrometheusBuilder::new()

@@ -15,7 +15,7 @@ use wasmhook_core::{
     SignatureProfile, UnsignedRequest,
 };
 use wasmhook_delivery::Client;
-use wasmhook_runtime::{FailurePolicy, Fault, PluginHost, Request, Verdict};
+use wasmhook_runtime::{FailurePolicy, Fault, PluginHost, Request, Stage, Verdict};
 use wasmhook_store::{EventDeliveries, Leased, Store, StoreError};
 use wasmhook_tenants::Tenants;
 
@@ -101,8 +101,9 @@ impl Attempter {
         let mut early = None;
         if let Some(failed) = healing::pending(delivery, &leased.attempts, at) {
             let plugins = self.plugins.tenant(event.tenant_id.as_str());
+            let global = self.plugins.global();
             let is_resolution = delivery.endpoint_id.as_str() == RESOLUTION;
-            if healing::has_changed(&plugins, event, failed, is_resolution) {
+            if healing::has_changed((&plugins, &global), event, failed, is_resolution) {
                 early = failed.next_at;
             } else if let Some(failed) = leased.attempts.pop() {
                 return (waits_on(&leased.delivery, &failed, at), failed);
@@ -282,6 +283,8 @@ impl Attempter {
         Ok(endpoint)
     }
 
+    /// Has the operator's plugins before, the tenant's own, and the operator's after make of an event what
+    /// is sent.
     async fn transform(
         &self,
         event: &Event,
@@ -289,71 +292,13 @@ impl Attempter {
         trace: &mut Trace,
     ) -> Transformed {
         let plugins = self.plugins.tenant(event.tenant_id.as_str());
-        if let Some(missing) = unready(&plugins, event.event_type.as_str(), |exports| {
-            exports.transform
-        }) {
-            let words = format!("plugin {} does not serve: {}", missing.name, missing.reason);
-            trace.held = missing.loading;
-            return under_policy(missing.policy(), &missing.name, event, (words, true));
-        }
+        let global = self.plugins.global();
         let mut content = Content::original(event);
-        let mut occurred_at = None;
-        for plugin in &plugins.transforms {
-            let plugin = plugin.version_for(event.id.as_str());
-            if !plugin.sees(event.event_type.as_str()) {
-                continue;
+        for stage in global.around(&plugins) {
+            match pass(stage, event, endpoint, content, trace).await {
+                Transformed::Deliver(made) => content = made,
+                ended => return ended,
             }
-            let occurred_at = occurred_at.get_or_insert_with(|| event.occurred_at.to_string());
-            let view = event_view(event, occurred_at, &content.body);
-            let called = plugin.transform(&view, &endpoint_view(endpoint)).await;
-            if let Err(error) = &called
-                && matches!(error.fault, Fault::Exhausted)
-            {
-                // Not the plugin's failure, so not its policy either: what would have passed through
-                // it does not pass it by because the host is busy.
-                trace.held = true;
-                let message = error.to_string();
-                return Transformed::Failed {
-                    message,
-                    retryable: true,
-                };
-            }
-            let (cpu, made) = match called {
-                Ok(call) => (call.cpu, Ok(call.value)),
-                Err(error) => (error.cpu, Err(error)),
-            };
-            let mut used = |verdict: &str| {
-                trace.used.push(PluginUse {
-                    name: plugin.name().to_owned(),
-                    digest: plugin.digest().to_string(),
-                    cpu_us: micros(cpu),
-                    verdict: Some(verdict.to_owned()),
-                });
-            };
-            let failed = match made {
-                Ok(Verdict::Skip(reason)) => {
-                    used("skip");
-                    return Transformed::Skip(reason);
-                }
-                Ok(Verdict::Deliver(request)) => match merge(&content, request) {
-                    Ok(merged) => {
-                        used("deliver");
-                        content = merged;
-                        continue;
-                    }
-                    Err(error) => {
-                        used(REFUSED);
-                        plugin.refuse_answer(event.id.as_str(), &error.to_string());
-                        let words = format!("its request was refused: {error}");
-                        (format!("plugin {}: {words}", plugin.name()), true)
-                    }
-                },
-                Err(error) => {
-                    used(verdict(&error.fault));
-                    (error.to_string(), retryable(&error.fault))
-                }
-            };
-            return under_policy(plugin.policy(), plugin.name(), event, failed);
         }
         Transformed::Deliver(content)
     }
@@ -486,11 +431,92 @@ fn waits_on(delivery: &Delivery, failed: &Attempt, now: Timestamp) -> Delivery {
     }
 }
 
-/// A failed transform under its plugin's failure policy.
+/// Has the transforms of a stage run one after the other on what the stage is given.
+async fn pass(
+    stage: Stage<'_>,
+    event: &Event,
+    endpoint: &Endpoint,
+    given: Content,
+    trace: &mut Trace,
+) -> Transformed {
+    let event_type = event.event_type.as_str();
+    if let Some(missing) = unready(stage.unready, event_type, |exports| exports.transform) {
+        let words = format!("plugin {} does not serve: {}", missing.name, missing.reason);
+        trace.held = missing.loading;
+        return under_policy(missing.policy(), &missing.name, event, given, (words, true));
+    }
+    if stage.transforms.is_empty() {
+        return Transformed::Deliver(given);
+    }
+    let mut content = given.clone();
+    let mut occurred_at = None;
+    for plugin in stage.transforms {
+        let plugin = plugin.version_for(event.id.as_str());
+        if !plugin.sees(event_type) {
+            continue;
+        }
+        let occurred_at = occurred_at.get_or_insert_with(|| event.occurred_at.to_string());
+        let view = event_view(event, occurred_at, &content.body);
+        let called = plugin.transform(&view, &endpoint_view(endpoint)).await;
+        if let Err(error) = &called
+            && matches!(error.fault, Fault::Exhausted)
+        {
+            // Not the plugin's failure, so not its policy either: what would have passed through
+            // it does not pass it by because the host is busy.
+            trace.held = true;
+            let message = error.to_string();
+            return Transformed::Failed {
+                message,
+                retryable: true,
+            };
+        }
+        let (cpu, made) = match called {
+            Ok(call) => (call.cpu, Ok(call.value)),
+            Err(error) => (error.cpu, Err(error)),
+        };
+        let mut used = |verdict: &str| {
+            trace.used.push(PluginUse {
+                name: plugin.name().to_owned(),
+                digest: plugin.digest().to_string(),
+                cpu_us: micros(cpu),
+                verdict: Some(verdict.to_owned()),
+            });
+        };
+        let failed = match made {
+            Ok(Verdict::Skip(reason)) => {
+                used("skip");
+                return Transformed::Skip(reason);
+            }
+            Ok(Verdict::Deliver(request)) => match merge(&content, request) {
+                Ok(merged) => {
+                    used("deliver");
+                    content = merged;
+                    continue;
+                }
+                Err(error) => {
+                    used(REFUSED);
+                    plugin.refuse_answer(event.id.as_str(), &error.to_string());
+                    let words = format!("its request was refused: {error}");
+                    (format!("plugin {}: {words}", plugin.name()), true)
+                }
+            },
+            Err(error) => {
+                used(verdict(&error.fault));
+                (error.to_string(), retryable(&error.fault))
+            }
+        };
+        return under_policy(plugin.policy(), plugin.name(), event, given, failed);
+    }
+    Transformed::Deliver(content)
+}
+
+/// A failed transform under its plugin's failure policy, with what its stage was given: that is the
+/// original, for who owns the stage.
 fn under_policy(
     policy: FailurePolicy,
     plugin: &str,
     event: &Event,
+    given: Content,
     (message, retryable): (String, bool),
 ) -> Transformed {
     match policy {
@@ -504,7 +530,7 @@ fn under_policy(
                 tenant = %event.tenant_id, event = %event.id, plugin, error = message,
                 "the plugin failed; delivering the original"
             );
-            Transformed::Deliver(Content::original(event))
+            Transformed::Deliver(given)
         }
     }
 }

@@ -27,7 +27,7 @@ const MARGIN: Duration = Duration::from_millis(250);
 pub(crate) fn applies(plugins: &TenantPlugins, event_type: &str) -> bool {
     let sees = |plugin: &std::sync::Arc<Plugin>| plugin.sees(event_type);
     plugins.classifiers.iter().any(sees)
-        || unready(plugins, event_type, |exports| exports.classify)
+        || unready(&plugins.unready, event_type, |exports| exports.classify)
             .is_some_and(|plugin| plugin.exports.is_some())
 }
 
@@ -46,7 +46,7 @@ pub(crate) async fn judge(
     let fell_back = |attempt: &mut Attempt, error: &dyn std::fmt::Display| {
         attempt.add_words(&format!("{error}; the answer is judged without it"));
     };
-    if let Some(missing) = unready(plugins, event_type, |exports| exports.classify) {
+    if let Some(missing) = unready(&plugins.unready, event_type, |exports| exports.classify) {
         let words = format!("plugin {} does not serve: {}", missing.name, missing.reason);
         fell_back(&mut attempt, &words);
     }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use wasmhook_core::attempt::Attempt;
 use wasmhook_core::{Delivery, DeliveryId, DeliveryState, Event, Outcome};
-use wasmhook_runtime::{Exports, Plugin, TenantPlugins};
+use wasmhook_runtime::{GlobalPlugins, Plugin, TenantPlugins};
 
 use crate::resolve::unready;
 
@@ -64,29 +64,31 @@ pub(crate) fn spread(wait: Duration, delivery: &DeliveryId, now: Timestamp) -> D
 /// Whether the plugins that an event passes are others than those that an attempt failed with, or have
 /// been set up anew since. As long as one of them cannot serve they are not.
 pub(crate) fn has_changed(
-    plugins: &TenantPlugins,
+    (plugins, global): (&TenantPlugins, &GlobalPlugins),
     event: &Event,
     failed: &Attempt,
     is_resolution: bool,
 ) -> bool {
     let event_type = event.event_type.as_str();
-    let exports: fn(Exports) -> bool = if is_resolution {
-        |exports| exports.resolve
+    let mut concerned: Vec<Arc<Plugin>> = Vec::new();
+    if is_resolution {
+        if unready(&plugins.unready, event_type, |exports| exports.resolve).is_some() {
+            return false;
+        }
+        concerned.extend(plugins.resolver.clone());
     } else {
-        |exports| exports.transform
-    };
-    if unready(plugins, event_type, exports).is_some() {
-        return false;
+        for stage in global.around(plugins) {
+            if unready(stage.unready, event_type, |exports| exports.transform).is_some() {
+                return false;
+            }
+            concerned.extend_from_slice(stage.transforms);
+        }
     }
-    let concerned: Vec<Arc<Plugin>> = if is_resolution {
-        plugins.resolver.as_slice()
-    } else {
-        &plugins.transforms
-    }
-    .iter()
-    .map(|plugin| plugin.version_for(event.id.as_str()))
-    .filter(|plugin| plugin.sees(event_type))
-    .collect();
+    let concerned: Vec<Arc<Plugin>> = concerned
+        .iter()
+        .map(|plugin| plugin.version_for(event.id.as_str()))
+        .filter(|plugin| plugin.sees(event_type))
+        .collect();
     let is_newer = |plugin: &Arc<Plugin>| plugin.in_force_since() > failed.at;
     // The one that failed came last, and there is none if it had no version to serve.
     let is_there = failed.plugins.last().is_some_and(|used| {

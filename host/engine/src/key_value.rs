@@ -6,17 +6,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use wasmhook_core::TenantId;
 use wasmhook_runtime::{KeyValueError, KeyValueStore};
-use wasmhook_store::{self as store, KeyValue, Quota, Writing};
+use wasmhook_store::{self as store, KeyValue, KeyValueQuota, Writing};
 
 /// Gives tenants' plugins a part of the store.
 pub struct PluginKeyValue {
     store: Arc<dyn KeyValue>,
-    quota: Quota,
+    quota: KeyValueQuota,
 }
 
 impl PluginKeyValue {
     /// On `store`, each tenant within `quota`.
-    pub fn new(store: Arc<dyn KeyValue>, quota: Quota) -> Self {
+    pub fn new(store: Arc<dyn KeyValue>, quota: KeyValueQuota) -> Self {
         Self { store, quota }
     }
 

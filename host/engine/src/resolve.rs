@@ -10,7 +10,7 @@ use wasmhook_core::{
 };
 use wasmhook_runtime::{
     Choice, EndpointView, EventView, Exports, FailurePolicy, Fault, Mode, NewEndpoint, Plugin,
-    PluginHost, Resolution, TenantPlugins, Unready,
+    PluginHost, Resolution, Unready,
 };
 use wasmhook_tenants::Tenants;
 
@@ -63,7 +63,7 @@ impl Resolver {
             .resolver
             .as_ref()
             .is_some_and(|plugin| plugin.version_for(event.id.as_str()).sees(event_type))
-            || unready(&plugins, event_type, |exports| exports.resolve).is_some()
+            || unready(&plugins.unready, event_type, |exports| exports.resolve).is_some()
     }
 
     fn plugin(&self, event: &Event) -> Option<Arc<Plugin>> {
@@ -140,7 +140,7 @@ impl Resolver {
         let Some(plugin) = self.plugin(event) else {
             let plugins = self.plugins.tenant(event.tenant_id.as_str());
             let event_type = event.event_type.as_str();
-            return match unready(&plugins, event_type, |exports| exports.resolve) {
+            return match unready(&plugins.unready, event_type, |exports| exports.resolve) {
                 None => Ok((subscribed, None)),
                 Some(missing) => Err(missed(&missing)),
             };
@@ -285,12 +285,11 @@ fn missed(missing: &Unready) -> ResolverFailure {
 /// A plugin that should have seen the event and has no version that serves. One whose exports are
 /// not known counts as exporting everything: an event must not pass by what may have held it back.
 pub(crate) fn unready(
-    plugins: &TenantPlugins,
+    unready: &[Unready],
     event_type: &str,
     exports: fn(Exports) -> bool,
 ) -> Option<Unready> {
-    plugins
-        .unready
+    unready
         .iter()
         .find(|plugin| plugin.exports.is_none_or(exports) && plugin.sees(event_type))
         .cloned()

@@ -213,8 +213,9 @@ impl Plugin {
     ) -> (Result<T, Fault>, Cost) {
         let limits = &self.limits;
         let wall = limits.wall_time();
+        let pool = self.pools.of(question.event().map(|event| event.tenant));
         let permits = async {
-            let own = self.concurrency.acquire().await;
+            let own = pool.places.acquire().await;
             (own, Semaphore::acquire(&self.shared.calls).await)
         };
         // Held until the call ends.
@@ -223,8 +224,10 @@ impl Plugin {
         };
         let _ticking = self.shared.clock.keep_running();
         self.code.note_call();
-        let Metered { instance, meter } =
-            self.idle.take(self.reuse).unwrap_or_else(|| self.fresh());
+        let Metered { instance, meter } = pool
+            .idle
+            .take(self.reuse)
+            .unwrap_or_else(|| self.fresh(&pool));
         meter.restart(limits.cpu_time());
         let call = self.run_on(instance, question, read, &meter);
         let call = meter.measure(limits.wait_time(), call);
@@ -247,7 +250,7 @@ impl Plugin {
             // Another call may have it, and its meter, from here on.
             let kept = Metered { instance, meter };
             let served = !matches!(question, Question::Start);
-            self.idle
+            pool.idle
                 .put(kept, &self.shared, limits, self.reuse, served);
         }
         (value, cost)

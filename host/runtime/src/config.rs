@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{self, Deserializer};
 
+use crate::folder::PluginFolders;
 use crate::grants::Grants;
 use crate::imports::Services;
 use crate::limits::{Limits, PartialLimits};
@@ -18,6 +19,9 @@ use crate::versions::Rollback;
 pub struct PluginHostConfig {
     /// The folder that holds a folder for each tenant.
     pub tenants_dir: PathBuf,
+    /// The folder that holds the operator's own plugins, named `before-…` and `after-…`: transforms that run
+    /// for every tenant, before and after its own. None if nothing is said.
+    pub global_dir: Option<PathBuf>,
     /// Where compiled components are kept. Code found there is run, so it must belong to the host's
     /// own user with mode 0700; it is made so if it is missing. `None`: compile at every start.
     pub cache_dir: Option<PathBuf>,
@@ -51,8 +55,8 @@ pub struct PluginHostConfig {
     /// Calls that run at once over all tenants. 64: past the number of cores it only serves guests
     /// that wait.
     pub max_concurrent_calls: u32,
-    /// Calls that run at once for one plugin, so that a tenant whose guests sleep leaves room for the
-    /// others. 16: a quarter of the above.
+    /// Calls that run at once for one plugin, of the operator's for one tenant, so that a tenant whose
+    /// guests sleep leaves room for the others. 16: a quarter of the above.
     pub max_concurrent_calls_per_plugin: u32,
     /// How long a call waits for its place among these. 10 s: many times what calls take, and short of
     /// an attempt's deadline, so that what found no place can be told from what did not answer.
@@ -69,7 +73,7 @@ pub struct PluginHostConfig {
     pub logs: Option<LogConfig>,
     /// Whether it also goes to the host's log, at the tracing target `wasmhook::plugin_log`. Off: the
     /// words are the tenant's, and nothing stops a guest from logging a payload.
-    pub guest_logs: bool,
+    pub host_log: bool,
 }
 
 impl PluginHostConfig {
@@ -77,6 +81,7 @@ impl PluginHostConfig {
     pub fn new(tenants_dir: impl Into<PathBuf>) -> Self {
         Self {
             tenants_dir: tenants_dir.into(),
+            global_dir: None,
             cache_dir: None,
             cache_bytes: 1 << 30,
             versions_dir: None,
@@ -97,7 +102,15 @@ impl PluginHostConfig {
             allowed: Grants::default(),
             services: Services::default(),
             logs: None,
-            guest_logs: false,
+            host_log: false,
+        }
+    }
+
+    /// Where plugins lie.
+    pub(crate) fn folders(&self) -> PluginFolders {
+        PluginFolders {
+            tenants: self.tenants_dir.clone(),
+            global: self.global_dir.clone(),
         }
     }
 

@@ -31,6 +31,14 @@ pub enum RuntimeError {
         /// Why.
         reason: String,
     },
+    /// The folder of the operator's own plugins cannot be read. Without them nothing may be delivered.
+    #[error("the folder of global plugins {path} cannot be read: {reason}")]
+    GlobalFolder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// The operating system gave no thread.
     #[error("cannot start a thread for plugins: {0}")]
     Thread(std::io::Error),
@@ -103,6 +111,12 @@ pub enum LoadError {
         file: String,
         /// What it asks for.
         grant: String,
+    },
+    /// A plugin of the operator does what is for a tenant's own.
+    #[error("a global plugin {rule}")]
+    Global {
+        /// The rule that it breaks.
+        rule: &'static str,
     },
     /// The component was built for another version of the contract.
     #[error("the component {verb} {found}, this host serves {served}")]

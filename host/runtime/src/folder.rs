@@ -16,6 +16,11 @@ use crate::types::Digest;
 /// A change within this time of a look could be followed by another that leaves the same time stamp
 /// and size, so such a file is read again at the next look.
 const SETTLED: Duration = Duration::from_secs(2);
+/// Stands where a tenant's name stands for the operator's own plugins; no tenant can have it.
+pub const GLOBAL: &str = "@global";
+/// How the names of the operator's plugins begin: those that run before a tenant's own, and after.
+const BEFORE: &str = "before-";
+const AFTER: &str = "after-";
 /// Longest name of a tenant or a plugin.
 const LONGEST_NAME: usize = 128;
 
@@ -24,6 +29,63 @@ const LONGEST_NAME: usize = 128;
 pub(crate) struct Key {
     pub(crate) tenant: Arc<str>,
     pub(crate) name: Arc<str>,
+}
+
+impl Key {
+    /// Whether it is a plugin of the operator.
+    pub(crate) fn is_global(&self) -> bool {
+        *self.tenant == *GLOBAL
+    }
+
+    /// The name as records and errors show it: one that no tenant's plugin can have, if it is the
+    /// operator's.
+    pub(crate) fn shown(&self) -> Arc<str> {
+        if self.is_global() {
+            Arc::from(format!("{GLOBAL}/{}", self.name))
+        } else {
+            Arc::clone(&self.name)
+        }
+    }
+}
+
+/// Whether a plugin of the operator, by the name as it is shown, runs before those of tenants.
+pub(crate) fn is_before(shown: &str) -> bool {
+    let name = shown
+        .strip_prefix(GLOBAL)
+        .and_then(|name| name.strip_prefix('/'));
+    name.is_some_and(|name| name.starts_with(BEFORE))
+}
+
+/// Where plugins lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluginFolders {
+    /// Holds a folder for each tenant.
+    pub tenants: PathBuf,
+    /// Holds the operator's own plugins, if there are any.
+    pub global: Option<PathBuf>,
+}
+
+impl PluginFolders {
+    /// Where the plugins of a tenant lie, or with [`GLOBAL`] the operator's; those have none if the host is
+    /// set up without.
+    pub(crate) fn of(&self, tenant: &str) -> Option<PathBuf> {
+        if tenant == GLOBAL {
+            self.global.clone()
+        } else {
+            Some(plugins_folder(&self.tenants, tenant))
+        }
+    }
+
+    /// The same with links in the part above the tenant followed and none below it: a tenant's folder is
+    /// not the operator's.
+    pub(crate) fn true_folder(&self, tenant: &str) -> io::Result<PathBuf> {
+        if tenant == GLOBAL {
+            let global = self.global.as_deref().ok_or(io::ErrorKind::NotFound)?;
+            global.canonicalize()
+        } else {
+            Ok(plugins_folder(&self.tenants.canonicalize()?, tenant))
+        }
+    }
 }
 
 /// Tells whether files changed without reading them.
@@ -126,12 +188,12 @@ struct Listing {
 const LISTED_ANYWAY: u64 = 16;
 
 impl Looks {
-    /// Look at every tenant's plugins.
-    pub(crate) fn look(&mut self, tenants: &Path) -> io::Result<Scan> {
+    /// Look at every tenant's plugins, and at the operator's.
+    pub(crate) fn look(&mut self, folders: &PluginFolders) -> io::Result<Scan> {
         let mut scan = Scan::default();
         let mut listings = HashMap::new();
         self.count += 1;
-        for (at, entry) in (self.count..).zip(fs::read_dir(tenants)?) {
+        for (at, entry) in (self.count..).zip(fs::read_dir(&folders.tenants)?) {
             let entry = entry?;
             if !entry.file_type()?.is_dir() {
                 continue;
@@ -141,7 +203,7 @@ impl Looks {
                 let tenant: Arc<str> = Arc::from(name);
                 let known = self.listings.remove(&tenant);
                 let known = known.filter(|_| at % LISTED_ANYWAY != 0);
-                if let Some(listing) = look_at(&mut scan, tenants, &tenant, known) {
+                if let Some(listing) = look_at(&mut scan, folders, &tenant, known) {
                     listings.insert(tenant, listing);
                 }
             } else {
@@ -149,6 +211,14 @@ impl Looks {
                 scan.problems.push(format!(
                     "tenant folder {name} is ignored: its name has to be 1 to 128 letters, digits, dots, dashes and underscores, and not begin with a dot"
                 ));
+            }
+        }
+        if folders.global.is_some() {
+            let global: Arc<str> = Arc::from(GLOBAL);
+            let known = self.listings.remove(&global);
+            let known = known.filter(|_| !self.count.is_multiple_of(LISTED_ANYWAY));
+            if let Some(listing) = look_at(&mut scan, folders, &global, known) {
+                listings.insert(global, listing);
             }
         }
         self.listings = listings;
@@ -185,12 +255,21 @@ impl Listing {
 /// Look at one tenant's plugins. Returns what its folder holds, if it could be read.
 fn look_at(
     scan: &mut Scan,
-    tenants: &Path,
+    folders: &PluginFolders,
     tenant: &Arc<str>,
     known: Option<Listing>,
 ) -> Option<Listing> {
-    let folder = plugins_folder(tenants, tenant);
+    let folder = folders.of(tenant)?;
+    let is_global = **tenant == *GLOBAL;
     let listing = match Listing::of(&folder, known) {
+        Ok(None) if is_global => {
+            scan.problems.push(format!(
+                "the folder of global plugins {} is gone; those that served go on serving",
+                folder.display()
+            ));
+            scan.unreadable.push(Arc::clone(tenant));
+            return None;
+        }
         Ok(listing) => listing?,
         Err(error) => {
             scan.problems.push(format!(
@@ -205,6 +284,12 @@ fn look_at(
             continue;
         };
         if !is_name(name) {
+            continue;
+        }
+        if is_global && ![BEFORE, AFTER].iter().any(|word| name.starts_with(word)) {
+            scan.problems.push(format!(
+                "the global plugin {file} is ignored: its name has to begin with {BEFORE} or {AFTER}"
+            ));
             continue;
         }
         let key = Key {
@@ -229,29 +314,36 @@ fn look_at(
 
 /// Read a plugin's files, each once.
 pub(crate) fn read(
-    tenants: &Path,
+    folders: &PluginFolders,
     key: &Key,
     component_bytes: usize,
     manifest_bytes: usize,
 ) -> Result<Content, LoadError> {
-    let folder = plugins_folder(tenants, &key.tenant);
+    let unreadable = |error: io::Error| LoadError::Unreadable(error.to_string());
+    let folder = folders.of(&key.tenant).ok_or(io::ErrorKind::NotFound);
+    let folder = folder.map_err(|kind| unreadable(kind.into()))?;
+    let home = match folders.true_folder(&key.tenant) {
+        // Its files are gone, too, and to read them says so.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => folder.clone(),
+        home => home.map_err(unreadable)?,
+    };
     let name = |end: &str| format!("{}.{end}", key.name);
     let file = name(MANIFEST);
     let manifest =
-        read_file(&folder, &file, manifest_bytes).map_err(|error| LoadError::Manifest {
+        read_file(&folder, &home, &file, manifest_bytes).map_err(|error| LoadError::Manifest {
             file,
             reason: error.to_string(),
         })?;
-    if let Some(component) = read_file(&folder, &name(PINNED), component_bytes)? {
+    if let Some(component) = read_file(&folder, &home, &name(PINNED), component_bytes)? {
         return Ok(Content {
             component,
             manifest,
             standing: Standing::Pinned,
         });
     }
-    let component = read_file(&folder, &name(COMPONENT), component_bytes)?
+    let component = read_file(&folder, &home, &name(COMPONENT), component_bytes)?
         .ok_or_else(|| LoadError::Unreadable("it is gone".to_owned()))?;
-    let promoted = read_file(&folder, &name(PROMOTED), PROMOTED_BYTES)?;
+    let promoted = read_file(&folder, &home, &name(PROMOTED), PROMOTED_BYTES)?;
     let is_promoted = promoted.is_some_and(|text| {
         let digest = std::str::from_utf8(&text).ok().map(str::trim);
         digest == Some(&Digest::of(&component).to_string())
@@ -267,15 +359,20 @@ pub(crate) fn read(
     })
 }
 
-/// Reads a file whose true place is in `folder`, which must itself be where its path says.
-fn read_file(folder: &Path, file: &str, limit: usize) -> Result<Option<Vec<u8>>, LoadError> {
+/// Reads a file of `folder` whose true place is in `home`, where the folder's path leads.
+fn read_file(
+    folder: &Path,
+    home: &Path,
+    file: &str,
+    limit: usize,
+) -> Result<Option<Vec<u8>>, LoadError> {
     let unreadable = |error: io::Error| LoadError::Unreadable(error.to_string());
     let path = match folder.join(file).canonicalize() {
         Ok(path) => path,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(unreadable(error)),
     };
-    if !path.starts_with(true_folder(folder).map_err(unreadable)?) {
+    if !path.starts_with(home) {
         return Err(LoadError::OutsideFolder);
     }
     // Neither follow what became a link since, nor wait for what is no file.
@@ -308,21 +405,7 @@ pub(crate) fn read_bounded(file: &File, limit: usize) -> Result<Vec<u8>, LoadErr
     }
 }
 
-/// `<tenants>/<tenant>/plugins`, with links in the part above the tenant followed and none below it.
-pub(crate) fn true_folder(folder: &Path) -> io::Result<PathBuf> {
-    let (Some(tenant), Some(tenants)) = (
-        folder.parent().and_then(Path::file_name),
-        folder.ancestors().nth(2),
-    ) else {
-        return folder.canonicalize();
-    };
-    Ok(plugins_folder(
-        &tenants.canonicalize()?,
-        &tenant.to_string_lossy(),
-    ))
-}
-
-pub(crate) fn plugins_folder(tenants: &Path, tenant: &str) -> PathBuf {
+fn plugins_folder(tenants: &Path, tenant: &str) -> PathBuf {
     tenants.join(tenant).join("plugins")
 }
 

@@ -64,10 +64,10 @@ impl Loader {
                 || Ok(Manifest::default()),
                 |bytes| Manifest::parse("its manifest", bytes).map_err(words),
             )?;
-            let grants = &manifest.grants;
-            grants
-                .check(&config.allowed, "its manifest")
+            loader
+                .check_grants(&wanted, &manifest, "its manifest")
                 .map_err(words)?;
+            let grants = &manifest.grants;
             let most = config.most();
             let outline = component::outline(&kept.component, &config.loading, &most, grants)
                 .map_err(words)?;

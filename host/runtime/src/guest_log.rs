@@ -89,7 +89,7 @@ impl GuestLog {
             }
         }
         if let Some(log) = &self.kept {
-            log.write(&self.plugin, name(level), message);
+            log.write(&self.tenant, &self.plugin, name(level), message);
         }
     }
 }

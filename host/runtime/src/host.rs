@@ -15,12 +15,12 @@ use crate::error::{LoadError, RuntimeError};
 use crate::folder::{self, Key, Looks};
 use crate::loader::Loader;
 use crate::plugin::Plugin;
-use crate::registry::{Finished, Registry, Task, TenantPlugins};
+use crate::registry::{Finished, GlobalPlugins, Registry, Task, TenantPlugins};
 use crate::status::{PluginStatus, RescanReport};
 use crate::types::Digest;
 use crate::versions::{Judge, Judgement};
 
-/// Loads the plugins of all tenants from their folder and keeps them loaded.
+/// Loads the plugins of all tenants, and the operator's own, from their folders and keeps them loaded.
 ///
 /// Call [`rescan`](Self::rescan) at start, whenever the folder may have changed, and every few
 /// seconds at any rate, as it also ends instances that have waited too long for a next call.
@@ -49,6 +49,12 @@ enum Progress {
 impl PluginHost {
     /// Set up the engine. No plugin is loaded yet.
     pub fn new(config: PluginHostConfig) -> Result<Self, RuntimeError> {
+        if let Some(folder) = &config.global_dir {
+            std::fs::read_dir(folder).map_err(|error| RuntimeError::GlobalFolder {
+                path: folder.clone(),
+                reason: error.to_string(),
+            })?;
+        }
         let shared = Arc::new(Shared::new(config)?);
         let loader = Arc::new(Loader::new(shared)?);
         let inner = Arc::new_cyclic(|inner: &Weak<Inner>| Inner {
@@ -69,10 +75,10 @@ impl PluginHost {
     /// takes over when it is ready; until then the version before it serves. Needs a Tokio runtime.
     pub async fn rescan(&self) -> RescanReport {
         let mut looks = self.looks.lock().await;
-        let folder = self.inner.loader.shared.config.tenants_dir.clone();
+        let folders = self.inner.loader.shared.config.folders();
         let mut before = std::mem::take(&mut *looks);
         let look = spawn_blocking(move || {
-            let scan = before.look(&folder);
+            let scan = before.look(&folders);
             scan.map(|scan| (scan, before))
         });
         let (problem, scan) = match look.await {
@@ -133,7 +139,7 @@ impl PluginHost {
         let plugins = self.inner.registry.called();
         let sweep = spawn_blocking(move || {
             for plugin in plugins {
-                plugin.idle.sweep(plugin.reuse);
+                plugin.pools.sweep(plugin.reuse);
                 plugin.code.look();
             }
         });
@@ -170,7 +176,12 @@ impl PluginHost {
         self.inner.registry.tenant(tenant)
     }
 
-    /// Every plugin file, by tenant and name.
+    /// The operator's plugins, as they are now, around those of every tenant.
+    pub fn global(&self) -> Arc<GlobalPlugins> {
+        self.inner.registry.global()
+    }
+
+    /// Every plugin file, by tenant and name; the operator's under [`GLOBAL`](crate::GLOBAL).
     pub fn status(&self) -> Vec<PluginStatus> {
         self.inner.registry.status()
     }

@@ -253,6 +253,11 @@ impl Idle {
         (!waiting.instances.is_empty()).then(|| waiting.instances.remove(0))
     }
 
+    /// Whether none waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting().instances.is_empty()
+    }
+
     /// End the ones that are too old.
     pub(crate) fn sweep(&self, reuse: Reuse) {
         let spent: Vec<Metered> = {

@@ -6,7 +6,7 @@
 //! [`PluginHost::status`] says why.
 //!
 //! What a guest logs goes to a file of its tenant ([`LogConfig`]), and to the tracing target
-//! `wasmhook::plugin_log` only with [`PluginHostConfig::guest_logs`] switched on: the words are the tenant's. What it prints is
+//! `wasmhook::plugin_log` only with [`PluginHostConfig::host_log`] switched on: the words are the tenant's. What it prints is
 //! swallowed, and no error holds anything that it wrote, except [`Fault::Guest`].
 //!
 //! This is the one place where wasmtime is known.
@@ -43,6 +43,7 @@ mod loading;
 mod manifest;
 mod meter;
 mod plugin;
+mod pools;
 mod record;
 mod registry;
 mod resident;
@@ -63,6 +64,7 @@ pub use child::run_compiler;
 pub use component::{CONTRACT_VERSION, Import, Outline};
 pub use config::{PluginHostConfig, Reuse};
 pub use error::{Fault, LoadError, PluginError, RuntimeError};
+pub use folder::{GLOBAL, PluginFolders};
 pub use grants::Grants;
 pub use host::PluginHost;
 pub use host_pattern::{HostPattern, InvalidHostPattern};
@@ -76,7 +78,7 @@ pub use loading::{Compiler, LoadLimits};
 pub use manifest::{FailurePolicy, Manifest};
 pub use plugin::Plugin;
 pub use record::CallStatistics;
-pub use registry::{TenantPlugins, Unready};
+pub use registry::{GlobalPlugins, Stage, TenantPlugins, Unready};
 pub use rollout::{
     Canary, CandidateStatus, Comparisons, Difference, Rollout, RolloutMode, ShadowRules,
 };

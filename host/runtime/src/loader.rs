@@ -209,7 +209,7 @@ impl Loader {
         code: Arc<Code>,
         manifest: Manifest,
     ) -> Result<Arc<Plugin>, LoadError> {
-        let (tenant, name) = (Arc::clone(&key.tenant), Arc::clone(&key.name));
+        let (tenant, name) = (Arc::clone(&key.tenant), key.shown());
         let plugin = Plugin::new(Arc::clone(&self.shared), tenant, name, code, manifest);
         match plugin.try_start().await {
             Ok(_) => {
@@ -235,7 +235,7 @@ impl Loader {
         self.archive.recall(key);
         let limits = &self.shared.config.loading;
         let content = match folder::read(
-            &self.shared.config.tenants_dir,
+            &self.shared.config.folders(),
             key,
             limits.component_bytes,
             limits.manifest_bytes,
@@ -265,7 +265,7 @@ impl Loader {
         );
         let config = &self.shared.config;
         let manifest = manifest.and_then(|manifest| {
-            manifest.grants.check(&config.allowed, &file)?;
+            self.check_grants(key, &manifest, &file)?;
             Ok(manifest)
         });
         let nothing = Grants::default();
@@ -279,7 +279,13 @@ impl Loader {
             if let Some(reason) = self.bar(key, version) {
                 return Ok(Step::RolledBack(reason));
             }
-            let found = self.find(version.component, component.clone(), &outline?)?;
+            let outline = outline?;
+            if key.is_global() && !outline.exports.transform {
+                return Err(LoadError::Global {
+                    rule: "has to export transform, which is all that is asked of it",
+                });
+            }
+            let found = self.find(version.component, component.clone(), &outline)?;
             let manifest = content.manifest.as_deref();
             if let Err(error) = self
                 .archive
@@ -295,6 +301,22 @@ impl Loader {
         });
         judged.step = step.unwrap_or_else(Step::Refused);
         judged
+    }
+
+    /// Refuse a manifest that asks for more than its plugin may have; `file` names it.
+    pub(crate) fn check_grants(
+        &self,
+        key: &Key,
+        manifest: &Manifest,
+        file: &str,
+    ) -> Result<(), LoadError> {
+        // What is granted is a tenant's: its store, its way to hosts.
+        if key.is_global() && manifest.grants != Grants::default() {
+            return Err(LoadError::Global {
+                rule: "is granted nothing; take [grants] out of its manifest",
+            });
+        }
+        manifest.grants.check(&self.shared.config.allowed, file)
     }
 
     /// Why the version that the files hold does not serve again.

@@ -6,17 +6,18 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
-use tokio::sync::Semaphore;
 
 use crate::config::Reuse;
 use crate::engine::Shared;
 use crate::error::Fault;
+use crate::grants::Grants;
 use crate::guest_log::GuestLog;
 use crate::imports::Provided;
-use crate::instance::{Idle, Instance, Linked, Metered};
+use crate::instance::{Instance, Linked, Metered};
 use crate::limits::Limits;
 use crate::manifest::{FailurePolicy, Manifest};
 use crate::meter::Meter;
+use crate::pools::{Pool, Pools};
 use crate::record::Record;
 use crate::resident;
 use crate::rollout::Candidate;
@@ -87,12 +88,11 @@ pub struct Plugin {
     pub(crate) code: Arc<Code>,
     pub(crate) manifest: Manifest,
     pub(crate) config: Arc<BTreeMap<String, String>>,
-    provided: Provided,
+    grants: Arc<Grants>,
     log: Option<Arc<TenantLog>>,
     pub(crate) limits: Limits,
     pub(crate) reuse: Reuse,
-    pub(crate) idle: Arc<Idle>,
-    pub(crate) concurrency: Semaphore,
+    pub(crate) pools: Pools,
     pub(crate) record: Record,
     /// Watches its calls, if it is new and there is a version to go back to.
     pub(crate) probation: OnceLock<Probation>,
@@ -114,15 +114,10 @@ impl Plugin {
         Self {
             limits: settings.limits.with(&manifest.limits, &settings.most()),
             reuse: manifest.reuse.unwrap_or(settings.reuse),
-            concurrency: Semaphore::new(settings.max_concurrent_calls_per_plugin as usize),
+            pools: Pools::new(&tenant, settings.max_concurrent_calls_per_plugin as usize),
             config: Arc::new(manifest.config.clone()),
-            provided: Provided {
-                tenant: Arc::clone(&tenant),
-                grants: Arc::new(manifest.grants.clone()),
-                services: settings.services.clone(),
-            },
+            grants: Arc::new(manifest.grants.clone()),
             log: shared.logs.of(&tenant),
-            idle: Arc::default(),
             record: Record::default(),
             probation: OnceLock::new(),
             in_force: OnceLock::new(),
@@ -135,7 +130,7 @@ impl Plugin {
         }
     }
 
-    /// The name: the file's, without `.wasm`.
+    /// The name: the file's, without `.wasm`, and after `@global/` if it is the operator's.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -210,19 +205,24 @@ impl Plugin {
         self.reuse
     }
 
-    /// A store for a call that cannot reuse one.
-    pub(crate) fn fresh(&self) -> Metered {
+    /// A store for a call that cannot reuse one, for the tenant of this pool.
+    pub(crate) fn fresh(&self, pool: &Pool) -> Metered {
         let meter = Arc::new(Meter::default());
         let log = GuestLog::new(
             self.log.clone(),
-            self.shared.config.guest_logs,
-            Arc::clone(&self.tenant),
+            self.shared.config.host_log,
+            Arc::clone(&pool.tenant),
             Arc::clone(&self.name),
         );
+        let provided = Provided {
+            tenant: Arc::clone(&pool.tenant),
+            grants: Arc::clone(&self.grants),
+            services: self.shared.config.services.clone(),
+        };
         let config = Arc::clone(&self.config);
-        let state = State::new(&self.limits, config, log, self.provided.clone());
+        let state = State::new(&self.limits, config, log, provided);
         let (limits, counts) = (&self.limits, Arc::clone(&meter));
-        let instance = Instance::prepare(&self.shared, state, limits, &self.tenant, counts);
+        let instance = Instance::prepare(&self.shared, state, limits, &pool.tenant, counts);
         Metered { instance, meter }
     }
 }

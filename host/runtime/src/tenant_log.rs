@@ -39,6 +39,9 @@ pub struct LogLine {
     pub at: jiff::Timestamp,
     /// By which plugin.
     pub plugin: String,
+    /// For an event of which tenant, if the plugin is the operator's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
     /// `trace`, `debug`, `info`, `warn` or `error`.
     pub level: String,
     /// The guest's words: printable.
@@ -110,8 +113,9 @@ pub(crate) struct TenantLog {
 }
 
 impl TenantLog {
-    /// Keep a line, if there is room.
-    pub(crate) fn write(&self, plugin: &str, level: &str, message: String) {
+    /// Keep a line, if there is room: said for `tenant`, whose log this is unless the plugin is the
+    /// operator's.
+    pub(crate) fn write(&self, tenant: &str, plugin: &str, level: &str, message: String) {
         let mut allowance = self
             .allowance
             .lock()
@@ -125,6 +129,7 @@ impl TenantLog {
             line: LogLine {
                 at: jiff::Timestamp::now(),
                 plugin: plugin.to_owned(),
+                tenant: (*tenant != *self.tenant).then(|| tenant.to_owned()),
                 level: level.to_owned(),
                 message,
             },

@@ -67,7 +67,7 @@ impl Neighbour {
 async fn world() -> (World, Neighbour) {
     let world = World::with(|config| {
         config.limits = limits();
-        config.guest_logs = true;
+        config.host_log = true;
     });
     world.put("neighbour", "10-redact.wasm", guest("redact"));
     world.load().await;

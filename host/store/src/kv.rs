@@ -9,7 +9,7 @@ use crate::error::StoreError;
 
 /// How much one tenant may keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Quota {
+pub struct KeyValueQuota {
     /// Keys.
     pub keys: u64,
     /// Bytes of all keys and values together.
@@ -23,7 +23,7 @@ pub struct Writing {
     pub ttl: Option<Duration>,
     /// What the tenant may keep in all. A write that would go beyond it is refused and changes nothing;
     /// one that takes less than what was there before always passes.
-    pub quota: Quota,
+    pub quota: KeyValueQuota,
 }
 
 /// Why something was not written or read.

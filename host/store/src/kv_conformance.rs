@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use wasmhook_core::TenantId;
 
-use crate::kv::{KeyValue, KeyValueError, Quota, Writing};
+use crate::kv::{KeyValue, KeyValueError, KeyValueQuota, Writing};
 
 /// Makes one test per promise for the store that `$make` makes: an `async fn` that returns a guard and
 /// an `Arc<dyn KeyValue>` on an empty store.
@@ -53,7 +53,7 @@ fn acme() -> &'static TenantId {
 
 const ROOM: Writing = Writing {
     ttl: None,
-    quota: Quota {
+    quota: KeyValueQuota {
         keys: 1_000,
         bytes: 1 << 20,
     },
@@ -61,7 +61,7 @@ const ROOM: Writing = Writing {
 
 fn within(keys: u64, bytes: u64) -> Writing {
     Writing {
-        quota: Quota { keys, bytes },
+        quota: KeyValueQuota { keys, bytes },
         ..ROOM
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use wasmhook_core::TenantId;
-use wasmhook_runtime::{LogLine, log_files};
+use wasmhook_runtime::{GLOBAL, LogLine, log_files};
 
 use crate::config::Config;
 use crate::output;
@@ -25,7 +25,9 @@ pub(crate) struct Wanted {
 
 impl Wanted {
     fn wants(&self, line: &LogLine) -> bool {
-        self.plugin.as_ref().is_none_or(|name| *name == line.plugin)
+        let own = line.plugin.strip_prefix(GLOBAL);
+        let name = own.map_or(&*line.plugin, |own| own.trim_start_matches('/'));
+        self.plugin.as_deref().is_none_or(|wanted| wanted == name)
     }
 }
 
@@ -36,9 +38,12 @@ pub(crate) async fn run(
     follow: bool,
     json: bool,
 ) -> anyhow::Result<()> {
-    let tenant = TenantId::new(&wanted.tenant)?;
+    let tenant = &*wanted.tenant;
+    if tenant != GLOBAL {
+        TenantId::new(tenant)?;
+    }
     let folder = config.path(&config.plugins.log.folder);
-    let [older, newer] = log_files(&folder, tenant.as_str());
+    let [older, newer] = log_files(&folder, tenant);
     let mut tail = Tail::new(newer);
     let mut lines = parse(&read(&older)?);
     lines.extend(parse(&tail.read()?));
@@ -70,10 +75,13 @@ fn show(line: &LogLine, json: bool) -> anyhow::Result<()> {
         output::line(serde_json::to_string(line)?);
     } else {
         output::line(format!(
-            "{} {:<5} {}: {}",
+            "{} {:<5} {}{}: {}",
             output::time(line.at),
             line.level,
             line.plugin,
+            line.tenant
+                .as_ref()
+                .map_or_else(String::new, |tenant| format!(" for {tenant}")),
             line.message
         ));
     }

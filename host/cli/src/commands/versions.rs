@@ -35,12 +35,11 @@ struct Plugin<'a> {
 
 impl<'a> Plugin<'a> {
     fn new(config: &Config, tenant: &'a str, name: &'a str) -> anyhow::Result<Self> {
-        let tenants = config.path(&config.tenants.folder);
         Ok(Self {
             tenant,
             name,
             archive: VersionArchive::look(&config.path(&config.plugins.versions)),
-            files: PluginFiles::new(&tenants, tenant, name).map_err(refusal)?,
+            files: PluginFiles::new(&config.plugin_folders(), tenant, name).map_err(refusal)?,
         })
     }
 
@@ -120,7 +119,9 @@ struct Done<'a> {
 )]
 fn refusal(error: ControlError) -> anyhow::Error {
     let exit = match error {
-        ControlError::NoPlugin { .. } | ControlError::Name(_) => Exit::NotFound,
+        ControlError::NoPlugin { .. } | ControlError::Name(_) | ControlError::NoGlobal => {
+            Exit::NotFound
+        }
         _ => Exit::Failure,
     };
     Coded::new(exit, error.to_string())

@@ -135,6 +135,9 @@ impl Default for Tenants {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Plugins {
+    /// Holds the operator's own plugins, named `before-…` and `after-…`: transforms that run for every tenant,
+    /// before and after its own. None: whose events they are decides what becomes of them.
+    pub(crate) global: Option<PathBuf>,
     /// Where compiled components are kept. Whoever can write there can run code as the host.
     pub(crate) cache: PathBuf,
     /// Bytes of compiled components kept; past that, what was used least recently goes.
@@ -156,7 +159,8 @@ pub(crate) struct Plugins {
     pub(crate) loading: wasmhook_runtime::LoadLimits,
     /// Calls that run at once over all tenants. Each reserves a stack and address space.
     pub(crate) concurrency: u32,
-    /// Calls that run at once for one plugin, so that a slow one leaves room for the others.
+    /// Calls that run at once for one plugin, of a global one for one tenant, so that a slow one leaves
+    /// room for the others.
     pub(crate) max_per_plugin: u32,
     /// Instances kept between calls over all tenants.
     pub(crate) idle_instances: u32,
@@ -173,13 +177,14 @@ pub(crate) struct Plugins {
     /// Where what plugins log is kept for their tenants; read with `wasmhook plugins logs`.
     pub(crate) log: PluginLog,
     /// Whether what guests log is also written to the host's log. Off: a guest may log a payload.
-    pub(crate) logs: bool,
+    pub(crate) host_log: bool,
 }
 
 impl Default for Plugins {
     fn default() -> Self {
         let runtime = wasmhook_runtime::PluginHostConfig::new("");
         Self {
+            global: None,
             cache: "data/cache".into(),
             cache_bytes: runtime.cache_bytes,
             versions: "data/versions".into(),
@@ -198,7 +203,7 @@ impl Default for Plugins {
             grants: Grants::default(),
             key_value: KeyValueQuota::default(),
             log: PluginLog::default(),
-            logs: runtime.guest_logs,
+            host_log: runtime.host_log,
         }
     }
 }
@@ -491,6 +496,15 @@ impl Default for Log {
 }
 
 impl Config {
+    /// Where plugins lie.
+    pub(crate) fn plugin_folders(&self) -> wasmhook_runtime::PluginFolders {
+        let global = self.plugins.global.as_deref();
+        wasmhook_runtime::PluginFolders {
+            tenants: self.path(&self.tenants.folder),
+            global: global.map(|folder| self.path(folder)),
+        }
+    }
+
     /// A path of the configuration, from the folder that relative ones start from.
     pub(crate) fn path(&self, path: &Path) -> PathBuf {
         self.base.join(path)

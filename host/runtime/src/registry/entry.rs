@@ -103,7 +103,7 @@ impl Entry {
 
     pub(super) fn unready(&self, key: &Key) -> Unready {
         Unready {
-            name: Arc::clone(&key.name),
+            name: key.shown(),
             exports: self.exports,
             reason: self
                 .why_away()

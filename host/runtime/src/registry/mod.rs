@@ -1,6 +1,7 @@
 //! Which version of which plugin serves, and what is wrong with the ones that do not.
 
 mod entry;
+mod global;
 mod tenant;
 mod transitions;
 
@@ -12,7 +13,7 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 
 use crate::error::LoadError;
-use crate::folder::{Key, Scan};
+use crate::folder::{GLOBAL, Key, Scan};
 use crate::loader::{Known, Loaded, Loader, Outcome};
 use crate::manifest::Manifest;
 use crate::plugin::Plugin;
@@ -21,6 +22,7 @@ use crate::types::Exports;
 use crate::versions::{History, Judge, Rollback, VersionArchive};
 
 use entry::Entry;
+pub use global::{GlobalPlugins, Stage};
 pub use tenant::{TenantPlugins, Unready};
 
 /// Parts of the map of tenants: a change copies one of them.
@@ -50,6 +52,7 @@ pub(crate) struct Registry {
     entries: Mutex<BTreeMap<Key, Entry>>,
     snapshots: Vec<ArcSwap<Part>>,
     none: Arc<TenantPlugins>,
+    global: ArcSwap<GlobalPlugins>,
     loader: Arc<Loader>,
     archive: Arc<VersionArchive>,
     rollback: Rollback,
@@ -67,6 +70,7 @@ impl Registry {
             entries: Mutex::default(),
             snapshots: (0..PARTS).map(|_| ArcSwap::default()).collect(),
             none: Arc::default(),
+            global: ArcSwap::default(),
         }
     }
 
@@ -74,6 +78,10 @@ impl Registry {
         let part = self.part(tenant).load();
         part.get(tenant)
             .map_or_else(|| Arc::clone(&self.none), Arc::clone)
+    }
+
+    pub(crate) fn global(&self) -> Arc<GlobalPlugins> {
+        self.global.load_full()
     }
 
     /// Take up what a look into the folder found: forget what is gone, and say what to load.
@@ -272,6 +280,10 @@ impl Registry {
             if plugin.exports().sign {
                 plugins.signers.push(Arc::clone(plugin));
             }
+        }
+        if **tenant == *GLOBAL {
+            self.global.store(Arc::new(GlobalPlugins::of(plugins)));
+            return;
         }
         let part = self.part(tenant);
         let mut changed = Part::clone(&part.load());

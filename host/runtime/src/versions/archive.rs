@@ -19,7 +19,7 @@ use super::history::{History, VersionRecord, VersionState};
 use super::room;
 use crate::cache::claim;
 use crate::error::RuntimeError;
-use crate::folder::{Key, is_name};
+use crate::folder::{GLOBAL, Key, is_name};
 use crate::types::Digest;
 
 /// The bytes held before anybody has counted them: more than there may be, so that somebody does.
@@ -365,8 +365,11 @@ impl VersionArchive {
 }
 
 pub(super) fn key(tenant: &str, name: &str) -> Result<Key, ArchiveError> {
-    for part in [tenant, name] {
-        if !is_name(part) {
+    for (part, is_fit) in [
+        (tenant, tenant == GLOBAL || is_name(tenant)),
+        (name, is_name(name)),
+    ] {
+        if !is_fit {
             return Err(ArchiveError::Name(crate::text::printable(part, 128)));
         }
     }

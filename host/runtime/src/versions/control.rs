@@ -4,10 +4,10 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::archive::key;
-use crate::folder::{COMPONENT, Key, PINNED, PROMOTED, plugins_folder, true_folder};
+use crate::folder::{COMPONENT, GLOBAL, Key, PINNED, PROMOTED, PluginFolders};
 use crate::types::Digest;
 
 /// Readable by a host that runs as another user than who speaks.
@@ -16,6 +16,7 @@ const MODE: u32 = 0o644;
 /// The files of one plugin.
 #[derive(Debug, Clone)]
 pub struct PluginFiles {
+    folders: PluginFolders,
     folder: PathBuf,
     key: Key,
 }
@@ -35,6 +36,9 @@ pub enum ControlError {
         /// The plugin.
         name: String,
     },
+    /// The host is set up without global plugins.
+    #[error("there is no folder of global plugins")]
+    NoGlobal,
     /// The tenant's folder leads elsewhere.
     #[error("{0} is a link, or is below one, and is left alone")]
     Link(PathBuf),
@@ -49,10 +53,10 @@ pub enum ControlError {
 }
 
 impl PluginFiles {
-    /// The files of a plugin, which need not be there.
-    pub fn new(tenants: &Path, tenant: &str, name: &str) -> Result<Self, ControlError> {
+    /// The files of a plugin, which need not be there; of the operator's with [`GLOBAL`] for a tenant.
+    pub fn new(folders: &PluginFolders, tenant: &str, name: &str) -> Result<Self, ControlError> {
         let key = key(tenant, name).map_err(|_| {
-            let part = if crate::folder::is_name(tenant) {
+            let part = if tenant == GLOBAL || crate::folder::is_name(tenant) {
                 name
             } else {
                 tenant
@@ -60,7 +64,8 @@ impl PluginFiles {
             ControlError::Name(crate::text::printable(part, 128))
         })?;
         Ok(Self {
-            folder: plugins_folder(tenants, tenant),
+            folder: folders.of(tenant).ok_or(ControlError::NoGlobal)?,
+            folders: folders.clone(),
             key,
         })
     }
@@ -159,7 +164,7 @@ impl PluginFiles {
             error,
         };
         let found = self.folder.canonicalize().map_err(io)?;
-        if found == true_folder(&self.folder).map_err(io)? {
+        if found == self.folders.true_folder(&self.key.tenant).map_err(io)? {
             Ok(())
         } else {
             Err(ControlError::Link(self.folder.clone()))
@@ -180,7 +185,11 @@ mod tests {
     #[test]
     fn files_are_written_beside_the_plugin_and_nowhere_else() {
         let tenants = tempfile::tempdir().unwrap();
-        let files = PluginFiles::new(tenants.path(), "acme", "10-redact").unwrap();
+        let folders = PluginFolders {
+            tenants: tenants.path().to_owned(),
+            global: None,
+        };
+        let files = PluginFiles::new(&folders, "acme", "10-redact").unwrap();
         let folder = tenants.path().join("acme/plugins");
         assert!(matches!(
             files.pin(b"old"),
@@ -206,9 +215,9 @@ mod tests {
         let outside = tempfile::tempdir().unwrap();
         fs::create_dir(tenants.path().join("evil")).unwrap();
         symlink(outside.path(), tenants.path().join("evil/plugins")).unwrap();
-        let files = PluginFiles::new(tenants.path(), "evil", "x").unwrap();
+        let files = PluginFiles::new(&folders, "evil", "x").unwrap();
         assert!(matches!(files.replace(b"new"), Err(ControlError::Link(_))));
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
-        assert!(PluginFiles::new(tenants.path(), "../acme", "x").is_err());
+        assert!(PluginFiles::new(&folders, "../acme", "x").is_err());
     }
 }

@@ -6,7 +6,7 @@ use wasmhook_core::TenantId;
 use super::RedisStore;
 use super::functions::Call;
 use super::reply::Reply;
-use crate::kv::{KeyValue, KeyValueError, Quota, Writing, millis};
+use crate::kv::{KeyValue, KeyValueError, KeyValueQuota, Writing, millis};
 
 impl RedisStore {
     fn on_key(&self, name: &'static str, tenant: &TenantId, key: &str) -> Call {
@@ -20,7 +20,7 @@ impl RedisStore {
         &self,
         name: &'static str,
         call: &Call,
-        quota: Quota,
+        quota: KeyValueQuota,
     ) -> Result<(bool, Reply), KeyValueError> {
         let mut reply = self.run(name, call).await?;
         match reply.int() {
@@ -45,7 +45,7 @@ fn optional(call: &mut Call, value: Option<&[u8]>) {
 }
 
 /// For calls that no quota can refuse.
-const NO_QUOTA: Quota = Quota { keys: 0, bytes: 0 };
+const NO_QUOTA: KeyValueQuota = KeyValueQuota { keys: 0, bytes: 0 };
 
 #[async_trait]
 impl KeyValue for RedisStore {

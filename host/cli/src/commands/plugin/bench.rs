@@ -7,8 +7,9 @@ use wasmhook_core::Event;
 use wasmhook_runtime::{PluginHost, Reuse};
 
 use super::answer::{self, Answer, Called};
+use super::bytes;
 use super::input::{self, Endpoints, Version};
-use super::{bytes, runtime};
+use super::trial::Trial;
 use crate::args::BenchPlugin;
 use crate::config::Config;
 use crate::exit::{Coded, Exit};
@@ -51,8 +52,8 @@ struct Task<'a> {
 pub(super) async fn bench(config: &Config, args: BenchPlugin, json: bool) -> anyhow::Result<()> {
     let events = input::events(config, &args.events)?;
     let endpoints = Endpoints::new(config, args.endpoints)?;
-    let runtime = runtime(config)?;
-    let reused = reused(&runtime, &args.file, &events).await?;
+    let trial = Trial::new(config)?;
+    let reused = reused(trial.host(), &args.file, &events).await?;
     let task = Task {
         config,
         events: &events,
@@ -61,7 +62,7 @@ pub(super) async fn bench(config: &Config, args: BenchPlugin, json: bool) -> any
     };
     let mut rows = Vec::new();
     for (instance, reuse) in [("fresh", Reuse::Fresh), ("reused", reused)] {
-        let mut version = Version::new(&runtime, &args.file, Some(reuse))?;
+        let mut version = Version::new(trial.host(), &args.file, Some(reuse))?;
         for asked in ["resolve", "transform"] {
             rows.extend(task.measure(&mut version, asked, instance).await?);
         }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::Serialize;
-use wasmhook_runtime::CheckReport;
+use wasmhook_runtime::{CheckReport, Services};
 
 use super::{Compiling, bytes, must_exist, refused, runtime, whole};
 use crate::config::Config;
@@ -53,7 +53,7 @@ impl Checked {
     /// Looks at a component, compiles it and starts it.
     pub(super) async fn examine(config: &Config, file: &Path) -> anyhow::Result<Self> {
         let _shown = Compiling::show(file);
-        let report = runtime(config)?
+        let report = runtime(config, Services::default())?
             .check(file)
             .await
             .map_err(|error| refused(file, &error))?;

@@ -11,6 +11,7 @@ mod language;
 mod new;
 mod template;
 mod test;
+mod trial;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -40,9 +41,9 @@ pub(crate) async fn run(global: &Global, command: Plugin, json: bool) -> anyhow:
     }
 }
 
-/// The runtime of plugins as the configuration sets it up. Without a configuration file, what is
+/// The runtime of plugins as the configuration sets it up, which gives them these services. Without a configuration file, what is
 /// compiled is kept in the user's cache instead of a folder beside the project.
-fn runtime(config: &Config) -> anyhow::Result<PluginHost> {
+fn runtime(config: &Config, services: Services) -> anyhow::Result<PluginHost> {
     let mut config = config.clone();
     if config.file.is_none()
         && config.plugins.cache == crate::config::Plugins::default().cache
@@ -50,7 +51,7 @@ fn runtime(config: &Config) -> anyhow::Result<PluginHost> {
     {
         config.plugins.cache = folder;
     }
-    host::plugins(&config, false, Services::default())
+    host::plugins(&config, false, services)
 }
 
 /// `$XDG_CACHE_HOME/wasmhook/plugins`, or the same under `~/.cache`.

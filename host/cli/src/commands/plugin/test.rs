@@ -8,7 +8,8 @@ use wasmhook_core::Event;
 use super::answer::{self, Answer, Called, Chosen};
 use super::guest_lines::GuestLines;
 use super::input::{self, Endpoints, Version};
-use super::{bytes, difference, runtime, whole};
+use super::trial::Trial;
+use super::{bytes, difference, whole};
 use crate::args::TestPlugin;
 use crate::config::Config;
 use crate::exit::{Coded, Exit};
@@ -71,15 +72,18 @@ pub(super) async fn test(config: &Config, args: TestPlugin, json: bool) -> anyho
     let events = input::events(config, &args.events)?;
     let endpoints = Endpoints::new(config, args.endpoints)?;
     let lines = GuestLines::capture();
-    let runtime = {
+    let trial = || {
         let mut config = config.clone();
-        config.plugins.logs = true;
-        runtime(&config)?
+        config.plugins.host_log = true;
+        Trial::new(&config)
     };
-    let mut version = Version::new(&runtime, &args.file, None)?;
-    let mut other = match &args.against {
-        Some(file) => Some(Version::new(&runtime, file, None)?),
-        None => None,
+    let tried = trial()?;
+    let mut version = Version::new(tried.host(), &args.file, None)?;
+    // Each has what it keeps to itself, or the second would find what the first has left.
+    let compared = args.against.as_ref().map(|_| trial()).transpose()?;
+    let mut other = match (&args.against, &compared) {
+        (Some(file), Some(trial)) => Some(Version::new(trial.host(), file, None)?),
+        _ => None,
     };
     let policy = host::policy(config);
     let mut report = Report {
