@@ -7,6 +7,7 @@ mod support;
 
 use serde_json::{Value, json};
 use support::{Listener, Site, component, http, push_lines, wait_for};
+use wasmhook_testing::RedisServer;
 
 const JSON: &str = "Content-Type: application/json";
 
@@ -171,4 +172,30 @@ fn a_resolver_cannot_send_deliveries_where_the_operator_does_not_allow() {
         );
     }
     assert_eq!(receiver.arrived().len(), 1, "only the neighbour's arrived");
+}
+
+#[test]
+fn a_resolver_that_spins_does_not_hold_up_the_stream_for_others() {
+    let lines = |tenant: &str, count: u32| -> String {
+        (0..count)
+            .map(|n| json!({"tenant": tenant, "type": "invoice.paid", "id": format!("evt_{n}"), "payload": {}}).to_string() + "\n")
+            .collect()
+    };
+    let redis = RedisServer::start().unwrap();
+    let receiver = Listener::start(204);
+    let site = Site::redis(&redis.url());
+    site.endpoint("spinner", "main", &receiver.url(), "*");
+    site.endpoint("neighbour", "main", &receiver.url(), "*");
+    let manifest = "[config]\nbehaviour = \"spin-resolve\"\n";
+    site.plugin(
+        "spinner",
+        "10-hostile",
+        &component("hostile.wasm"),
+        manifest,
+    );
+    let _host = site.serve();
+    // Asked one after the other, they would take longer than anybody waits.
+    assert!(push_lines(&site, &lines("spinner", 4000)).status.success());
+    assert!(push_lines(&site, &lines("neighbour", 20)).status.success());
+    receiver.wait_for_deliveries(20);
 }

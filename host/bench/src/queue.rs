@@ -24,10 +24,10 @@ const MEASURED: usize = 40_000;
 /// The backlogs compared.
 const SHALLOW: usize = 1_000;
 const DEEP: usize = 5_000_000;
-/// The numbers of tenants compared, and what waits in both cases.
+/// The numbers of tenants compared, and what waits in both cases: ten deliveries of each of the many.
 const FEW: usize = 10;
 const MANY: usize = 100_000;
-const WAITING: usize = 200_000;
+const WAITING: usize = 1_000_000;
 /// Deliveries whose memory is measured.
 const KEPT: usize = 50_000;
 
@@ -185,9 +185,13 @@ pub(crate) async fn backlog(results: &mut Results) -> anyhow::Result<()> {
 pub(crate) async fn tenants(results: &mut Results) -> anyhow::Result<()> {
     let payload = "{\"total\":12.5}";
     let mut costs = Vec::new();
-    for (name, tenants) in [("few", FEW), ("many", MANY)] {
+    for (name, tenants, waiting) in [
+        ("few", FEW, WAITING),
+        ("many", MANY, WAITING),
+        ("sparse", MANY, MANY),
+    ] {
         let mut bed = Bed::start().await?;
-        bed.enqueue(WAITING, tenants, 1, payload).await?;
+        bed.enqueue(waiting, tenants, 1, payload).await?;
         bed.deliver(BATCH).await?;
         let before = bed.used()?;
         bed.deliver(MEASURED).await?;
@@ -196,6 +200,8 @@ pub(crate) async fn tenants(results: &mut Results) -> anyhow::Result<()> {
         costs.push(cost);
     }
     results.set("tenants_cost_ratio", costs[1] / costs[0]);
+    // With a single delivery of each there is nothing to share the cost of a tenant.
+    results.set("tenants_sparse_cost_ratio", costs[2] / costs[0]);
     Ok(())
 }
 

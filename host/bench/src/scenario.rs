@@ -116,6 +116,7 @@ pub(crate) async fn redis(results: &mut Results) -> anyhow::Result<()> {
             redis.pid().context("Redis ended early")?,
         );
         let before = (cpu::seconds(host_pid)?, cpu::seconds(redis_pid)?);
+        let before_bytes = network_bytes(&redis)?;
         for batch in 0..EVENTS / BATCH {
             xadd(&mut connection, (batch + 1) * BATCH, BATCH).await?;
         }
@@ -129,6 +130,8 @@ pub(crate) async fn redis(results: &mut Results) -> anyhow::Result<()> {
             let per_delivery = |seconds: f64| seconds * 1e6 / float(EVENTS);
             results.set("host_cpu_us", per_delivery(used.0));
             results.set("redis_cpu_us", per_delivery(used.1));
+            let bytes = network_bytes(&redis)? - before_bytes;
+            results.set("redis_net_bytes", float(bytes) / float(EVENTS));
             if let Some(floor) = results.get("floor_cpu_us") {
                 results.set("cpu_ratio", per_delivery(used.0 + used.1) / floor);
             }
@@ -142,6 +145,24 @@ pub(crate) async fn redis(results: &mut Results) -> anyhow::Result<()> {
         receiver.process.stop().await?;
     }
     Ok(())
+}
+
+/// Bytes that a Redis received and sent since its start.
+fn network_bytes(redis: &RedisServer) -> anyhow::Result<u64> {
+    let info: String = redis.ask(&["INFO", "stats"])?;
+    let figure = |name: &str| {
+        let mut lines = info.lines().filter_map(|line| line.split_once(':'));
+        lines
+            .find(|(key, _)| *key == name)?
+            .1
+            .trim()
+            .parse::<u64>()
+            .ok()
+    };
+    figure("total_net_input_bytes")
+        .zip(figure("total_net_output_bytes"))
+        .map(|(received, sent)| received + sent)
+        .context("Redis does not tell its traffic")
 }
 
 /// Through Redis, each event to ten endpoints.
@@ -292,8 +313,14 @@ pub(crate) async fn latency(results: &mut Results) -> anyhow::Result<()> {
 pub(crate) async fn reload(results: &mut Results) -> anyhow::Result<()> {
     /// Events pushed before, and after the first delivery by the new component.
     const BESIDE: u64 = 1_000;
+    /// The new component has the events of a region go to that region's archive, too.
+    const ENDPOINTS: u64 = 2;
     let receiver = Receiver::start().await?;
-    let host = Host::start(None, &[bench(&receiver, true)]).await?;
+    let tenant = Tenant {
+        endpoints: usize::try_from(ENDPOINTS)?,
+        ..bench(&receiver, true)
+    };
+    let host = Host::start(None, &[tenant]).await?;
     let client = reqwest::Client::builder().no_proxy().build()?;
     let url = format!("{}/v1/events", host.url);
     let plugins = host.folder.path().join("tenants/bench/plugins");
@@ -332,7 +359,7 @@ pub(crate) async fn reload(results: &mut Results) -> anyhow::Result<()> {
         );
     }
     // What is lost never comes, and what failed comes again and is counted by the host.
-    receiver.wait_for(pushed, PATIENCE).await?;
+    receiver.wait_for(pushed * ENDPOINTS, PATIENCE).await?;
     results.set("reload_failed_deliveries", failed_attempts(&host).await?);
     host.process.stop().await?;
     receiver.process.stop().await

@@ -136,7 +136,7 @@ pub(crate) struct Tenant<'a> {
     pub(crate) name: String,
     /// Where its endpoints receive.
     pub(crate) receiver: &'a str,
-    /// How many endpoints want every event. The first is `main`, the next `main1`.
+    /// How many endpoints want every event. The first is `main`.
     pub(crate) endpoints: usize,
     /// The sample component that shapes its payloads, and its manifest.
     pub(crate) plugin: Option<(&'a str, &'a str)>,
@@ -176,8 +176,7 @@ impl<'a> Tenant<'a> {
         std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600))?;
         let registered: Vec<String> = (0..self.endpoints)
             .map(|n| {
-                // A sample component asks for the endpoint `main`.
-                let id = if n == 0 { "main".to_owned() } else { format!("main{n}") };
+                let id = endpoint(n);
                 format!(
                     "[[endpoints]]\nid = \"{id}\"\nurl = \"{}/hook\"\nsecrets = [\"main\"]\nevents = [\"*\"]\n",
                     self.receiver
@@ -206,6 +205,15 @@ pub(crate) fn add_mark(component: &mut Vec<u8>, mark: u64) {
     component.extend([0, 1 + 4 + 8, 4]);
     component.extend(NAME);
     component.extend(data);
+}
+
+/// The ids of endpoints: sample components ask for the first two.
+fn endpoint(number: usize) -> String {
+    match number {
+        0 => "main".to_owned(),
+        1 => "main-archive".to_owned(),
+        number => format!("main{number}"),
+    }
 }
 
 /// The host: the real binary, optimised, on a configuration of its own.

@@ -19,6 +19,7 @@ pub mod quotas;
 pub mod recorder;
 pub mod resolve;
 mod sign;
+mod slow_resolvers;
 pub mod stream;
 pub mod worker;
 

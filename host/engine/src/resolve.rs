@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use tokio::time::timeout;
 use wasmhook_core::dispatch::{Target, plan};
 use wasmhook_core::{
     Delivery, Endpoint, EndpointId, EndpointPolicy, EndpointUrl, Error, Event, OrderingKey,
@@ -13,6 +14,8 @@ use wasmhook_runtime::{
     PluginHost, Resolution, Unready,
 };
 use wasmhook_tenants::Tenants;
+
+use crate::slow_resolvers::{PATIENCE, SlowResolvers};
 
 /// The endpoint id of a delivery that stands for a resolver which has yet to answer. When it is
 /// attempted, the resolver is asked again, and its answer becomes deliveries of their own.
@@ -27,6 +30,7 @@ pub struct Resolver {
     tenants: Arc<Tenants>,
     plugins: Arc<PluginHost>,
     policy: EndpointPolicy,
+    slow: Arc<SlowResolvers>,
 }
 
 /// Why a resolver gave no usable answer.
@@ -52,6 +56,7 @@ impl Resolver {
             tenants,
             plugins,
             policy,
+            slow: Arc::default(),
         }
     }
 
@@ -88,13 +93,31 @@ impl Resolver {
             .collect()
     }
 
-    /// The deliveries of an event. When the resolver fails, its failure policy decides: the
+    /// The deliveries of an event, for intake. A resolver that takes long, by itself or because too many
+    /// calls of its tenant are running, is asked by a worker: the event gets one delivery to [`RESOLUTION`]
+    /// until then, so that no tenant's plugin holds up the events of others. When the resolver fails, its failure policy decides: the
     /// subscribed endpoints for `deliver-original`, otherwise one delivery to [`RESOLUTION`], which
     /// makes the failure visible and is retried or dead-lettered like any other.
     pub async fn deliveries(&self, event: &Event) -> Result<Vec<Delivery>, Error> {
-        match self.ask(event).await {
-            Ok((targets, resolver)) => self.plan(event, targets, resolver.as_ref()),
-            Err(failure) => {
+        let asked = if self.plugin(event).is_none() {
+            Some(self.ask(event).await)
+        } else if self.slow.contains(&event.tenant_id) {
+            None
+        } else {
+            timeout(PATIENCE, self.ask(event)).await.ok()
+        };
+        match asked {
+            None => {
+                if self.slow.add(&event.tenant_id) {
+                    tracing::warn!(
+                        tenant = %event.tenant_id, event = %event.id,
+                        "the resolver takes long; for some time it is asked after intake"
+                    );
+                }
+                Self::resolution(event)
+            }
+            Some(Ok((targets, resolver))) => self.plan(event, targets, resolver.as_ref()),
+            Some(Err(failure)) => {
                 metrics::counter!(crate::metric::RESOLVER_FAILURES).increment(1);
                 tracing::warn!(
                     tenant = %event.tenant_id, event = %event.id, plugin = failure.plugin.name,
@@ -103,17 +126,22 @@ impl Resolver {
                 if failure.policy == FailurePolicy::DeliverOriginal {
                     return self.plan(event, self.subscribed(event), Some(&failure.plugin));
                 }
-                let endpoint = EndpointId::new(RESOLUTION)?;
-                let id = delivery::default_id(&event.tenant_id, &event.id, &endpoint);
-                let now = jiff::Timestamp::now();
-                let delivery = Delivery::pending(id, event, endpoint, None, now);
-                // Asked again at once, so that a scheduled event has its deliveries in time.
-                Ok(vec![Delivery {
-                    next_at: now,
-                    ..delivery
-                }])
+                Self::resolution(event)
             }
         }
+    }
+
+    /// The delivery that stands for a resolver which has yet to answer.
+    fn resolution(event: &Event) -> Result<Vec<Delivery>, Error> {
+        let endpoint = EndpointId::new(RESOLUTION)?;
+        let id = delivery::default_id(&event.tenant_id, &event.id, &endpoint);
+        let now = jiff::Timestamp::now();
+        let delivery = Delivery::pending(id, event, endpoint, None, now);
+        // Asked at once, so that a scheduled event has its deliveries in time.
+        Ok(vec![Delivery {
+            next_at: now,
+            ..delivery
+        }])
     }
 
     /// Pending deliveries for these targets, and for the record the resolver that was asked.

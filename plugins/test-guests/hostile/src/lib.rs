@@ -170,6 +170,9 @@ impl resolve::Guest for Hostile {
                     ordering_key: None,
                 })],
             }),
+            "spin-resolve" => loop {
+                black_box(&subscribed);
+            },
             "nowhere" => Ok(Resolution {
                 mode: Mode::Replace,
                 choices: Vec::new(),
