@@ -95,9 +95,9 @@ impl Resolver {
 
     /// The deliveries of an event, for intake. A resolver that takes long, by itself or because too many
     /// calls of its tenant are running, is asked by a worker: the event gets one delivery to [`RESOLUTION`]
-    /// until then, so that no tenant's plugin holds up the events of others. When the resolver fails, its failure policy decides: the
-    /// subscribed endpoints for `deliver-original`, otherwise one delivery to [`RESOLUTION`], which
-    /// makes the failure visible and is retried or dead-lettered like any other.
+    /// until then, so that no tenant's plugin holds up the events of others. When the resolver fails, its
+    /// failure policy decides: the subscribed endpoints for `deliver-original`, otherwise one delivery to
+    /// [`RESOLUTION`], which makes the failure visible and is retried or dead-lettered like any other.
     pub async fn deliveries(&self, event: &Event) -> Result<Vec<Delivery>, Error> {
         let asked = if self.plugin(event).is_none() {
             Some(self.ask(event).await)
