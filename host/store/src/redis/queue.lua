@@ -31,6 +31,7 @@
 --   B                        set of tenants that left the ring because they were at their cap
 --   w                        waiting lane members by the time they are due, in ms
 --   l                        leased members by the fence, which is also the end of the lease, in us
+--   U                        the last fence of each track, see `fence_after`
 --   i:<tenant>               stream of all deliveries in the order of their making: several in an entry,
 --                            whose stamps follow one another from the entry's own number on
 --   j                        hash: tenant -> where clearing its stream of removed deliveries goes on
@@ -59,6 +60,7 @@ local ENTRY = 64        -- deliveries in one entry of the stream of all
 local TURN = 8          -- deliveries of a turn where many tenants wait and much is asked for
 local MUCH = 32         -- so much: who asks for less gets one of each
 local NEW = 1e15        -- some 30 years in us: puts a tenant before all that had a turn
+local TRACKS = 8        -- lengths of leases that hosts may ask for side by side, each to the microsecond
 
 local Z = '\0'
 
@@ -87,6 +89,25 @@ local function stamps(p, now, count)
   local first = next_stamp(p, now)
   stamped(p, first + count - 1)
   return first
+end
+
+-- The fence of a lease that is to last until `ends`: some microseconds later, and never given out again,
+-- though hosts ask for leases of different lengths. Fences of a track only grow, and no two tracks share one:
+-- the first track that is not past `ends` yet gives it, so there are as many in use as there are lengths. When
+-- all are past it, as with more lengths than tracks, the lease lasts longer than was asked.
+local function fence_after(p, ends)
+  local last = {}
+  for fence in string.gmatch(redis.call('GET', p .. 'U') or '', '%d+') do last[#last + 1] = tonumber(fence) end
+  local track, fence = 1, ends + TRACKS - ends % TRACKS
+  while track < TRACKS and (last[track] or 0) >= fence do
+    track = track + 1
+    fence = fence + 1
+  end
+  last[track] = math.max(fence, (last[track] or 0) + TRACKS)
+  fence = last[track]
+  for i = 1, #last do last[i] = num(last[i]) end
+  redis.call('SET', p .. 'U', table.concat(last, ' '))
+  return fence
 end
 
 -- Calls a variadic command in chunks; `step` arguments belong together.
@@ -605,7 +626,8 @@ local function lease(keys, argv)
   local stamp = stamps(p, now, 1 + 2 * want)
   local ends = reclaim(p, now, stamp, channel, me)
   local due = promote(p, now, stamp, channel, me)
-  local fence = num(stamp + duration)
+  local mine = fence_after(p, stamp + duration)
+  local fence = num(mine)
   local reply, members = { -1, fence }, {}
   local taken = 0
   local quotas = redis.call('EXISTS', p .. 'h') == 1
@@ -668,7 +690,6 @@ local function lease(keys, argv)
   if argv[6] == '1' and taken >= want then wake(p, channel, me, true) end
   if taken > 0 then
     many('ZADD', p .. 'l', members, 2)
-    local mine = stamp + duration
     if not ends or mine < ends then ends = mine end
   end
   local next_due = due
