@@ -205,6 +205,17 @@ pub struct Fullness {
 /// repeated after a lost answer without harm. Time is the store's own.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
+    /// In how many parts the store is that fail one by one, as the shards of a cluster do. A call about
+    /// tenants of one part needs that part only, and one about tenants of several fails if one of them does.
+    fn parts(&self) -> usize {
+        1
+    }
+
+    /// In which of the [parts](Self::parts), counted from 0, everything of a tenant is.
+    fn part_of(&self, _tenant: &TenantId) -> usize {
+        0
+    }
+
     /// Writes events with their deliveries, each event in one atomic step, and returns once they
     /// are durable. An event id that the tenant used before is a duplicate and changes nothing.
     /// The answers are in the order of the batch.

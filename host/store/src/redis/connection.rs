@@ -9,6 +9,7 @@ use redis::cluster_routing::{
     MultipleNodeRoutingInfo, Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr,
 };
 use redis::{Cmd, Pipeline, RedisError, Value};
+use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 pub(super) mod address;
@@ -63,6 +64,8 @@ pub(super) struct Link {
     names: Arc<Names>,
     /// For the nodes of a cluster, if it is one.
     cluster: Option<Arc<Servers>>,
+    /// For questions to servers that may be away, once there have been some.
+    apart: Arc<OnceCell<Connection>>,
 }
 
 /// What the deployment is called on the servers.
@@ -146,6 +149,7 @@ impl Link {
                 prefix: config.prefix.clone(),
             }),
             cluster,
+            apart: Arc::default(),
         })
     }
 
@@ -157,6 +161,17 @@ impl Link {
     /// What the deployment is called on the servers.
     pub(super) fn names(&self) -> &Names {
         &self.names
+    }
+
+    /// How long an answer may take that waits for no replica.
+    pub(super) fn response_timeout(&self) -> Duration {
+        self.timing.response
+    }
+
+    /// How long replicas may take to confirm a write, if they are to.
+    pub(super) fn wait_timeout(&self) -> Duration {
+        let wait = self.timing.wait.as_ref();
+        wait.map_or(Duration::ZERO, |wait| wait.timeout)
     }
 
     /// How long making a connection may take.
@@ -190,6 +205,15 @@ impl Link {
         let connection = self.target().blocking(&self.timing).await;
         self.notice(&connection);
         connection.map_err(|error| self.failure("connect", &error))
+    }
+
+    /// A connection for questions to servers that may be away: what finding them again takes holds up nothing
+    /// else. Its answers may take any time.
+    pub(super) async fn apart(&self) -> Result<Connection, StoreError> {
+        self.apart
+            .get_or_try_init(|| self.blocking())
+            .await
+            .cloned()
     }
 
     /// A connection of its own for subscriptions. In a cluster any node will do, for they pass

@@ -30,6 +30,8 @@ pub(super) struct Functions {
 /// A call in the making.
 pub(super) struct Call {
     operation: &'static str,
+    /// The number of the shard that it is about.
+    shard: usize,
     command: Cmd,
 }
 
@@ -44,6 +46,25 @@ impl Call {
     pub(super) fn parts(&mut self, parts: &[&[u8]]) -> &mut Self {
         self.command.arg(Parts(parts));
         self
+    }
+
+    /// The number of the shard that it is about.
+    pub(super) fn about(&self) -> usize {
+        self.shard
+    }
+
+    /// As it is sent.
+    pub(super) fn into_command(self) -> Cmd {
+        self.command
+    }
+
+    /// Whether others wait meanwhile: it is about many tenants, or is one of many calls that are waited for
+    /// together.
+    pub(super) fn holds_up(&self) -> bool {
+        matches!(
+            self.operation,
+            "enqueue" | "known" | "lease" | "record" | "release" | "quotas" | "backlog"
+        )
     }
 
     /// Whether somebody goes by the answer as by a promise.
@@ -108,7 +129,7 @@ impl Functions {
     /// cluster whose slot is on the move: a server refuses a call on two keys that it does not have
     /// both, before anything of it happened, while with one it would let the call work on the part
     /// of the shard that has arrived already.
-    pub(super) fn call(&self, name: &'static str, shard: &str) -> Call {
+    pub(super) fn call(&self, name: &'static str, number: usize, shard: &str) -> Call {
         let mut command = redis::cmd("FCALL");
         command
             .arg(format!("{}_{name}", self.library))
@@ -117,6 +138,7 @@ impl Functions {
             .arg(shard.trim_end_matches(':'));
         Call {
             operation: name,
+            shard: number,
             command,
         }
     }

@@ -172,7 +172,9 @@ impl RedisStore {
         }
         if !unread.is_empty() {
             // If this fails the leases expire, and the deliveries are leased again.
-            self.read_leased(&token, unread, &mut batch.leased).await?;
+            let reading = self.read_leased(&token, unread, &mut batch.leased);
+            self.on_shard(shard, self.absence.patience(shard), reading)
+                .await?;
         }
         Ok(batch)
     }

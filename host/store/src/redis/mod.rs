@@ -13,11 +13,12 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use redis::Value;
 use wasmhook_core::ports::Enqueued;
 use wasmhook_core::{DeliveryId, Event, EventId, Quota, TenantId};
 
+mod absence;
 mod check;
 mod codec;
 mod compression;
@@ -49,6 +50,7 @@ use crate::queue::{
     Backlog, Batch, EventDeliveries, Filter, Fullness, LeaseRequest, Leased, Outcome, Page, Record,
     Recorded, RejectedEvent, Retention, Store,
 };
+use absence::Absence;
 use connection::Link;
 use fresh::Fresh;
 use functions::{Call, Functions};
@@ -82,6 +84,7 @@ pub struct RedisStore {
     /// Marks this store's own messages on the channel.
     me: String,
     outlook: Arc<Outlook>,
+    absence: Arc<Absence>,
     fresh: Fresh,
     turn: AtomicUsize,
     _listener: Listener,
@@ -107,8 +110,13 @@ impl RedisStore {
             channel.clone(),
             News::new(keys.clone(), me.clone(), Arc::clone(&outlook)),
         );
+        let confirming = link.wait_timeout();
+        let longest = link.response_timeout() + confirming;
+        // One more for the list of refused events, which has a slot of its own.
+        let absence = Absence::new(keys.shards() + 1, confirming, longest);
         Ok(Self {
             link,
+            absence,
             functions,
             channel,
             me,
@@ -121,12 +129,64 @@ impl RedisStore {
     }
 
     fn call(&self, name: &'static str, shard: usize) -> Call {
-        self.functions.call(name, self.keys.shard(shard))
+        self.functions.call(name, shard, self.keys.shard(shard))
     }
 
     async fn run(&self, name: &'static str, call: &Call) -> Result<Reply, StoreError> {
-        let value = self.functions.run(&self.link, call).await?;
+        let shard = call.about();
+        let patience = if call.holds_up() {
+            self.absence.patience(shard)
+        } else {
+            Duration::MAX
+        };
+        let running = self.functions.run(&self.link, call);
+        let value = self.on_shard(shard, patience, running).await?;
         Reply::new(value).ok_or_else(|| self.link.unexpected(name))
+    }
+
+    /// Does something that only one shard is needed for, or, under the number after theirs, the list of
+    /// refused events. In a cluster one that is away is not waited for,
+    /// and others wait no longer than `patience` to find that it is.
+    async fn on_shard<T>(
+        &self,
+        shard: usize,
+        patience: Duration,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        if !self.link.is_cluster() {
+            return work.await;
+        }
+        let unavailable = |reason: String| StoreError::Unavailable {
+            store: self.link.name().to_owned(),
+            reason,
+        };
+        if self.absence.is_away(shard) {
+            return Err(unavailable(format!("shard {shard} does not answer")));
+        }
+        let answer = match tokio::time::timeout(patience, work).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                self.absence.slow(shard);
+                Err(unavailable(format!(
+                    "shard {shard} has not answered within {patience:?}"
+                )))
+            }
+        };
+        match &answer {
+            Err(error @ StoreError::Unavailable { .. }) => {
+                let question = if shard < self.keys.shards() {
+                    self.call("backlog", shard).into_command()
+                } else {
+                    let mut command = redis::cmd("EXISTS");
+                    command.arg(self.keys.rejected());
+                    command
+                };
+                self.absence
+                    .away(shard, error, &self.link, question, &self.outlook);
+            }
+            _ => self.absence.answered(shard),
+        }
+        answer
     }
 
     /// Runs `calls`, shards at once and the calls of one shard in order, and hands each reply with
@@ -187,6 +247,39 @@ impl RedisStore {
         calls
     }
 
+    /// Removes what is past its retention in one shard, age in ms, until it is all gone or enough was done;
+    /// `before` is how many others have lost.
+    async fn retain_in(
+        &self,
+        shard: usize,
+        age: u64,
+        count: usize,
+        before: usize,
+    ) -> Result<usize, StoreError> {
+        let mut removed = 0;
+        let tenants = self
+            .on_shard(shard, Duration::MAX, self.shard_tenants(shard))
+            .await?;
+        for tenants in tenants.chunks(RETAIN_TENANTS) {
+            loop {
+                let mut call = self.call("retain", shard);
+                call.arg(age).arg(count).arg(RETAIN_SCAN).arg(tenants);
+                let mut reply = self.run("retain", &call).await?;
+                let unexpected = || self.link.unexpected("retain");
+                let gone = reply.int().ok_or_else(unexpected)?;
+                let looked = reply.int().ok_or_else(unexpected)?;
+                removed += usize::try_from(gone).map_err(|_| unexpected())?;
+                if before + removed >= RETAIN_SCAN {
+                    return Ok(removed);
+                }
+                if usize::try_from(looked).map_err(|_| unexpected())? < RETAIN_SCAN {
+                    break;
+                }
+            }
+        }
+        Ok(removed)
+    }
+
     /// How full the server of a shard is, if it tells.
     async fn server_memory(&self, shard: usize) -> Result<Option<ServerMemory>, StoreError> {
         let mut command = redis::cmd("INFO");
@@ -203,6 +296,28 @@ impl RedisStore {
             _ => return Err(self.link.unexpected("INFO")),
         };
         Ok(ServerMemory::read(&text))
+    }
+
+    /// How much is in these shards.
+    async fn backlog_of(&self, asked: impl Fn(usize) -> bool) -> Result<Backlog, StoreError> {
+        let calls: Vec<_> = (0..self.keys.shards())
+            .filter(|shard| asked(*shard))
+            .map(|shard| self.call("backlog", shard))
+            .collect();
+        let replies = try_join_all(calls.iter().map(|call| self.run("backlog", call))).await?;
+        let mut sum = Backlog::default();
+        for mut reply in replies {
+            let mut count = || {
+                let number = reply.int().and_then(|number| u64::try_from(number).ok());
+                number.ok_or_else(|| self.link.unexpected("backlog"))
+            };
+            let (open, leased) = (count()?, count()?);
+            sum.waiting += open.saturating_sub(leased);
+            sum.leased += leased;
+            sum.succeeded += count()?;
+            sum.dead_letter += count()?;
+        }
+        Ok(sum)
     }
 
     async fn shard_tenants(&self, shard: usize) -> Result<Vec<String>, StoreError> {
@@ -270,6 +385,22 @@ fn micros(duration: Duration) -> u64 {
 
 #[async_trait]
 impl Store for RedisStore {
+    fn parts(&self) -> usize {
+        if self.link.is_cluster() {
+            self.keys.shards()
+        } else {
+            1
+        }
+    }
+
+    fn part_of(&self, tenant: &TenantId) -> usize {
+        if self.link.is_cluster() {
+            self.keys.shard_of(tenant)
+        } else {
+            0
+        }
+    }
+
     async fn enqueue(&self, batch: &[EventDeliveries]) -> Result<Vec<Enqueued>, StoreError> {
         self.enqueue_events(batch).await
     }
@@ -351,7 +482,10 @@ impl Store for RedisStore {
             .arg(0)
             .arg(MAX_REJECTED - 1)
             .ignore();
-        self.link.write("LPUSH", &pipeline).await
+        let list = self.keys.shards();
+        let patience = self.absence.patience(list);
+        let writing = self.link.write("LPUSH", &pipeline);
+        self.on_shard(list, patience, writing).await
     }
 
     async fn rejected(&self, limit: usize) -> Result<Vec<RejectedEvent>, StoreError> {
@@ -373,31 +507,24 @@ impl Store for RedisStore {
 
     async fn retain(&self, retention: &Retention) -> Result<usize, StoreError> {
         let age = micros(retention.age) / 1000;
-        let mut removed = 0;
+        let (mut removed, mut failed) = (0, None);
         for shard in 0..self.keys.shards() {
-            let tenants = self.shard_tenants(shard).await?;
-            for tenants in tenants.chunks(RETAIN_TENANTS) {
-                loop {
-                    let mut call = self.call("retain", shard);
-                    call.arg(age)
-                        .arg(retention.count)
-                        .arg(RETAIN_SCAN)
-                        .arg(tenants);
-                    let mut reply = self.run("retain", &call).await?;
-                    let unexpected = || self.link.unexpected("retain");
-                    let gone = reply.int().ok_or_else(unexpected)?;
-                    let looked = reply.int().ok_or_else(unexpected)?;
-                    removed += usize::try_from(gone).map_err(|_| unexpected())?;
-                    if removed >= RETAIN_SCAN {
-                        return Ok(removed);
-                    }
-                    if usize::try_from(looked).map_err(|_| unexpected())? < RETAIN_SCAN {
-                        break;
-                    }
+            match self.retain_in(shard, age, retention.count, removed).await {
+                Ok(more) => removed += more,
+                // The others are not to fill up meanwhile.
+                Err(error @ StoreError::Unavailable { .. }) if self.link.is_cluster() => {
+                    failed = Some(error);
                 }
+                Err(error) => return Err(error),
+            }
+            if removed >= RETAIN_SCAN {
+                return Ok(removed);
             }
         }
-        Ok(removed)
+        match failed {
+            Some(error) if removed == 0 => Err(error),
+            _ => Ok(removed),
+        }
     }
 
     async fn set_quotas(&self, quotas: &[(TenantId, Quota)]) -> Result<(), StoreError> {
@@ -418,39 +545,38 @@ impl Store for RedisStore {
             call.arg(tenant.as_str());
             call.arg(format!("{}:{most}", quota.weight.get()));
         }
-        let replies = try_join_all(calls.iter().map(|call| self.run("quotas", call))).await?;
-        for (shard, mut reply) in replies.into_iter().enumerate() {
+        // Shards that answer are told, though others do not.
+        let replies = join_all(calls.iter().map(|call| self.run("quotas", call))).await;
+        let mut failed = None;
+        for (shard, reply) in replies.into_iter().enumerate() {
+            let mut reply = match reply {
+                Ok(reply) => reply,
+                Err(error) => {
+                    failed = Some(error);
+                    continue;
+                }
+            };
             if reply.int().is_some_and(|changed| changed > 0) {
                 self.outlook.work(shard);
             }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     async fn backlog(&self) -> Result<Backlog, StoreError> {
-        let calls: Vec<_> = (0..self.keys.shards())
-            .map(|shard| self.call("backlog", shard))
-            .collect();
-        let replies = try_join_all(calls.iter().map(|call| self.run("backlog", call))).await?;
-        let mut sum = Backlog::default();
-        for mut reply in replies {
-            let mut count = || {
-                let number = reply.int().and_then(|number| u64::try_from(number).ok());
-                number.ok_or_else(|| self.link.unexpected("backlog"))
-            };
-            let (open, leased) = (count()?, count()?);
-            sum.waiting += open.saturating_sub(leased);
-            sum.leased += leased;
-            sum.succeeded += count()?;
-            sum.dead_letter += count()?;
-        }
-        Ok(sum)
+        self.backlog_of(|_| true).await
     }
 
     async fn fullness(&self) -> Result<Fullness, StoreError> {
-        let backlog = self.backlog().await?;
+        // What is in a shard that is away can grow no more; the others are not to be judged by it.
+        let backlog = self
+            .backlog_of(|shard| !self.absence.is_away(shard))
+            .await?;
         let mut servers: Vec<ServerMemory> = Vec::new();
         for shard in 0..self.keys.shards() {
+            if self.absence.is_away(shard) {
+                continue;
+            }
             if let Some(server) = self.server_memory(shard).await?
                 && servers.iter().all(|known| known.run_id != server.run_id)
             {

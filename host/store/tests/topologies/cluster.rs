@@ -9,7 +9,7 @@ use wasmhook_store::redis::{RedisConfig, RedisStore, RedisStream, Topology};
 use wasmhook_store::{EventStream, Store, StoreError};
 use wasmhook_testing::{Certificates, Durability, RedisCluster};
 
-use crate::load::Load;
+use crate::load::{Load, succeeded};
 use crate::support::{PATIENCE, Shared, on_cluster, passes, request, until};
 
 fn cluster() -> RedisCluster {
@@ -110,6 +110,81 @@ async fn a_shard_on_the_move_holds_up_no_other() {
         store.enqueue(&taken).await.unwrap();
         assert_eq!(store.lease(&request(10)).await.unwrap().leased.len(), 1);
     }
+}
+
+/// A master that does not answer, in two ways.
+#[derive(Clone, Copy)]
+enum Absent {
+    Hangs,
+    IsGone,
+}
+
+async fn holds_up_no_other(absent: Absent) {
+    let mut cluster = cluster();
+    for n in 0..cluster.nodes() {
+        let words = ["CONFIG", "SET", "cluster-require-full-coverage", "no"];
+        let _: String = cluster.node(n).ask(&words).unwrap();
+    }
+    let config = on_cluster(&cluster);
+    let store = RedisStore::connect(config.clone()).await.unwrap();
+    let owner = |cluster: &RedisCluster, tenant: &str| {
+        let slot = slot_of(cluster, &config, tenant);
+        cluster.owner(slot).unwrap()
+    };
+    let lost = tenant_of(0);
+    let victim = owner(&cluster, &lost);
+    let others: Vec<_> = (1..4)
+        .map(tenant_of)
+        .filter(|tenant| owner(&cluster, tenant) != victim)
+        .collect();
+    assert!(!others.is_empty());
+    match absent {
+        Absent::Hangs => cluster.node(victim).pause().unwrap(),
+        Absent::IsGone => cluster.node(victim).kill().unwrap(),
+    }
+    // One answer that is waited for takes ten seconds: there is time for a few of them.
+    let start = Instant::now();
+    let some = request(200);
+    for n in 0..100 {
+        let refused = [to(&event(&lost, &format!("evt_{n}")), &["main"])];
+        let error = store.enqueue(&refused).await.unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+        for tenant in &others {
+            let taken = [to(&event(tenant, &format!("evt_{n}")), &["main"])];
+            until(|| store.enqueue(&taken)).await;
+        }
+        let mut leased = Vec::new();
+        while leased.len() < others.len() {
+            leased.extend(until(|| store.lease(&some)).await.leased);
+        }
+        let outcomes: Vec<_> = leased.into_iter().map(succeeded).collect();
+        for outcome in outcomes {
+            until(|| store.record(std::slice::from_ref(&outcome))).await;
+        }
+        assert!(start.elapsed() < PATIENCE / 2, "the others wait");
+    }
+    store.fullness().await.unwrap();
+    match absent {
+        Absent::Hangs => cluster.node(victim).resume().unwrap(),
+        Absent::IsGone => cluster.node(victim).restart().unwrap(),
+    }
+    let again = [to(&event(&lost, "evt_again"), &["main"])];
+    until(|| store.enqueue(&again)).await;
+    let mut leased = Vec::new();
+    while leased.is_empty() {
+        leased = until(|| store.lease(&some)).await.leased;
+    }
+    assert_eq!(leased[0].delivery.tenant_id.as_str(), lost);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_hangs_holds_up_no_shard_of_others() {
+    holds_up_no_other(Absent::Hangs).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_is_gone_holds_up_no_shard_of_others() {
+    holds_up_no_other(Absent::IsGone).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
