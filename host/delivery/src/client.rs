@@ -88,67 +88,72 @@ impl Client {
 
     /// Sends the request as the given one-based attempt, begun at `at`. Never fails: what went wrong
     /// is the attempt.
-    pub async fn post(&self, request: OutgoingRequest, number: u32, at: Timestamp) -> Attempt {
-        self.exchange(request, number, at).await.0
-    }
-
-    /// The same, and the answer if one came, for who has more to say about it than its status does.
-    pub async fn exchange(
+    pub fn post(
         &self,
         request: OutgoingRequest,
         number: u32,
         at: Timestamp,
-    ) -> (Attempt, Option<Answer>) {
+    ) -> impl Future<Output = Attempt> + Send + use<> {
+        let exchange = self.exchange(request, number, at);
+        async move { exchange.await.0 }
+    }
+
+    /// The same, and the answer if one came, for who has more to say about it than its status does.
+    pub fn exchange(
+        &self,
+        outgoing: OutgoingRequest,
+        number: u32,
+        at: Timestamp,
+    ) -> impl Future<Output = (Attempt, Option<Answer>)> + Send + use<> {
         let started = Instant::now();
-        let exchanged = tokio::time::timeout(self.timeout, self.send(request)).await;
-        let took = started.elapsed();
-        match exchanged.unwrap_or(Err(ErrorClass::Timeout)) {
-            Ok(answer) => {
-                let wait = retry_after::read(&answer.headers, SystemTime::now());
-                let attempt = Attempt {
-                    response_excerpt: text(&answer.body),
-                    ..Attempt::answered(number, at, took, answer.status).asked_to_wait(wait)
-                };
-                (attempt, Some(answer))
-            }
-            Err(class) => {
-                let attempt = Attempt::unanswered(number, at, took, class, failure::words(class));
-                (attempt, None)
+        let mut request = Request::new(Method::POST, outgoing.url.as_url().clone());
+        *request.headers_mut() = outgoing.headers;
+        *request.body_mut() = Some(Body::from(outgoing.body));
+        let answer = self.exchange_with(request, &outgoing.url, self.response_cap);
+        let timeout = self.timeout;
+        async move {
+            let exchanged = tokio::time::timeout(timeout, answer).await;
+            let took = started.elapsed();
+            match exchanged.unwrap_or(Err(ErrorClass::Timeout)) {
+                Ok(answer) => {
+                    let wait = retry_after::read(&answer.headers, SystemTime::now());
+                    let attempt = Attempt {
+                        response_excerpt: text(&answer.body),
+                        ..Attempt::answered(number, at, took, answer.status).asked_to_wait(wait)
+                    };
+                    (attempt, Some(answer))
+                }
+                Err(class) => {
+                    let words = failure::words(class);
+                    (Attempt::unanswered(number, at, took, class, words), None)
+                }
             }
         }
     }
 
-    async fn send(&self, outgoing: OutgoingRequest) -> Result<Answer, ErrorClass> {
-        let mut request = Request::new(Method::POST, outgoing.url.as_url().clone());
-        *request.headers_mut() = outgoing.headers;
-        *request.body_mut() = Some(Body::from(outgoing.body));
-        self.exchange_with(request, &outgoing.url, self.response_cap)
-            .await
-    }
-
-    /// Makes a request to a URL, if its address is allowed, and reads the answer's body up to `cap`.
-    pub(crate) async fn exchange_with(
+    /// Makes a request to a URL, if its address is allowed, and reads the answer's body up to `cap`. It is
+    /// handed to the HTTP client before the future is made, so that the many futures of a busy host are
+    /// small.
+    pub(crate) fn exchange_with(
         &self,
         request: Request,
         url: &EndpointUrl,
         cap: usize,
-    ) -> Result<Answer, ErrorClass> {
+    ) -> impl Future<Output = Result<Answer, ErrorClass>> + Send + use<> {
         // The resolver is not asked about an address that is written out in the URL.
-        if literal(&url.host()).is_some_and(|address| !self.addresses.allows(address)) {
-            return Err(ErrorClass::AddressRefused);
+        let allowed = literal(&url.host()).is_none_or(|address| self.addresses.allows(address));
+        let response = allowed.then(|| self.http.execute(request));
+        async move {
+            let response = response.ok_or(ErrorClass::AddressRefused)?.await;
+            let mut response = response.map_err(|error| failure::classify(&error))?;
+            let (body, complete) = excerpt(&mut response, cap).await?;
+            Ok(Answer {
+                status: response.status().as_u16(),
+                headers: std::mem::take(response.headers_mut()),
+                body,
+                complete,
+            })
         }
-        let mut response = self
-            .http
-            .execute(request)
-            .await
-            .map_err(|error| failure::classify(&error))?;
-        let (body, complete) = excerpt(&mut response, cap).await?;
-        Ok(Answer {
-            status: response.status().as_u16(),
-            headers: std::mem::take(response.headers_mut()),
-            body,
-            complete,
-        })
     }
 }
 

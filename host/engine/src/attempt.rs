@@ -115,25 +115,21 @@ impl Attempter {
             used: Vec::new(),
             held: false,
         };
-        let made = tokio::time::timeout(
-            self.config.deadline,
-            self.make(&leased.delivery, &leased.event, number, at, &mut trace),
-        );
-        let mut attempt = match made.await {
-            Ok(attempt) => attempt,
-            Err(_) => Attempt::unanswered(
-                number,
-                at,
-                began.elapsed(),
-                ErrorClass::Timeout,
-                "the attempt did not end before its deadline",
-            ),
-        };
+        let deadline = self.config.deadline;
+        let made = self.make(&leased.delivery, &leased.event, number, at, &mut trace);
+        let mut attempt = tokio::time::timeout(deadline, made)
+            .await
+            .unwrap_or_else(|_| {
+                let words = "the attempt did not end before its deadline";
+                Attempt::unanswered(number, at, began.elapsed(), ErrorClass::Timeout, words)
+            });
         attempt.plugins = trace.used;
         attempt.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.conclude(&leased.delivery, attempt, trace.held, early)
     }
 
+    // Every delivery has one of these futures, and it is as large as its largest branch: what needs a
+    // plugin is boxed, so that those without do not pay for it.
     async fn make(
         &self,
         delivery: &Delivery,
@@ -143,7 +139,7 @@ impl Attempter {
         trace: &mut Trace,
     ) -> Attempt {
         if delivery.endpoint_id.as_str() == RESOLUTION {
-            return self.resolve(event, number, at, trace).await;
+            return Box::pin(self.resolve(event, number, at, trace)).await;
         }
         let refused = |class, retryable, error: &Error| {
             let outcome = Outcome::ValidationError;
@@ -197,7 +193,7 @@ impl Attempter {
                 secrets: &secrets,
                 at,
             };
-            match self.signed(&signing, signer, unsigned, number, trace).await {
+            match Box::pin(self.signed(&signing, signer, unsigned, number, trace)).await {
                 Ok(request) => request,
                 Err(attempt) => return attempt,
             }
@@ -207,8 +203,26 @@ impl Attempter {
                 Err(error) => return refused(ErrorClass::Request, false, &error),
             }
         };
-        self.exchange(event, &endpoint, request, (number, at), trace)
-            .await
+        let answer = self.client.exchange(request, number, at);
+        let plugins = self.plugins.tenant(event.tenant_id.as_str());
+        if !classify::applies(&plugins, event.event_type.as_str()) {
+            return answer.await.0;
+        }
+        let (attempt, answer) = answer.await;
+        let Some(answer) = answer else {
+            return attempt;
+        };
+        let (deadline, used) = (trace.began + self.config.deadline, &mut trace.used);
+        Box::pin(classify::judge(
+            &plugins,
+            event,
+            &endpoint,
+            attempt,
+            &answer,
+            deadline.into(),
+            used,
+        ))
+        .await
     }
 
     /// Has a plugin sign the request; what it does not sign is the attempt.
@@ -234,36 +248,6 @@ impl Attempter {
                 failed.message,
             )
         })
-    }
-
-    /// Sends the request, and has the tenant's classifiers, if there are any, judge what came back.
-    async fn exchange(
-        &self,
-        event: &Event,
-        endpoint: &Endpoint,
-        request: OutgoingRequest,
-        (number, at): (u32, Timestamp),
-        trace: &mut Trace,
-    ) -> Attempt {
-        let plugins = self.plugins.tenant(event.tenant_id.as_str());
-        if !classify::applies(&plugins, event.event_type.as_str()) {
-            return self.client.post(request, number, at).await;
-        }
-        let (attempt, answer) = self.client.exchange(request, number, at).await;
-        let Some(answer) = answer else {
-            return attempt;
-        };
-        let (deadline, used) = (trace.began + self.config.deadline, &mut trace.used);
-        classify::judge(
-            &plugins,
-            event,
-            endpoint,
-            attempt,
-            &answer,
-            deadline.into(),
-            used,
-        )
-        .await
     }
 
     fn endpoint(&self, delivery: &Delivery, event: &Event) -> Result<Arc<Endpoint>, Error> {
@@ -295,7 +279,10 @@ impl Attempter {
         let global = self.plugins.global();
         let mut content = Content::original(event);
         for stage in global.around(&plugins) {
-            match pass(stage, event, endpoint, content, trace).await {
+            if stage.is_empty() {
+                continue;
+            }
+            match Box::pin(pass(stage, event, endpoint, content, trace)).await {
                 Transformed::Deliver(made) => content = made,
                 ended => return ended,
             }
@@ -444,9 +431,6 @@ async fn pass(
         let words = format!("plugin {} does not serve: {}", missing.name, missing.reason);
         trace.held = missing.loading;
         return under_policy(missing.policy(), &missing.name, event, given, (words, true));
-    }
-    if stage.transforms.is_empty() {
-        return Transformed::Deliver(given);
     }
     let mut content = given.clone();
     let mut occurred_at = None;

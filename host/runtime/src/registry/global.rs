@@ -29,6 +29,13 @@ pub struct Stage<'a> {
     pub unready: &'a [Unready],
 }
 
+impl Stage<'_> {
+    /// Whether nothing can happen to an event here.
+    pub fn is_empty(&self) -> bool {
+        self.transforms.is_empty() && self.unready.is_empty()
+    }
+}
+
 impl GlobalPlugins {
     pub(super) fn of(plugins: TenantPlugins) -> Self {
         let mut all = Self::default();
