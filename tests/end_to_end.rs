@@ -622,6 +622,37 @@ fn redis_going_away_is_said_once_and_survived() {
 }
 
 #[test]
+fn who_fills_the_host_leaves_a_place_for_a_tenant_with_its_first_event() {
+    // Takes connections and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let redis = RedisServer::start().unwrap();
+    let receiver = Listener::start(204);
+    let site = Site::redis(&redis.url());
+    let url = format!("http://{}/", silent.local_addr().unwrap());
+    site.endpoint("globex", "main", &url, "*");
+    site.endpoint("acme", "main", &receiver.url(), "*");
+    let config = std::fs::read_to_string(site.path("wasmhook.toml")).unwrap();
+    let config = config.replace("timeout = \"5s\"", "timeout = \"50s\"");
+    site.write(
+        "wasmhook.toml",
+        &format!("{config}\n[worker]\nconcurrency = 8\n"),
+    );
+    let _host = site.serve();
+    for n in 0..40 {
+        let body = event("globex", "invoice.paid", &format!("evt_{n}"), &json!({}));
+        let (status, _) = http(site.port, "POST", "/v1/events", &[JSON], &body).unwrap();
+        assert_eq!(status, 202);
+    }
+    wait_for("the host to be full", || {
+        (site.deliveries("globex", "leased").len() >= 7).then_some(())
+    });
+    let body = event("acme", "invoice.paid", "evt_1", &json!({}));
+    http(site.port, "POST", "/v1/events", &[JSON], &body).unwrap();
+    receiver.wait_for_deliveries(1);
+    assert_eq!(site.deliveries("globex", "leased").len(), 7);
+}
+
+#[test]
 fn a_full_queue_leaves_the_stream_alone_and_asks_pushes_to_come_back() {
     let redis = RedisServer::start().unwrap();
     let port = support::free_port();

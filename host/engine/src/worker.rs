@@ -6,11 +6,15 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use wasmhook_store::{LeaseRequest, Leased, Outcome, Store, StoreError};
+use wasmhook_store::{LeaseRequest, Leased, NewWork, Outcome, Store};
 
 use crate::attempt::Attempter;
 use crate::backoff::Backoff;
 use crate::recorder::{self, Ended, Ending};
+
+/// One part in so many of the places is kept for tenants that had nothing to do before, where the store can
+/// tell: they find a place at once while others fill the host, and a host loses little by it.
+const KEPT_SHARE: usize = 8;
 
 /// Settings of the worker.
 #[derive(Debug, Clone)]
@@ -63,7 +67,6 @@ impl Worker {
     /// Runs until `stop`; then lets what is in flight finish for the configured grace, gives the
     /// rest back, and returns once everything is recorded.
     pub async fn run(self, stop: CancellationToken) {
-        let places = Arc::new(Semaphore::new(self.config.concurrency));
         let (ended, endings) = mpsc::channel(self.config.concurrency.max(1));
         let written = Arc::new(Notify::new());
         let recorder = tokio::spawn(recorder::run(
@@ -71,50 +74,24 @@ impl Worker {
             endings,
             Arc::clone(&written),
         ));
-        let attempts = TaskTracker::new();
-        let give_back = CancellationToken::new();
-        let mut backoff = Backoff::new("lease deliveries");
-        while !stop.is_cancelled() {
-            let permits = tokio::select! {
-                permits = self.free_places(&places) => permits,
-                () = stop.cancelled() => break,
-            };
-            let asked = permits.len();
-            match self.lease(asked).await {
-                Ok(batch) => {
-                    backoff.succeeded();
-                    let got = batch.leased.len();
-                    for (leased, permit) in batch.leased.into_iter().zip(permits) {
-                        attempts.spawn(self.attempt(
-                            leased,
-                            permit,
-                            ended.clone(),
-                            give_back.clone(),
-                        ));
-                    }
-                    if got < asked {
-                        let idle = batch
-                            .next_due
-                            .unwrap_or(self.config.idle)
-                            .min(self.config.idle);
-                        self.idle(idle, &written, &stop).await;
-                    }
-                }
-                Err(error) => {
-                    drop(permits);
-                    tokio::select! {
-                        () = backoff.failed(&error) => {}
-                        () = stop.cancelled() => break,
-                    }
-                }
-            }
-        }
+        let grace = self.config.grace;
+        let running = Running {
+            worker: self,
+            ended,
+            attempts: TaskTracker::new(),
+            give_back: CancellationToken::new(),
+            stop,
+        };
+        running.serve(&written).await;
+        let Running {
+            attempts,
+            give_back,
+            ended,
+            ..
+        } = running;
         attempts.close();
         drop(ended);
-        if tokio::time::timeout(self.config.grace, attempts.wait())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(grace, attempts.wait()).await.is_err() {
             tracing::warn!(
                 in_flight = attempts.len(),
                 "giving back what did not finish in time"
@@ -126,42 +103,161 @@ impl Worker {
             tracing::error!("the recorder failed; leases that were not recorded will expire");
         }
     }
+}
+
+/// A worker at work.
+struct Running {
+    worker: Worker,
+    ended: mpsc::Sender<Ended>,
+    attempts: TaskTracker,
+    give_back: CancellationToken,
+    stop: CancellationToken,
+}
+
+impl Running {
+    /// Leases and has attempted until it is to stop.
+    async fn serve(&self, written: &Notify) {
+        let (store, concurrency) = (&self.worker.store, self.worker.config.concurrency);
+        let Some(new_work) = store.new_work() else {
+            let places = Arc::new(Semaphore::new(concurrency));
+            return self.serve_all(&places, None, written).await;
+        };
+        let kept = (concurrency / KEPT_SHARE).clamp(1, concurrency.saturating_sub(1).max(1));
+        let places = Arc::new(Semaphore::new(concurrency.saturating_sub(kept).max(1)));
+        let kept = Arc::new(Semaphore::new(kept));
+        tokio::join!(
+            self.serve_all(&places, Some(new_work), written),
+            self.serve_new(&places, &kept, new_work)
+        );
+    }
+
+    /// Serves whatever is due.
+    async fn serve_all(
+        &self,
+        places: &Arc<Semaphore>,
+        new_work: Option<&dyn NewWork>,
+        written: &Notify,
+    ) {
+        let mut backoff = Backoff::new("lease deliveries");
+        while !self.stop.is_cancelled() {
+            let permits = tokio::select! {
+                permits = self.free(places) => permits,
+                () = self.stop.cancelled() => break,
+            };
+            let asked = permits.len();
+            match self.worker.store.lease(&self.request(asked)).await {
+                Ok(batch) => {
+                    backoff.succeeded();
+                    let got = batch.leased.len();
+                    self.start(batch.leased, permits);
+                    if got < asked {
+                        let longest = self.worker.config.idle;
+                        let idle = batch.next_due.unwrap_or(longest).min(longest);
+                        self.idle(idle, new_work, written).await;
+                    }
+                }
+                Err(error) => {
+                    drop(permits);
+                    tokio::select! {
+                        () = backoff.failed(&error) => {}
+                        () = self.stop.cancelled() => break,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Serves tenants that had nothing to do before, also in the places that are kept for them.
+    async fn serve_new(
+        &self,
+        places: &Arc<Semaphore>,
+        kept: &Arc<Semaphore>,
+        new_work: &dyn NewWork,
+    ) {
+        let light = kept.available_permits().div_ceil(KEPT_SHARE);
+        while !self.stop.is_cancelled() {
+            let ready = async {
+                new_work.wait(self.worker.config.idle).await;
+                let permits = self.free_now(places);
+                if permits.is_empty() {
+                    // Of these nobody gets many: they are for all who come with little.
+                    (self.free(kept).await, light)
+                } else {
+                    (permits, self.worker.config.max_per_endpoint)
+                }
+            };
+            let (permits, light) = tokio::select! {
+                ready = ready => ready,
+                () = self.stop.cancelled() => break,
+            };
+            let request = self.request(permits.len());
+            self.start(new_work.lease(&request, light).await, permits);
+        }
+    }
 
     /// Waits for at least one free place, then takes up to a batch of them.
-    async fn free_places(&self, places: &Arc<Semaphore>) -> Vec<OwnedSemaphorePermit> {
+    async fn free(&self, places: &Arc<Semaphore>) -> Vec<OwnedSemaphorePermit> {
+        let Ok(first) = Arc::clone(places).acquire_owned().await else {
+            return Vec::new();
+        };
+        let mut permits = vec![first];
+        self.fill(places, &mut permits);
+        permits
+    }
+
+    /// Takes up to a batch of the places that are free now.
+    fn free_now(&self, places: &Arc<Semaphore>) -> Vec<OwnedSemaphorePermit> {
         let mut permits = Vec::new();
-        if let Ok(first) = Arc::clone(places).acquire_owned().await {
-            permits.push(first);
-        }
-        while permits.len() < self.config.batch {
+        self.fill(places, &mut permits);
+        permits
+    }
+
+    fn fill(&self, places: &Arc<Semaphore>, permits: &mut Vec<OwnedSemaphorePermit>) {
+        while permits.len() < self.worker.config.batch {
             match Arc::clone(places).try_acquire_owned() {
                 Ok(permit) => permits.push(permit),
                 Err(_) => break,
             }
         }
-        permits
     }
 
-    async fn lease(&self, max: usize) -> Result<wasmhook_store::Batch, StoreError> {
-        let request = LeaseRequest {
+    fn request(&self, max: usize) -> LeaseRequest {
+        LeaseRequest {
             max,
-            duration: self.config.lease,
-            max_per_endpoint: self.config.max_per_endpoint,
-        };
-        self.store.lease(&request).await
+            duration: self.worker.config.lease,
+            max_per_endpoint: self.worker.config.max_per_endpoint,
+        }
     }
 
     /// Waits for new work, for due work, or for a recorded outcome that may have freed an endpoint.
-    async fn idle(&self, wait: Duration, written: &Notify, stop: &CancellationToken) {
-        tokio::select! {
-            waited = self.store.wait_for_work(wait) => {
+    async fn idle(&self, wait: Duration, new_work: Option<&dyn NewWork>, written: &Notify) {
+        let work = async {
+            match new_work {
+                // The store says when an outcome freed something.
+                Some(new_work) => new_work.wait_for_rest(wait).await,
                 // The store's own trouble shows, and is logged, at the next lease.
-                if waited.is_err() {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                None => {
+                    tokio::select! {
+                        waited = self.worker.store.wait_for_work(wait) => {
+                            if waited.is_err() {
+                                tokio::time::sleep(Duration::from_millis(100)).await;
+                            }
+                        }
+                        () = written.notified() => {}
+                    }
                 }
             }
-            () = written.notified() => {}
-            () = stop.cancelled() => {}
+        };
+        tokio::select! {
+            () = work => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+
+    /// Has deliveries attempted, each in a place of its own.
+    fn start(&self, leased: Vec<Leased>, places: Vec<OwnedSemaphorePermit>) {
+        for (leased, place) in leased.into_iter().zip(places) {
+            self.attempts.spawn(self.attempt(leased, place));
         }
     }
 
@@ -169,10 +265,9 @@ impl Worker {
         &self,
         mut leased: Leased,
         permit: OwnedSemaphorePermit,
-        ended: mpsc::Sender<Ended>,
-        give_back: CancellationToken,
-    ) -> impl Future<Output = ()> + Send + 'static {
-        let attempter = Arc::clone(&self.attempter);
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let attempter = Arc::clone(&self.worker.attempter);
+        let (ended, give_back) = (self.ended.clone(), self.give_back.clone());
         async move {
             let made = tokio::select! {
                 made = attempter.attempt(&mut leased) => Some(made),

@@ -21,6 +21,6 @@ pub use error::StoreError;
 pub use kv::{KeyValue, KeyValueError, KeyValueQuota, Writing};
 pub use queue::{
     Backlog, Batch, Cursor, EventDeliveries, Filter, Fullness, LeaseRequest, LeaseToken, Leased,
-    Outcome, Page, Record, Recorded, RejectedEvent, Retention, Store,
+    NewWork, Outcome, Page, Record, Recorded, RejectedEvent, Retention, Store,
 };
 pub use stream::{EventStream, StreamEntry};

@@ -237,6 +237,11 @@ pub trait Store: Send + Sync + 'static {
     /// Returns when there may be due work, or after `timeout`. May return early.
     async fn wait_for_work(&self, timeout: Duration) -> Result<(), StoreError>;
 
+    /// New work apart from the rest, if the store can tell them apart.
+    fn new_work(&self) -> Option<&dyn NewWork> {
+        None
+    }
+
     /// Makes a finished delivery pending and due, once it is its turn in its sequence, if it is in one. [`StoreError::NotFound`] when this tenant has no
     /// such delivery, [`StoreError::NotFinished`] when it is not finished.
     async fn replay(&self, tenant: &TenantId, delivery: &DeliveryId) -> Result<(), StoreError>;
@@ -297,4 +302,19 @@ pub trait Store: Send + Sync + 'static {
 
     /// Asks the store for a sign of life.
     async fn ping(&self) -> Result<(), StoreError>;
+}
+
+/// The work of tenants that had none before, for a worker that keeps some of its places for them: who pushes
+/// one event is not to wait until one is free of those whose events fill the host.
+#[async_trait]
+pub trait NewWork: Send + Sync {
+    /// Returns when a tenant may have work that had none, or after `timeout`. May return early.
+    async fn wait(&self, timeout: Duration);
+
+    /// Leases as [`Store::lease`] does, but only such work that this store has heard of, and for no endpoint
+    /// more than come to `light` in flight.
+    async fn lease(&self, request: &LeaseRequest, light: usize) -> Vec<Leased>;
+
+    /// Returns when there may be due work that is for [`Store::lease`], or after `timeout`. May return early.
+    async fn wait_for_rest(&self, timeout: Duration);
 }

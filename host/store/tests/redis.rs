@@ -459,6 +459,74 @@ async fn who_runs_out_of_work_and_has_some_again_is_not_new_each_time() {
     assert!((8..=32).contains(&got), "{got} of 640, with 41 tenants");
 }
 
+#[tokio::test]
+async fn who_had_less_than_a_turn_goes_first_again_in_the_same_round() {
+    let server = RedisServer::start().unwrap();
+    let store = crowd(&server).await;
+    let mut first = Vec::new();
+    // A round of all is ten calls.
+    for call in 0..8 {
+        push(&store, "light", call..call + 1).await;
+        let leased = store.lease(&request(32)).await.unwrap().leased;
+        first.push(of(&leased, "light").count());
+    }
+    assert_eq!(first, [1; 8], "each event waits for the next call only");
+}
+
+#[tokio::test]
+async fn new_work_is_leased_apart_from_the_rest() {
+    let server = RedisServer::start().unwrap();
+    let store = crowd(&server).await;
+    let new_work = store.new_work().unwrap();
+    // What is left of the crowd's is not new.
+    assert_eq!(new_work.lease(&request(32), 128).await.len(), 0);
+    new_work.wait_for_rest(Duration::from_secs(60)).await;
+    for event in 0..4 {
+        push(&store, "light", event..event + 1).await;
+        new_work.wait(Duration::from_secs(60)).await;
+        let leased = new_work.lease(&request(32), 128).await;
+        assert_eq!(of(&leased, "light").count(), 1);
+        assert_eq!(leased.len(), 1);
+    }
+    // Who has some in flight is not served again where only who has less is.
+    push(&store, "light", 4..5).await;
+    assert_eq!(new_work.lease(&request(32), 4).await.len(), 0);
+    assert_eq!(
+        new_work.lease(&request(32), 128).await.len(),
+        0,
+        "it is not new any more"
+    );
+    // Who has more than a turn is served with all others from there on.
+    push(&store, "other", 0..100).await;
+    let leased = new_work.lease(&request(64), 128).await.len();
+    assert!((1..=8).contains(&leased), "{leased} of 100");
+    new_work.wait_for_rest(Duration::from_secs(60)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_that_follows_at_once_finds_what_is_being_enqueued() {
+    let server = RedisServer::start().unwrap();
+    let store = std::sync::Arc::new(store(&server).await);
+    // Nothing is known of work.
+    while !lease(&store).await.is_empty() {}
+    for event in 0..200 {
+        let pushing = tokio::spawn({
+            let store = std::sync::Arc::clone(&store);
+            async move { push(&store, "acme", event..event + 1).await }
+        });
+        let new_work = store.new_work().unwrap();
+        let mut leased = Vec::new();
+        while leased.is_empty() {
+            new_work.wait(Duration::from_secs(60)).await;
+            leased = new_work.lease(&request(8), 128).await;
+        }
+        pushing.await.unwrap();
+        assert_eq!(leased.len(), 1);
+        assert_eq!(leased[0].event.id.as_str(), format!("e{event}"));
+        store.record(&[accepted(leased.remove(0))]).await.unwrap();
+    }
+}
+
 /// A measurement, not a test: `cargo test --release -p wasmhook-store --test redis -- --ignored
 /// --nocapture what_a_delivery_costs`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,9 +1,14 @@
 //! Writing events with their deliveries.
 
+use std::future::poll_fn;
+use std::task::Poll;
+
+use futures_util::future::try_join_all;
 use wasmhook_core::ports::Enqueued;
 use wasmhook_core::{Delivery, EventId, TenantId};
 
 use super::functions::Call;
+use super::reply::Reply;
 use super::{RedisStore, codec};
 use crate::error::StoreError;
 use crate::queue::EventDeliveries;
@@ -76,36 +81,89 @@ impl RedisStore {
             };
             batch.len()
         ];
-        self.run_all("enqueue", calls, |places, mut reply| {
-            let mut stamp: u64 = reply.text()?.parse().ok()?;
-            let mut any = false;
-            let places: Vec<usize> = places.iter().map(|place| order[*place]).collect();
-            for place in &places {
-                // -1 for a duplicate.
-                let Ok(created) = usize::try_from(reply.int()?) else {
-                    continue;
-                };
-                answers[*place] = Enqueued {
-                    created,
-                    duplicate: false,
-                };
-                let item = &batch[*place];
-                // When only some were created it is not known which; and the event that is extended
-                // was written by somebody else, in whose words it is delivered.
-                if created == item.deliveries.len() && !item.extends {
-                    self.keep_fresh(stamp, item);
-                }
-                stamp += u64::try_from(created).ok()?;
-                any |= created > 0;
+        let shards = calls.into_iter().filter(|calls| !calls.is_empty());
+        let shards = try_join_all(shards.map(|calls| async {
+            let mut made = Vec::new();
+            for (places, call) in calls {
+                let items = places.iter().map(|place| &batch[order[*place]]);
+                let enqueued = self.enqueue_call(&call, items).await?;
+                made.extend(places.iter().map(|place| order[*place]).zip(enqueued));
             }
-            if let (true, Some(place)) = (any, places.first()) {
-                self.outlook
-                    .work(self.keys.shard_of(&batch[*place].event.tenant_id));
-            }
-            Some(())
-        })
+            Ok::<_, StoreError>(made)
+        }))
         .await?;
+        for (place, enqueued) in shards.into_iter().flatten() {
+            answers[place] = enqueued;
+        }
         Ok(answers)
+    }
+
+    /// Makes one call, and tells that there is work: right behind the call if that can be, for a lease
+    /// that is asked for now is answered together with it.
+    async fn enqueue_call(
+        &self,
+        call: &Call,
+        items: impl Iterator<Item = &EventDeliveries> + Send,
+    ) -> Result<Vec<Enqueued>, StoreError> {
+        let shard = call.about();
+        let loads = self.functions.loads();
+        let running = self.run("enqueue", call);
+        tokio::pin!(running);
+        let mut announced = None;
+        let first = poll_fn(|context| Poll::Ready(running.as_mut().poll(context)));
+        let reply = match first.await {
+            Poll::Ready(reply) => reply?,
+            Poll::Pending => {
+                if self.link.is_in_order() && self.outlook.is_idle(shard) {
+                    announced = Some(self.fresh.announce(shard));
+                    self.outlook.work(shard);
+                }
+                running.await?
+            }
+        };
+        let unexpected = || self.link.unexpected("enqueue");
+        let (enqueued, first) = self.keep(reply, items).ok_or_else(unexpected)?;
+        // Who was told too early has asked in vain.
+        let told = announced.is_some() && loads == self.functions.loads();
+        drop(announced);
+        if first && !told {
+            self.outlook.work(shard);
+        } else if enqueued.iter().any(|enqueued| enqueued.created > 0) && !told {
+            self.outlook.rest(shard);
+        }
+        Ok(enqueued)
+    }
+
+    /// Keeps what was enqueued, by the reply. Also says whether a tenant stands before all that had a turn
+    /// because of it.
+    fn keep<'a>(
+        &self,
+        mut reply: Reply,
+        items: impl Iterator<Item = &'a EventDeliveries>,
+    ) -> Option<(Vec<Enqueued>, bool)> {
+        let mut stamp: u64 = reply.text()?.parse().ok()?;
+        let mut answers = Vec::new();
+        for item in items {
+            // -1 for a duplicate.
+            let Ok(created) = usize::try_from(reply.int()?) else {
+                answers.push(Enqueued {
+                    created: 0,
+                    duplicate: true,
+                });
+                continue;
+            };
+            answers.push(Enqueued {
+                created,
+                duplicate: false,
+            });
+            // When only some were created it is not known which; and the event that is extended
+            // was written by somebody else, in whose words it is delivered.
+            if created == item.deliveries.len() && !item.extends {
+                self.keep_fresh(stamp, item);
+            }
+            stamp += u64::try_from(created).ok()?;
+        }
+        Some((answers, reply.int()? > 0))
     }
 
     fn keep_fresh(&self, first: u64, item: &EventDeliveries) {

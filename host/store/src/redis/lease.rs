@@ -16,15 +16,15 @@ use crate::error::StoreError;
 use crate::queue::{Batch, LeaseRequest, LeaseToken, Leased};
 
 /// How long a shard that failed is left alone.
-const REST: Duration = Duration::from_millis(500);
+pub(super) const REST: Duration = Duration::from_millis(500);
 
 /// What one shard gave.
-struct ShardBatch {
-    shard: usize,
-    quota: usize,
-    taken: usize,
-    leased: Vec<Leased>,
-    next_due: Option<Duration>,
+pub(super) struct ShardBatch {
+    pub(super) shard: usize,
+    pub(super) quota: usize,
+    pub(super) taken: usize,
+    pub(super) leased: Vec<Leased>,
+    pub(super) next_due: Option<Duration>,
 }
 
 /// A leased delivery that must be read from the server.
@@ -64,10 +64,13 @@ impl RedisStore {
             let asked = active.len().min(left);
             let quota = |n: usize| (left / asked + usize::from(n < left % asked)).min(CHUNK);
             let mut full = active.split_off(asked);
+            for shard in &active {
+                self.outlook.asking(*shard);
+            }
             let calls = active
                 .iter()
                 .enumerate()
-                .map(|(n, shard)| self.lease_shard(*shard, quota(n), request));
+                .map(|(n, shard)| self.lease_shard(*shard, quota(n), request, None));
             let (mut failed, mut answered) = (None, false);
             for (shard, answer) in active.iter().zip(join_all(calls).await) {
                 match answer {
@@ -118,18 +121,21 @@ impl RedisStore {
         Ok(())
     }
 
-    async fn lease_shard(
+    /// Leases from one shard, which the caller has marked as being asked; with `new` only what
+    /// [`NewWork::lease`] may, for endpoints with fewer than so many in flight.
+    pub(super) async fn lease_shard(
         &self,
         shard: usize,
         quota: usize,
         request: &LeaseRequest,
+        new: Option<usize>,
     ) -> Result<ShardBatch, StoreError> {
-        self.outlook.asking(shard);
         let mut call = self.call("lease", shard);
         call.arg(&self.channel).arg(&self.me).arg(quota);
         call.arg(micros(request.duration).max(1000));
         call.arg(request.max_per_endpoint.max(1));
-        call.arg(u8::from(self.outlook.may_tell()));
+        call.arg(u8::from(new.is_none() && self.outlook.may_tell()));
+        call.arg(new.map_or(0, |light| light.max(1)));
         let mut reply = self.run("lease", &call).await?;
         let unexpected = || self.link.unexpected("lease");
         let wait = reply.int().ok_or_else(unexpected)?;
@@ -141,7 +147,7 @@ impl RedisStore {
             leased: Vec::with_capacity(reply.len()),
             next_due: u64::try_from(wait).ok().map(Duration::from_micros),
         };
-        let mut unread = Vec::new();
+        let mut missing = Vec::new();
         while !reply.is_empty() {
             let tenant = reply.text().and_then(|name| TenantId::new(name).ok());
             let endpoint = reply.text().and_then(|name| EndpointId::new(name).ok());
@@ -153,21 +159,28 @@ impl RedisStore {
             for _ in 0..count {
                 let entry = reply.bytes().ok_or_else(unexpected)?;
                 let (stamp, id) = read_entry(&entry).ok_or_else(unexpected)?;
-                // After a failover to a clock that is behind, a stamp may be given out again.
-                let fresh = stamp.and_then(|stamp| self.fresh.take(shard, stamp));
-                match fresh.filter(|(delivery, _)| delivery.id == id) {
-                    Some((delivery, event)) => batch.leased.push(Leased {
-                        delivery,
-                        event,
-                        attempts: Vec::new(),
-                        token: token.clone(),
-                    }),
-                    None => unread.push(Unread {
-                        tenant: tenant.clone(),
-                        endpoint: endpoint.clone(),
-                        id,
-                    }),
+                match stamp.and_then(|stamp| self.take_fresh(shard, stamp, &id, &token)) {
+                    Some(leased) => batch.leased.push(leased),
+                    None => missing.push((
+                        stamp,
+                        Unread {
+                            tenant: tenant.clone(),
+                            endpoint: endpoint.clone(),
+                            id,
+                        },
+                    )),
                 }
+            }
+        }
+        if new.is_some() && missing.iter().any(|(stamp, _)| stamp.is_some()) {
+            self.fresh.settle(shard).await;
+        }
+        let mut unread = Vec::new();
+        for (stamp, delivery) in missing {
+            let stamp = stamp.filter(|_| new.is_some());
+            match stamp.and_then(|stamp| self.take_fresh(shard, stamp, &delivery.id, &token)) {
+                Some(leased) => batch.leased.push(leased),
+                None => unread.push(delivery),
             }
         }
         if !unread.is_empty() {
@@ -177,6 +190,23 @@ impl RedisStore {
                 .await?;
         }
         Ok(batch)
+    }
+
+    fn take_fresh(
+        &self,
+        shard: usize,
+        stamp: u64,
+        id: &DeliveryId,
+        token: &LeaseToken,
+    ) -> Option<Leased> {
+        let (delivery, event) = self.fresh.take(shard, stamp)?;
+        // After a failover to a clock that is behind, a stamp may be given out again.
+        (delivery.id == *id).then(|| Leased {
+            delivery,
+            event,
+            attempts: Vec::new(),
+            token: token.clone(),
+        })
     }
 
     /// Reads the deliveries of one shard that this host does not have at hand, and their events.

@@ -32,6 +32,7 @@ mod kv;
 mod lease;
 mod list;
 mod memory;
+mod new_work;
 mod outlook;
 mod record;
 mod reply;
@@ -47,8 +48,8 @@ pub use stream::RedisStream;
 use crate::check::{CheckReport, CheckRequest};
 use crate::error::StoreError;
 use crate::queue::{
-    Backlog, Batch, EventDeliveries, Filter, Fullness, LeaseRequest, Leased, Outcome, Page, Record,
-    Recorded, RejectedEvent, Retention, Store,
+    Backlog, Batch, EventDeliveries, Filter, Fullness, LeaseRequest, Leased, NewWork, Outcome,
+    Page, Record, Recorded, RejectedEvent, Retention, Store,
 };
 use absence::Absence;
 use connection::Link;
@@ -121,7 +122,7 @@ impl RedisStore {
             channel,
             me,
             outlook,
-            fresh: Fresh::new(),
+            fresh: Fresh::new(keys.shards()),
             keys,
             turn: AtomicUsize::new(0),
             _listener: listener,
@@ -424,6 +425,10 @@ impl Store for RedisStore {
     async fn wait_for_work(&self, timeout: Duration) -> Result<(), StoreError> {
         self.outlook.wait(timeout).await;
         Ok(())
+    }
+
+    fn new_work(&self) -> Option<&dyn NewWork> {
+        Some(self)
     }
 
     async fn replay(&self, tenant: &TenantId, delivery: &DeliveryId) -> Result<(), StoreError> {

@@ -4,10 +4,14 @@
 //! then, or until there is news of it, asking it would be a round trip for nothing: with many shards
 //! and few busy tenants, most of them. What is believed here only saves work while there is other
 //! work: who finds nothing in the shards worth asking asks the others as well.
+//!
+//! News of a shard are that a tenant may have work who had none. They are for who serves such tenants
+//! apart; all other work is the rest.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::future::select_all;
 use tokio::sync::Notify;
 
 /// How long a shard is left alone at most while others have work: bounds the harm of a lost message.
@@ -25,7 +29,10 @@ pub(super) struct Outlook {
     /// For each shard, when to ask next, in microseconds since `start`, or one of the above.
     shards: Vec<AtomicU64>,
     start: Instant,
+    /// For each shard, whether there are news that nobody has gone after yet.
+    fresh: Vec<AtomicBool>,
     news: Notify,
+    rest: Notify,
     /// When others were last told that there is more work than this host asked for.
     told: AtomicU64,
 }
@@ -35,7 +42,9 @@ impl Outlook {
         Self {
             shards: (0..shards).map(|_| AtomicU64::new(NOW)).collect(),
             start: Instant::now(),
+            fresh: (0..shards).map(|_| AtomicBool::new(false)).collect(),
             news: Notify::new(),
+            rest: Notify::new(),
             told: AtomicU64::new(0),
         }
     }
@@ -46,20 +55,49 @@ impl Outlook {
         u64::try_from(micros).map_or(u64::MAX, |micros| micros.saturating_add(2))
     }
 
-    /// There may be work in a shard.
+    /// There may be work in a shard, of tenants that had none.
     pub(super) fn work(&self, shard: usize) {
         if let Some(at) = self.shards.get(shard) {
+            self.fresh[shard].store(true, Ordering::SeqCst);
             at.store(NOW, Ordering::SeqCst);
             self.news.notify_waiters();
         }
     }
 
+    /// There may be other work in a shard.
+    pub(super) fn rest(&self, shard: usize) {
+        if let Some(at) = self.shards.get(shard) {
+            at.store(NOW, Ordering::SeqCst);
+            self.rest.notify_waiters();
+        }
+    }
+
     /// There may be work anywhere.
     pub(super) fn work_anywhere(&self) {
-        for at in &self.shards {
-            at.store(NOW, Ordering::SeqCst);
+        for shard in 0..self.shards.len() {
+            self.work(shard);
+            self.rest(shard);
         }
-        self.news.notify_waiters();
+    }
+
+    /// Whether nothing is known of work in a shard.
+    pub(super) fn is_idle(&self, shard: usize) -> bool {
+        self.shards[shard].load(Ordering::SeqCst) > ASKING
+    }
+
+    /// The shards with news, at most so many. Who takes them is about to ask them.
+    pub(super) fn take_news(&self, most: usize) -> Vec<usize> {
+        let with_news = |shard: &usize| self.fresh[*shard].load(Ordering::SeqCst);
+        let shards: Vec<usize> = (0..self.shards.len())
+            .filter(with_news)
+            .take(most)
+            .collect();
+        for shard in &shards {
+            // In this order: what comes in between is a reason to ask again.
+            self.asking(*shard);
+            self.fresh[*shard].store(false, Ordering::SeqCst);
+        }
+        shards
     }
 
     /// The shards worth asking now and the others, each from `first` on.
@@ -106,17 +144,58 @@ impl Outlook {
         let wait = next.map_or(LONGEST, |next| next.min(LONGEST));
         let at = self.micros(Instant::now() + wait);
         let _ = self.shards[shard].compare_exchange(ASKING, at, Ordering::SeqCst, Ordering::SeqCst);
+        self.rest.notify_waiters();
     }
 
-    /// Returns when there are news, or after `timeout`; at once when there are some already.
+    /// Returns when there may be work, or after `timeout`; at once when there may be some already.
     pub(super) async fn wait(&self, timeout: Duration) {
-        let news = self.news.notified();
-        tokio::pin!(news);
-        news.as_mut().enable();
         // Who was asking and did not come back may have left something.
         let known = |at: &AtomicU64| at.load(Ordering::SeqCst) <= ASKING;
-        if !self.shards.iter().any(known) {
-            let _ = tokio::time::timeout(timeout, news).await;
+        self.until(timeout, &[&self.news, &self.rest], || {
+            self.shards.iter().any(known)
+        })
+        .await;
+    }
+
+    /// Returns when there are news, or after `timeout`.
+    pub(super) async fn wait_for_news(&self, timeout: Duration) {
+        let known = |fresh: &AtomicBool| fresh.load(Ordering::SeqCst);
+        self.until(timeout, &[&self.news], || self.fresh.iter().any(known))
+            .await;
+    }
+
+    /// Returns when there may be work other than what news tell of, or after `timeout`.
+    pub(super) async fn wait_for_rest(&self, timeout: Duration) {
+        let end = Instant::now() + timeout.min(LONGEST);
+        loop {
+            // Listening begins before looking, so that nothing slips in between.
+            let told = self.rest.notified();
+            tokio::pin!(told);
+            told.as_mut().enable();
+            let mut next = end;
+            for (at, fresh) in self.shards.iter().zip(&self.fresh) {
+                match at.load(Ordering::SeqCst) {
+                    NOW if !fresh.load(Ordering::SeqCst) => return,
+                    NOW | ASKING => {}
+                    at => next = next.min(self.start + Duration::from_micros(at)),
+                }
+            }
+            if next <= Instant::now() {
+                return;
+            }
+            // What was told may be no more than that something is due earlier.
+            let _ = tokio::time::timeout_at(next.into(), told).await;
+        }
+    }
+
+    async fn until(&self, timeout: Duration, told: &[&Notify], known: impl Fn() -> bool) {
+        // Listening begins before looking, so that nothing slips in between.
+        let mut told: Vec<_> = told.iter().map(|told| Box::pin(told.notified())).collect();
+        for told in &mut told {
+            told.as_mut().enable();
+        }
+        if !known() {
+            let _ = tokio::time::timeout(timeout, select_all(told)).await;
         }
     }
 }
@@ -141,6 +220,37 @@ mod tests {
         outlook.asking(1);
         outlook.empty(1, Some(Duration::ZERO));
         assert_eq!(outlook.worth_asking(1), (vec![1, 2], vec![0]));
+    }
+
+    #[tokio::test]
+    async fn news_are_taken_once_and_are_not_the_rest() {
+        let outlook = Outlook::new(2);
+        for shard in 0..2 {
+            outlook.asking(shard);
+            outlook.empty(shard, Some(Duration::from_secs(60)));
+        }
+        outlook.work(1);
+        outlook.wait_for_news(Duration::MAX).await;
+        let rest = outlook.wait_for_rest(Duration::MAX);
+        let soon = Duration::from_millis(20);
+        assert!(tokio::time::timeout(soon, rest).await.is_err());
+        assert_eq!(outlook.take_news(8), [1]);
+        assert_eq!(outlook.take_news(8), [] as [usize; 0]);
+        outlook.rest(1);
+        outlook.wait_for_rest(Duration::MAX).await;
+        let news = outlook.wait_for_news(Duration::MAX);
+        assert!(tokio::time::timeout(soon, news).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_becomes_due_is_waited_for_no_longer_than_that() {
+        let outlook = Outlook::new(2);
+        for (shard, due) in [(0, 60_000), (1, 30)] {
+            outlook.asking(shard);
+            outlook.empty(shard, Some(Duration::from_millis(due)));
+        }
+        outlook.wait_for_rest(Duration::MAX).await;
+        assert_eq!(outlook.worth_asking(0), (vec![1], vec![0]));
     }
 
     #[test]

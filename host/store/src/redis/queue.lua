@@ -15,8 +15,11 @@
 --                            \0 for what is due again, so that first attempts never queue behind it
 --   r:<tenant>               ring of the tenant's lanes that can be served, by last turn
 --   t                        ring of tenants that can be served, by last turn; before all that had one, those
---                            that come with new work. One that has run out of work while others wait has
---                            one turn more, an empty one, or it would be new each time it has some again
+--                            that come with new work. One that has run out of work while others wait
+--                            keeps its place until its turn comes again, or it would be new each time it has
+--                            some again
+--   D                        hash: tenant -> how much it may still have before the others until then, and, while
+--                            it stands before them, a colon and the place that it keeps
 --   b                        set of lanes that left the ring because their endpoint was at its cap
 --   n                        hash: <tenant> \0 <endpoint> -> deliveries in flight
 --   g:<tenant>\0<endpoint>\0<key>
@@ -219,7 +222,8 @@ local function is_quiet(p)
 end
 
 -- Puts lanes into the rings at the end of the line, where they are not in them yet. The tenants of new work go
--- to the front: a few events must not wait for a round of all who have mountains of them.
+-- to the front: a few events must not wait for a round of all who have mountains of them. So do those that had
+-- less than a turn in this round. Returns how many went there.
 local function ring(p, lanes, stamp, new)
   local turn = num(stamp)
   local tenants_turn = new and num(stamp - NEW) or turn
@@ -235,20 +239,32 @@ local function ring(p, lanes, stamp, new)
     tenants[#tenants + 1] = tenants_turn
     tenants[#tenants + 1] = tenant
   end
+  local first = 0
   for i = 1, #tenants, CHUNK do
-    redis.call('ZADD', p .. 't', 'NX', unpack(tenants, i, math.min(i + CHUNK - 1, #tenants)))
+    first = first + redis.call('ZADD', p .. 't', 'NX', unpack(tenants, i, math.min(i + CHUNK - 1, #tenants)))
   end
+  if not new or redis.call('EXISTS', p .. 'D') == 0 then return first end
+  for i = 1, #tenants, 2 do
+    local tenant = tenants[i + 1]
+    local left = redis.call('HGET', p .. 'D', tenant)
+    if left and not string.find(left, ':', 1, true) then
+      redis.call('HSET', p .. 'D', tenant, left .. ':' .. num(tonumber(redis.call('ZSCORE', p .. 't', tenant))))
+      redis.call('ZADD', p .. 't', 'XX', tenants_turn, tenant)
+      first = first + 1
+    end
+  end
+  return first
 end
 
 -- Pushes due entries to their lanes and the lanes into the rings. `queues` maps lane -> entries. What is put
--- before the others was in a lane already, and is not new.
+-- before the others was in a lane already, and is not new. Returns as `ring` does.
 local function queue(p, queues, stamp, command)
   local lanes = {}
   for lane, entries in pairs(queues) do
     many(command, p .. 'q:' .. lane, entries)
     lanes[#lanes + 1] = lane
   end
-  ring(p, lanes, stamp, command == 'RPUSH')
+  return ring(p, lanes, stamp, command == 'RPUSH')
 end
 
 -- Takes `counts` (<tenant> \0 <endpoint> -> how many) from what the tenants with a cap have in flight, and
@@ -353,7 +369,7 @@ end
 -- delivery: its key, its id, its lane, its record after the stamp, and for 2|3 when it is due, in ms, and =
 -- with the key of its sequence, or nothing for either. Events of one tenant are best side by side. Reply:
 -- the first stamp, then per event the number created (their stamps follow one another), or -1 for a
--- duplicate.
+-- duplicate; at last how many tenants stand before all that had a turn because of it.
 local function enqueue(keys, argv)
   local p = keys[1]
   local n = #argv
@@ -443,9 +459,11 @@ local function enqueue(keys, argv)
     redis.call('HINCRBY', p .. 'k', 'o', num(stamp - first))
     for name, members in pairs(sequences) do many('ZADD', p .. 'g:' .. name, members, 2) end
     advance(p, sequences, now, queues, waiting)
-    queue(p, queues, first, 'RPUSH')
+    reply[#reply + 1] = queue(p, queues, first, 'RPUSH')
     delay(p, argv[1], waiting)
     wake(p, argv[1], argv[2], quiet)
+  else
+    reply[#reply + 1] = 0
   end
   return reply
 end
@@ -528,10 +546,10 @@ local function behind(key, turn, even, greedy)
   if #args > 0 then redis.call('ZADD', key, 'XX', unpack(args)) end
 end
 
--- Takes up to `want` deliveries of one tenant from its lanes in turn. Appends to `reply` tenant,
--- endpoint, how many, entries; and to `members` fence and member of each. Returns how many, and
--- whether lanes are left in the ring.
-local function serve(p, tenant, want, cap, turn, fence, reply, members)
+-- Takes up to `want` deliveries of one tenant from its lanes in turn, so that no endpoint has more than `light`
+-- in flight, whose cap is `cap`. Appends to `reply` tenant, endpoint, how many, entries; and to `members` fence
+-- and member of each. Returns how many, and whether lanes are left in the ring.
+local function serve(p, tenant, want, cap, light, turn, fence, reply, members)
   local key = p .. 'r:' .. tenant
   local lanes = redis.call('ZRANGE', key, 0, math.min(want, SCAN) - 1)
   local n = #lanes
@@ -552,7 +570,7 @@ local function serve(p, tenant, want, cap, turn, fence, reply, members)
   for i = 1, n do
     local field = fields[i]
     local room = cap - flying[field]
-    local share = math.min(math.ceil((want - taken) / (n - i + 1)), room)
+    local share = math.min(math.ceil((want - taken) / (n - i + 1)), room, light - flying[field])
     local got = 0
     if share > 0 then
       local entries = redis.call('LPOP', p .. 'q:' .. tenant .. Z .. lanes[i], share)
@@ -614,9 +632,26 @@ local function shares(p, tenants)
   return weights, rooms, begun, total
 end
 
+-- The tenants whose turn is next, where in the ring they stand, and what they may have before the others: the
+-- latter two only while there is anybody who may. With `new` only those that stand before all that had a turn.
+local function next_in_turn(p, limit, new, before)
+  if not new and redis.call('EXISTS', p .. 'D') == 0 then
+    return redis.call('ZRANGE', p .. 't', 0, limit - 1), {}, {}
+  end
+  local last = new and num(before) or '+inf'
+  local found = redis.call('ZRANGE', p .. 't', '-inf', last, 'BYSCORE', 'LIMIT', 0, limit, 'WITHSCORES')
+  local tenants, places = {}, {}
+  for i = 1, #found, 2 do
+    tenants[#tenants + 1] = found[i]
+    places[#places + 1] = tonumber(found[i + 1])
+  end
+  return tenants, places, #tenants > 0 and redis.call('HMGET', p .. 'D', unpack(tenants)) or {}
+end
+
 -- ARGV: channel, me, most, duration in us, most per endpoint, whether to tell others (1 or 0) that more is
--- left than was asked for. Reply: us until there is more to do (-1:
--- nothing waits), fence, then groups of tenant, endpoint, number of entries, entries.
+-- left than was asked for, and, to serve new work only: most in flight for an endpoint that gets some, or 0 to
+-- serve all. Reply: us until there is more to do (-1: nothing waits; 0 also when new work was asked for and
+-- there is other), fence, then groups of tenant, endpoint, number of entries, entries.
 local function lease(keys, argv)
   local p = keys[1]
   local channel, me = argv[1], argv[2]
@@ -632,15 +667,17 @@ local function lease(keys, argv)
   local taken = 0
   local quotas = redis.call('EXISTS', p .. 'h') == 1
   local turn = { next = stamp + 1 }
+  local new, before = argv[7] ~= '0', now - NEW / 2
+  local light = new and tonumber(argv[7]) or cap
   while taken < want do
     -- A tenant costs as much as several deliveries do, so few are served at a time, and more of each.
     local length = want - taken < MUCH and 1 or TURN
     local limit = math.min(math.ceil((want - taken) / length), SCAN)
-    local tenants = redis.call('ZRANGE', p .. 't', 0, limit - 1)
+    local tenants, places, owed = next_in_turn(p, limit, new, before)
     local n = #tenants
     if n == 0 then break end
     -- Whether others wait who cannot have a turn now.
-    local crowded = n == limit and redis.call('ZCARD', p .. 't') > n
+    local crowded = (new or n == limit) and redis.call('ZCARD', p .. 't') > n
     local gone, fair, greedy, full = {}, {}, {}, {}
     local weights, rooms, begun = {}, {}, {}
     local total = n
@@ -656,12 +693,24 @@ local function lease(keys, argv)
         share = begun[i] or weight
       end
       total = total - weight
+      -- Who had a turn, and yet stands before the others, has what was left of that one.
+      local rest, place = nil, nil
+      if owed[i] then
+        rest, place = string.match(owed[i], '^(%d+):?(%d*)$')
+        if place ~= '' and places[i] < before then
+          rest = tonumber(rest)
+          share = math.min(share, rest)
+        else
+          rest = nil
+          redis.call('HDEL', p .. 'D', tenant)
+        end
+      end
       local most = math.min(share, want - taken)
       if room and room < most then most = room end
       if most > 0 or room == 0 then
         local got, left = 0, true
         if most > 0 then
-          got, left = serve(p, tenant, most, cap, turn, fence, reply, members)
+          got, left = serve(p, tenant, most, cap, light, turn, fence, reply, members)
           taken = taken + got
           if room then redis.call('HINCRBY', p .. 'N', tenant, got) end
         end
@@ -669,15 +718,33 @@ local function lease(keys, argv)
         if room and got >= room then
           full[#full + 1] = tenant
           gone[#gone + 1] = tenant
+          if rest then redis.call('HDEL', p .. 'D', tenant) end
+        elseif rest then
+          rest = rest - got
+          if left and got > 0 and rest > 0 then
+            redis.call('HSET', p .. 'D', tenant, num(rest) .. ':' .. place)
+          else
+            if left or rest <= 0 then
+              redis.call('HDEL', p .. 'D', tenant)
+            else
+              redis.call('HSET', p .. 'D', tenant, num(rest))
+            end
+            redis.call('ZADD', p .. 't', 'XX', place, tenant)
+          end
         elseif not left and (got == 0 or not crowded) then
           gone[#gone + 1] = tenant
         elseif got > 0 and got < share and taken >= want and weight > 1 then
           kept = true
           redis.call('HSET', p .. 'C', tenant, share - got)
-        elseif got > unit * weight then
-          greedy[#greedy + 1] = tenant
-        elseif got > 0 then
-          fair[#fair + 1] = tenant
+        else
+          if got > unit * weight then
+            greedy[#greedy + 1] = tenant
+          elseif got > 0 or new then
+            fair[#fair + 1] = tenant
+          end
+          -- One more than a turn, or short turns would leave nothing.
+          local spare = weight * (length + 1) - got
+          if not left and spare > 0 then redis.call('HSET', p .. 'D', tenant, num(spare)) end
         end
         if begun[i] and not kept then redis.call('HDEL', p .. 'C', tenant) end
       end
@@ -695,6 +762,7 @@ local function lease(keys, argv)
   local next_due = due
   if ends and (not next_due or ends < next_due) then next_due = ends end
   if next_due then reply[1] = math.max(0, math.ceil(next_due - now)) end
+  if new and redis.call('EXISTS', p .. 't') == 1 then reply[1] = 0 end
   return reply
 end
 

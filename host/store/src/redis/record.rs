@@ -87,7 +87,7 @@ impl RedisStore {
             let work = reply.int()? == 1;
             if let (true, Some(place)) = (work, places.first()) {
                 let tenant = &outcomes[*place].delivery.tenant_id;
-                self.outlook.work(self.keys.shard_of(tenant));
+                self.outlook.rest(self.keys.shard_of(tenant));
             }
             for place in places {
                 if reply.int()? == 1 {
@@ -120,7 +120,7 @@ impl RedisStore {
         self.run_all("release", calls, |_, _| Some(())).await?;
         for leased in leases {
             self.outlook
-                .work(self.keys.shard_of(&leased.delivery.tenant_id));
+                .rest(self.keys.shard_of(&leased.delivery.tenant_id));
         }
         Ok(())
     }

@@ -1,0 +1,54 @@
+//! Leasing what tenants have who had nothing before.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::future::join_all;
+
+use super::lease::REST;
+use super::{CHUNK, RedisStore};
+use crate::queue::{LeaseRequest, Leased, NewWork};
+
+#[async_trait]
+impl NewWork for RedisStore {
+    async fn wait(&self, timeout: Duration) {
+        self.outlook.wait_for_news(timeout).await;
+    }
+
+    async fn lease(&self, request: &LeaseRequest, light: usize) -> Vec<Leased> {
+        let shards = self.outlook.take_news(request.max);
+        let quota = |n: usize| {
+            let even = request.max / shards.len() + usize::from(n < request.max % shards.len());
+            even.min(CHUNK)
+        };
+        let calls = shards
+            .iter()
+            .enumerate()
+            .map(|(n, shard)| self.lease_shard(*shard, quota(n), request, Some(light)));
+        let mut leased = Vec::new();
+        for (shard, answer) in shards.iter().zip(join_all(calls).await) {
+            match answer {
+                Ok(part) => {
+                    if part.taken >= part.quota {
+                        self.outlook.work(part.shard);
+                    } else if part.next_due == Some(Duration::ZERO) {
+                        self.outlook.rest(part.shard);
+                    } else {
+                        self.outlook.empty(part.shard, part.next_due);
+                    }
+                    leased.extend(part.leased);
+                }
+                // It is asked for all its work after a rest.
+                Err(error) => {
+                    self.outlook.empty(*shard, Some(REST));
+                    tracing::warn!(%error, "a shard could not be leased from");
+                }
+            }
+        }
+        leased
+    }
+
+    async fn wait_for_rest(&self, timeout: Duration) {
+        self.outlook.wait_for_rest(timeout).await;
+    }
+}
