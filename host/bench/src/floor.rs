@@ -21,7 +21,7 @@ use crate::{cpu, scenario};
 /// A sample secret, as published with the specification's vectors.
 pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 /// Requests under way at once; the host's own cap per endpoint is the same.
-const CONCURRENCY: usize = 128;
+const CONCURRENCY: usize = 256;
 /// Requests made.
 const REQUESTS: usize = 60_000;
 

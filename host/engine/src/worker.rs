@@ -37,8 +37,8 @@ pub struct WorkerConfig {
 impl Default for WorkerConfig {
     fn default() -> Self {
         Self {
-            concurrency: 512,
-            max_per_endpoint: 128,
+            concurrency: 1024,
+            max_per_endpoint: 256,
             batch: 128,
             lease: Duration::from_secs(60),
             idle: Duration::from_secs(5),
