@@ -79,6 +79,13 @@ impl Site {
         ))
     }
 
+    /// On a Redis Cluster.
+    pub fn cluster(urls: &[String]) -> Self {
+        Self::new(&format!(
+            "[store]\nkind = \"redis\"\n[redis]\ntopology = \"cluster\"\nurls = {urls:?}\nconnect_timeout = \"20s\"\n"
+        ))
+    }
+
     fn new(store: &str) -> Self {
         let site = Self {
             folder: tempfile::tempdir().unwrap(),

@@ -37,6 +37,11 @@ impl Backoff {
 
     /// The store failed: logs the first time, then waits.
     pub async fn failed(&mut self, error: &StoreError) {
+        tokio::time::sleep(self.wait_after(error)).await;
+    }
+
+    /// The store failed: logs the first time, and says how long to wait.
+    pub fn wait_after(&mut self, error: &StoreError) -> Duration {
         if self.failures == 0 {
             tracing::error!(task = self.what, %error, "the store failed; trying again until it is back");
         } else {
@@ -44,6 +49,6 @@ impl Backoff {
         }
         let wait = FIRST.saturating_mul(1 << self.failures.min(6)).min(LONGEST);
         self.failures = self.failures.saturating_add(1);
-        tokio::time::sleep(wait).await;
+        wait
     }
 }

@@ -1,9 +1,10 @@
 //! Intake: from what producers pushed to durable deliveries or kept rejections.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
+use futures_util::future::join_all;
 use futures_util::stream;
 use wasmhook_core::label::safe_label;
 use wasmhook_core::{Catalog, Delivery, Error, Event, EventDraft, EventId, TenantId};
@@ -56,6 +57,26 @@ pub enum Verdict {
     },
 }
 
+/// What became of a batch.
+#[derive(Debug)]
+pub struct Taken {
+    /// In the order of the batch; `None` where it is not known, because a part of the store failed. Such an
+    /// event may be pushed again without making second deliveries.
+    pub verdicts: Vec<Option<Verdict>>,
+    /// The parts of the store that failed. The number after theirs is the list of refused events.
+    pub failures: Vec<(usize, StoreError)>,
+}
+
+impl Taken {
+    /// What became of every event, or why that is not known of all.
+    pub fn whole(self) -> Result<Vec<Verdict>, StoreError> {
+        match self.failures.into_iter().next() {
+            Some((_, error)) => Err(error),
+            None => Ok(self.verdicts.into_iter().flatten().collect()),
+        }
+    }
+}
+
 /// Settings of intake.
 #[derive(Debug, Clone)]
 pub struct IntakeConfig {
@@ -82,32 +103,39 @@ impl Intake {
         }
     }
 
-    /// Takes a batch in. A refused event does not harm the others. The answers are in order; when
-    /// this returns `Ok`, everything in them is durable. On `Err` nothing is known, and the batch may
-    /// be pushed again without making second deliveries.
-    pub async fn accept(
-        &self,
-        source: Source,
-        drafts: Vec<Result<EventDraft, Error>>,
-    ) -> Result<Vec<Verdict>, StoreError> {
+    /// In how many parts the store is that fail one by one.
+    pub(crate) fn parts(&self) -> usize {
+        self.store.parts()
+    }
+
+    /// The part of the store that an event goes to; any for one that will be refused.
+    pub(crate) fn part_of(&self, draft: &EventDraft) -> usize {
+        let tenant = TenantId::new(draft.tenant.trim());
+        tenant.map_or(0, |tenant| self.store.part_of(&tenant))
+    }
+
+    /// Takes a batch in. A refused event does not harm the others, nor does a part of the store that fails
+    /// harm events of other parts. Every verdict is of something durable.
+    pub async fn accept(&self, source: Source, drafts: Vec<Result<EventDraft, Error>>) -> Taken {
         let now = jiff::Timestamp::now();
         let mut verdicts: Vec<Option<Verdict>> = vec![None; drafts.len()];
-        let mut rejected = Vec::new();
+        let mut failures = Vec::new();
+        let mut rejected = Rejected::new(source, now);
         let mut events = Vec::new();
         for (index, draft) in drafts.into_iter().enumerate() {
             let described = draft.as_ref().map(Describe::of).unwrap_or_default();
             match draft.and_then(|draft| self.check(draft, now)) {
                 Ok(event) => events.push((index, event)),
-                Err(error) => {
-                    verdicts[index] = Some(reject(source, now, described, &error, &mut rejected));
-                }
+                Err(error) => rejected.add(index, described, &error),
             }
         }
 
-        let known = self.known(&events).await?;
+        let known = self.known(&events, &mut failures).await;
+        let failed: HashSet<usize> = failures.iter().map(|(part, _)| *part).collect();
+        events.retain(|(_, event)| !failed.contains(&self.store.part_of(&event.tenant_id)));
         let planned: Vec<_> = stream::iter(events)
             .map(|(index, event)| {
-                let known = known.get(&index).copied().unwrap_or(false);
+                let known = known.contains(&index);
                 async move {
                     let deliveries = if known {
                         Ok(Vec::new())
@@ -121,13 +149,14 @@ impl Intake {
             .collect()
             .await;
 
-        let mut batch = Vec::with_capacity(planned.len());
-        let mut indexes = Vec::with_capacity(planned.len());
+        let mut batches: BTreeMap<usize, (Vec<usize>, Vec<EventDeliveries>)> = BTreeMap::new();
         for (index, event, known, deliveries) in planned {
             match deliveries {
                 Ok(_) if known => verdicts[index] = Some(Verdict::Duplicate),
                 Ok(deliveries) => {
                     log(&event, &deliveries);
+                    let part = self.store.part_of(&event.tenant_id);
+                    let (indexes, batch) = batches.entry(part).or_default();
                     indexes.push(index);
                     batch.push(EventDeliveries {
                         event,
@@ -135,30 +164,42 @@ impl Intake {
                         extends: false,
                     });
                 }
-                Err(error) => {
-                    let described = Describe::event(&event);
-                    verdicts[index] = Some(reject(source, now, described, &error, &mut rejected));
-                }
+                Err(error) => rejected.add(index, Describe::event(&event), &error),
             }
         }
-        if !batch.is_empty() {
-            let enqueued = self.store.enqueue(&batch).await?;
-            for (index, enqueued) in indexes.into_iter().zip(enqueued) {
-                verdicts[index] = Some(if enqueued.duplicate {
-                    Verdict::Duplicate
-                } else {
-                    Verdict::Enqueued {
-                        deliveries: enqueued.created,
+        let enqueuing = batches
+            .into_iter()
+            .map(|(part, (indexes, batch))| async move {
+                (part, indexes, self.store.enqueue(&batch).await)
+            });
+        for (part, indexes, enqueued) in join_all(enqueuing).await {
+            match enqueued {
+                Ok(enqueued) => {
+                    for (index, enqueued) in indexes.into_iter().zip(enqueued) {
+                        verdicts[index] = Some(if enqueued.duplicate {
+                            Verdict::Duplicate
+                        } else {
+                            Verdict::Enqueued {
+                                deliveries: enqueued.created,
+                            }
+                        });
                     }
-                });
+                }
+                Err(error) => failures.push((part, error)),
             }
         }
-        if !rejected.is_empty() {
-            self.store.reject(&rejected).await?;
+        if !rejected.events.is_empty() {
+            match self.store.reject(&rejected.events).await {
+                Ok(()) => {
+                    for (index, verdict) in rejected.verdicts {
+                        verdicts[index] = Some(verdict);
+                    }
+                }
+                Err(error) => failures.push((self.parts(), error)),
+            }
         }
-        let verdicts: Vec<_> = verdicts.into_iter().flatten().collect();
-        count(&verdicts);
-        Ok(verdicts)
+        count(verdicts.iter().flatten());
+        Taken { verdicts, failures }
     }
 
     fn check(&self, draft: EventDraft, now: jiff::Timestamp) -> Result<Event, Error> {
@@ -167,26 +208,37 @@ impl Intake {
         Ok(event)
     }
 
-    /// Asks the store about events of tenants with a resolver only: for the others enqueueing twice
-    /// is cheaper than asking.
-    async fn known(&self, events: &[(usize, Event)]) -> Result<HashMap<usize, bool>, StoreError> {
-        let asked: Vec<_> = events
-            .iter()
-            .filter(|(_, event)| self.resolver.applies(event))
-            .collect();
-        if asked.is_empty() {
-            return Ok(HashMap::new());
+    /// The places of events that are known already. Asks the store about events of tenants with a resolver
+    /// only: for the others enqueueing twice is cheaper than asking.
+    async fn known(
+        &self,
+        events: &[(usize, Event)],
+        failures: &mut Vec<(usize, StoreError)>,
+    ) -> HashSet<usize> {
+        type Asked = (Vec<usize>, Vec<(TenantId, EventId)>);
+        let mut parts: HashMap<usize, Asked> = HashMap::new();
+        for (index, event) in events {
+            if self.resolver.applies(event) {
+                let part = self.store.part_of(&event.tenant_id);
+                let (indexes, ids) = parts.entry(part).or_default();
+                indexes.push(*index);
+                ids.push((event.tenant_id.clone(), event.id.clone()));
+            }
         }
-        let ids: Vec<(TenantId, EventId)> = asked
-            .iter()
-            .map(|(_, event)| (event.tenant_id.clone(), event.id.clone()))
-            .collect();
-        let known = self.store.known(&ids).await?;
-        Ok(asked
-            .into_iter()
-            .map(|(index, _)| *index)
-            .zip(known)
-            .collect())
+        let asking = parts.into_iter().map(|(part, (indexes, ids))| async move {
+            (part, indexes, self.store.known(&ids).await)
+        });
+        let mut all = HashSet::new();
+        for (part, indexes, known) in join_all(asking).await {
+            match known {
+                Ok(known) => {
+                    let indexes = indexes.into_iter().zip(known);
+                    all.extend(indexes.filter(|(_, known)| *known).map(|(index, _)| index));
+                }
+                Err(error) => failures.push((part, error)),
+            }
+        }
+        all
     }
 }
 
@@ -241,38 +293,50 @@ impl Describe {
     }
 }
 
-fn reject(
+/// The refused events of a batch.
+struct Rejected {
     source: Source,
     at: jiff::Timestamp,
-    described: Describe,
-    error: &Error,
-    rejected: &mut Vec<RejectedEvent>,
-) -> Verdict {
-    let reason = error.to_string();
-    tracing::warn!(
-        tenant = described.tenant,
-        event = described.id,
-        source = source.as_str(),
-        error = reason,
-        "the event was rejected"
-    );
-    rejected.push(RejectedEvent {
-        at,
-        source: source.as_str().to_owned(),
-        event_id: described.id,
-        tenant: described.tenant,
-        event_type: described.event_type,
-        payload_bytes: described.payload_bytes,
-        code: error.code().to_owned(),
-        reason: reason.clone(),
-    });
-    Verdict::Rejected {
-        code: error.code(),
-        reason,
+    events: Vec<RejectedEvent>,
+    /// With their places in the batch.
+    verdicts: Vec<(usize, Verdict)>,
+}
+
+impl Rejected {
+    fn new(source: Source, at: jiff::Timestamp) -> Self {
+        Self {
+            source,
+            at,
+            events: Vec::new(),
+            verdicts: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, index: usize, described: Describe, error: &Error) {
+        let (code, reason) = (error.code(), error.to_string());
+        tracing::warn!(
+            tenant = described.tenant,
+            event = described.id,
+            source = self.source.as_str(),
+            error = reason,
+            "the event was rejected"
+        );
+        self.events.push(RejectedEvent {
+            at: self.at,
+            source: self.source.as_str().to_owned(),
+            event_id: described.id,
+            tenant: described.tenant,
+            event_type: described.event_type,
+            payload_bytes: described.payload_bytes,
+            code: code.to_owned(),
+            reason: reason.clone(),
+        });
+        self.verdicts
+            .push((index, Verdict::Rejected { code, reason }));
     }
 }
 
-fn count(verdicts: &[Verdict]) {
+fn count<'a>(verdicts: impl Iterator<Item = &'a Verdict>) {
     for verdict in verdicts {
         let fate = match verdict {
             Verdict::Enqueued { deliveries: 0 } => "unmatched",

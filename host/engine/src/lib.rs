@@ -26,7 +26,7 @@ pub mod worker;
 pub use attempt::{Attempter, AttempterConfig};
 pub use fetch::PluginHttp;
 pub use housekeeping::Housekeeping;
-pub use intake::{Intake, IntakeConfig, Source, Verdict};
+pub use intake::{Intake, IntakeConfig, Source, Taken, Verdict};
 pub use key_value::PluginKeyValue;
 pub use pressure::{Pressure, PressureConfig, PressureGauge};
 pub use quotas::Quotas;

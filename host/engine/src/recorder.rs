@@ -1,8 +1,16 @@
 //! Writes what ended, many at a time.
+//!
+//! A store may be in parts that fail one by one. What ended in a part that fails is kept apart and tried
+//! again by itself, and what ends in the others is written meanwhile.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
+use tokio::time::{Instant, sleep_until};
+use wasmhook_core::TenantId;
 use wasmhook_store::{Leased, Outcome, Recorded, Store, StoreError};
 
 use crate::backoff::Backoff;
@@ -19,10 +27,74 @@ pub(crate) enum Ending {
     Released(Box<Leased>),
 }
 
+impl Ending {
+    fn tenant(&self) -> &TenantId {
+        match self {
+            Self::Attempted(outcome) => &outcome.leased.delivery.tenant_id,
+            Self::Released(leased) => &leased.delivery.tenant_id,
+        }
+    }
+}
+
 /// One lease that ended. Its place among the deliveries in flight is kept until it is written.
 pub(crate) struct Ended {
     pub(crate) ending: Ending,
     pub(crate) permit: OwnedSemaphorePermit,
+}
+
+/// What is written to one part of the store in one step, with the places that it holds.
+#[derive(Default)]
+struct Batch {
+    outcomes: Vec<Outcome>,
+    releases: Vec<Leased>,
+    permits: Vec<OwnedSemaphorePermit>,
+}
+
+impl Batch {
+    fn add(&mut self, ended: Ended) {
+        self.permits.push(ended.permit);
+        match ended.ending {
+            Ending::Attempted(outcome) => self.outcomes.push(*outcome),
+            Ending::Released(leased) => self.releases.push(*leased),
+        }
+    }
+
+    fn append(&mut self, mut more: Self) {
+        self.outcomes.append(&mut more.outcomes);
+        self.releases.append(&mut more.releases);
+        self.permits.append(&mut more.permits);
+    }
+
+    fn len(&self) -> usize {
+        self.outcomes.len() + self.releases.len()
+    }
+
+    /// Takes out as much as is written at once.
+    fn next(&mut self) -> Self {
+        let outcomes = self.outcomes.len().min(BATCH);
+        let releases = self.releases.len().min(BATCH);
+        let permits = self.permits.len().min(outcomes + releases);
+        Self {
+            outcomes: self.outcomes.drain(..outcomes).collect(),
+            releases: self.releases.drain(..releases).collect(),
+            permits: self.permits.drain(..permits).collect(),
+        }
+    }
+}
+
+/// A part of the store that failed, and what is to be written there.
+struct Failing {
+    waiting: Batch,
+    backoff: Backoff,
+    retry_at: Instant,
+}
+
+struct Recorder {
+    store: Arc<dyn Store>,
+    written: Arc<Notify>,
+    failing: BTreeMap<usize, Failing>,
+    /// How much may wait for parts that fail without holding a place.
+    places: usize,
 }
 
 /// Writes until the last sender is gone. While one batch is under way the next one gathers, so that
@@ -32,49 +104,146 @@ pub(crate) async fn run(
     mut ended: mpsc::Receiver<Ended>,
     written: Arc<Notify>,
 ) {
+    // While the only part there is fails there is nothing to use the places for.
+    let places = match store.parts() {
+        0 | 1 => 0,
+        _ => ended.max_capacity(),
+    };
+    let mut recorder = Recorder {
+        store,
+        written,
+        failing: BTreeMap::new(),
+        places,
+    };
     let mut gathered = Vec::with_capacity(BATCH);
-    let mut backoff = Backoff::new("record attempts");
-    while ended.recv_many(&mut gathered, BATCH).await > 0 {
-        let (mut outcomes, mut releases) = (Vec::new(), Vec::new());
-        let mut permits = Vec::with_capacity(gathered.len());
-        for Ended { ending, permit } in gathered.drain(..) {
-            permits.push(permit);
-            match ending {
-                Ending::Attempted(outcome) => outcomes.push(*outcome),
-                Ending::Released(leased) => releases.push(*leased),
+    loop {
+        let retry_at = recorder.failing.values().map(|part| part.retry_at).min();
+        tokio::select! {
+            received = ended.recv_many(&mut gathered, BATCH) => {
+                if received == 0 {
+                    break;
+                }
+            }
+            () = sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => {}
+        }
+        recorder.turn(gathered.drain(..)).await;
+    }
+    recorder.finish().await;
+}
+
+impl Recorder {
+    /// Writes what ended, and what waited for its time.
+    async fn turn(&mut self, ended: impl Iterator<Item = Ended>) {
+        let mut batches: BTreeMap<usize, Batch> = BTreeMap::new();
+        for ended in ended {
+            let part = self.store.part_of(ended.ending.tenant());
+            batches.entry(part).or_default().add(ended);
+        }
+        let now = Instant::now();
+        for (part, failing) in &mut self.failing {
+            if let Some(new) = batches.remove(part) {
+                failing.waiting.append(new);
+            }
+            if failing.retry_at <= now {
+                batches.insert(*part, failing.waiting.next());
             }
         }
-        // Repeating is safe: what was written before the answer was lost has given up its lease.
-        while let Err(error) = write(&*store, &outcomes, &releases).await {
-            let passes = matches!(
-                error,
-                StoreError::Unavailable { .. } | StoreError::NotReplicated { .. }
-            );
-            if ended.is_closed() && passes {
-                tracing::error!(%error, "stopping without recording; the leases will expire and the attempts be repeated");
-                return;
+        let mut writing: FuturesUnordered<_> = batches
+            .into_iter()
+            .map(|(part, batch)| {
+                let store = Arc::clone(&self.store);
+                async move {
+                    let outcome = write(&*store, &batch).await;
+                    (part, batch, outcome)
+                }
+            })
+            .collect();
+        while let Some((part, batch, outcome)) = writing.next().await {
+            match outcome {
+                Ok(()) => {
+                    drop(batch);
+                    self.written.notify_one();
+                    self.succeeded(part);
+                }
+                Err(error) => self.failed(part, batch, &error),
             }
-            backoff.failed(&error).await;
         }
-        backoff.succeeded();
-        drop(permits);
-        written.notify_one();
+        self.free_places();
+    }
+
+    fn succeeded(&mut self, part: usize) {
+        if let Some(failing) = self.failing.get_mut(&part) {
+            failing.backoff.succeeded();
+            if failing.waiting.len() == 0 {
+                self.failing.remove(&part);
+            }
+        }
+    }
+
+    /// Repeating is safe: what was written before the answer was lost has given up its lease.
+    fn failed(&mut self, part: usize, batch: Batch, error: &StoreError) {
+        let failing = self.failing.entry(part).or_insert_with(|| Failing {
+            waiting: Batch::default(),
+            backoff: Backoff::new("record attempts"),
+            retry_at: Instant::now(),
+        });
+        failing.waiting.append(batch);
+        failing.retry_at = Instant::now() + failing.backoff.wait_after(error);
+    }
+
+    /// Lets deliveries of other parts have the places of what waits. Nothing is leased of a part that fails,
+    /// so it is no more, as a rule, than was in flight there; it is bounded all the same.
+    fn free_places(&mut self) {
+        let holds = |batch: &Batch| batch.len() - batch.permits.len();
+        let without: usize = self.failing.values().map(|part| holds(&part.waiting)).sum();
+        let mut free = self.places.saturating_sub(without);
+        for failing in self.failing.values_mut() {
+            let permits = &mut failing.waiting.permits;
+            let gone = permits.len().min(free);
+            if gone > 0 {
+                permits.truncate(permits.len() - gone);
+                self.written.notify_one();
+                free -= gone;
+            }
+        }
+    }
+
+    /// Tries once more what still waits.
+    async fn finish(mut self) {
+        while !self.failing.is_empty() {
+            for failing in self.failing.values_mut() {
+                failing.retry_at = Instant::now();
+            }
+            let before: BTreeMap<_, _> = self
+                .failing
+                .iter()
+                .map(|(part, failing)| (*part, failing.waiting.len()))
+                .collect();
+            self.turn(std::iter::empty()).await;
+            self.failing.retain(|part, failing| {
+                let left = failing.waiting.len();
+                let stuck = before.get(part).is_none_or(|before| left >= *before);
+                if stuck {
+                    tracing::error!(
+                        attempts = left,
+                        "stopping without recording; the leases will expire and the attempts be repeated"
+                    );
+                }
+                !stuck
+            });
+        }
     }
 }
 
-async fn write(
-    store: &dyn Store,
-    outcomes: &[Outcome],
-    releases: &[Leased],
-) -> Result<(), StoreError> {
-    if !releases.is_empty() {
-        store.release(releases).await?;
+async fn write(store: &dyn Store, batch: &Batch) -> Result<(), StoreError> {
+    if !batch.releases.is_empty() {
+        store.release(&batch.releases).await?;
     }
-    if outcomes.is_empty() {
+    if batch.outcomes.is_empty() {
         return Ok(());
     }
-    let recorded = store.record(outcomes).await?;
-    for (outcome, recorded) in outcomes.iter().zip(recorded) {
+    let recorded = store.record(&batch.outcomes).await?;
+    for (outcome, recorded) in batch.outcomes.iter().zip(recorded) {
         if recorded == Recorded::LeaseLost {
             metrics::counter!(metric::LEASES_LOST).increment(1);
             tracing::warn!(

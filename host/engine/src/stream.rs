@@ -1,10 +1,16 @@
 //! Reads pushed events from a stream into intake.
+//!
+//! A store may be in parts that fail one by one, and the stream is one line for all of them. What goes to a
+//! part that fails is left behind in the stream, unacknowledged, and read again once the part may be back;
+//! so events of one part stay in their order, and nothing of them is held here.
 
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use wasmhook_store::{EventStream, StreamEntry};
+use wasmhook_store::{EventStream, StoreError, StreamEntry};
 
 use crate::backoff::Backoff;
 use crate::intake::{Intake, Source};
@@ -14,14 +20,96 @@ use crate::pressure::Pressure;
 const BATCH: usize = 128;
 /// How long one read waits for an entry before it looks again for entries of dead hosts.
 const WAIT: Duration = Duration::from_secs(5);
-/// Tries to take a batch in before it is left to be read again.
-const TRIES: usize = 100;
+/// Batches of what was left behind that are taken in between two of what is new: more, so that they come to
+/// an end though new ones are left behind meanwhile.
+const CATCH_UP: usize = 4;
+/// So many entries are left behind before the whole stream waits. Each is in the stream anyway; but hosts take
+/// over what others have left for long, and that many can be handed around.
+const MOST_BEHIND: usize = 100_000;
 
 /// Moves events from a stream into intake until it is told to stop.
 pub struct StreamReader {
     stream: Arc<dyn EventStream>,
     intake: Arc<Intake>,
     pressure: Pressure,
+}
+
+/// A part of the store that fails.
+struct Behind {
+    backoff: Backoff,
+    retry_at: Instant,
+    /// Entries left in the stream for it.
+    left: HashSet<String>,
+}
+
+/// Going through what was left behind.
+struct CatchUp {
+    /// The parts that are tried again.
+    parts: BTreeSet<usize>,
+    /// The last entry that was looked at.
+    after: Option<String>,
+}
+
+/// Where reading stands.
+struct Progress {
+    /// In how many parts the store is. The number after theirs is the list of refused events.
+    parts: usize,
+    behind: BTreeMap<usize, Behind>,
+    catch_up: Option<CatchUp>,
+    /// Entries that are taken in. They are acknowledged while the next ones are read.
+    taken: Vec<String>,
+}
+
+impl Progress {
+    /// Whether what is new is to wait in the stream: nothing of it, or too little, could be taken in.
+    fn is_stuck(&self) -> bool {
+        let failing = self.behind.keys().filter(|part| **part < self.parts);
+        let left: usize = self.behind.values().map(|part| part.left.len()).sum();
+        failing.count() >= self.parts || left >= MOST_BEHIND
+    }
+
+    fn retry_at(&self) -> Option<Instant> {
+        self.behind.values().map(|part| part.retry_at).min()
+    }
+
+    /// Begins to go through what was left behind for parts whose time has come.
+    fn begin(&mut self) {
+        if self.catch_up.is_some() {
+            return;
+        }
+        let now = Instant::now();
+        let due = self.behind.iter().filter(|(_, part)| part.retry_at <= now);
+        let parts: BTreeSet<_> = due.map(|(part, _)| *part).collect();
+        if !parts.is_empty() {
+            let after = None;
+            self.catch_up = Some(CatchUp { parts, after });
+        }
+    }
+
+    /// A part failed.
+    fn failed(&mut self, part: usize, error: &StoreError) {
+        let behind = self.behind.entry(part).or_insert_with(|| Behind {
+            backoff: Backoff::new("take in events of the stream"),
+            retry_at: Instant::now(),
+            left: HashSet::new(),
+        });
+        behind.retry_at = Instant::now() + behind.backoff.wait_after(error);
+        if let Some(catch_up) = &mut self.catch_up {
+            catch_up.parts.remove(&part);
+            if catch_up.parts.is_empty() {
+                self.catch_up = None;
+            }
+        }
+    }
+
+    /// Nothing is left behind any more for the parts that were tried again.
+    fn caught_up(&mut self) {
+        for part in self.catch_up.take().into_iter().flat_map(|it| it.parts) {
+            if let Some(mut behind) = self.behind.remove(&part) {
+                behind.backoff.succeeded();
+            }
+        }
+    }
 }
 
 impl StreamReader {
@@ -38,66 +126,132 @@ impl StreamReader {
     /// rejected; a crash before that makes it be read again, which makes no second delivery.
     pub async fn run(self, stop: CancellationToken) {
         let mut backoff = Backoff::new("read the event stream");
-        // Entries that are taken in. They are acknowledged while the next ones are read.
-        let mut taken: Vec<String> = Vec::new();
+        let mut progress = Progress {
+            parts: self.intake.parts(),
+            behind: BTreeMap::new(),
+            catch_up: None,
+            taken: Vec::new(),
+        };
         while !stop.is_cancelled() {
-            let turn = async {
-                self.pressure.relieved().await;
-                tokio::join!(
-                    self.stream.acknowledge(&taken),
-                    self.stream.read(BATCH, WAIT)
-                )
-            };
-            let (acknowledged, read) = tokio::select! {
-                both = turn => both,
-                () = stop.cancelled() => break,
-            };
-            if acknowledged.is_ok() {
-                taken.clear();
-            }
-            let failed = match read {
-                Ok(entries) => {
-                    if !entries.is_empty() && self.take(&entries, &stop).await {
-                        taken.extend(entries.into_iter().map(|entry| entry.id));
-                    }
-                    acknowledged.err()
+            match self.turn(&mut progress, &stop).await {
+                Ok(()) => backoff.succeeded(),
+                Err(error) => {
+                    stop.run_until_cancelled(backoff.failed(&error)).await;
                 }
-                Err(error) => Some(error),
-            };
-            match failed {
-                None => backoff.succeeded(),
-                Some(error) => tokio::select! {
-                    () = backoff.failed(&error) => {}
-                    () = stop.cancelled() => break,
-                },
             }
         }
-        if let Err(error) = self.stream.acknowledge(&taken).await {
+        if let Err(error) = self.stream.acknowledge(&progress.taken).await {
             tracing::warn!(%error, "events that were taken in are not acknowledged; they will be read again, and found to be known");
         }
     }
 
-    /// Whether the entries were taken in. They stay with this consumer until they are acknowledged, so
-    /// a failed batch is tried again here rather than waiting to be claimed.
-    async fn take(&self, entries: &[StreamEntry], stop: &CancellationToken) -> bool {
-        let mut backoff = Backoff::new("take in events of the stream");
-        for _ in 0..TRIES {
-            let drafts = entries
-                .iter()
-                .map(|entry| Ok(entry.draft.clone()))
-                .collect();
-            match self.intake.accept(Source::Stream, drafts).await {
-                Ok(_) => {
-                    backoff.succeeded();
-                    return true;
+    /// Takes in some of what was left behind, if its time has come, and some of what is new. What is begun to
+    /// be taken in is ended before a stop.
+    async fn turn(
+        &self,
+        progress: &mut Progress,
+        stop: &CancellationToken,
+    ) -> Result<(), StoreError> {
+        stop.run_until_cancelled(self.pressure.relieved()).await;
+        progress.begin();
+        for _ in 0..CATCH_UP {
+            self.catch_up(progress).await?;
+        }
+        if progress.is_stuck() {
+            self.stream.acknowledge(&progress.taken).await?;
+            progress.taken.clear();
+            if progress.catch_up.is_none()
+                && let Some(retry_at) = progress.retry_at()
+            {
+                stop.run_until_cancelled(sleep_until(retry_at)).await;
+            }
+            return Ok(());
+        }
+        let wait = match (&progress.catch_up, progress.retry_at()) {
+            (Some(_), _) => Duration::ZERO,
+            (None, Some(retry_at)) => retry_at.saturating_duration_since(Instant::now()).min(WAIT),
+            (None, None) => WAIT,
+        };
+        let reading = async {
+            tokio::join!(
+                self.stream.acknowledge(&progress.taken),
+                self.stream.read(BATCH, wait)
+            )
+        };
+        let Some((acknowledged, read)) = stop.run_until_cancelled(reading).await else {
+            return Ok(());
+        };
+        if acknowledged.is_ok() {
+            progress.taken.clear();
+        }
+        let mut entries = read?;
+        entries.retain(|entry| {
+            let part = self.intake.part_of(&entry.draft);
+            let behind = progress.behind.get_mut(&part);
+            behind
+                .map(|behind| behind.left.insert(entry.id.clone()))
+                .is_none()
+        });
+        self.take(entries, progress).await;
+        acknowledged
+    }
+
+    /// Takes in a batch of what was left behind.
+    async fn catch_up(&self, progress: &mut Progress) -> Result<(), StoreError> {
+        let Some(catch_up) = &mut progress.catch_up else {
+            return Ok(());
+        };
+        let after = catch_up.after.as_deref();
+        let mut entries = self.stream.unacknowledged(after, BATCH).await?;
+        let Some(last) = entries.last() else {
+            progress.caught_up();
+            return Ok(());
+        };
+        catch_up.after = Some(last.id.clone());
+        let tried = &catch_up.parts;
+        let taken: HashSet<&str> = progress.taken.iter().map(String::as_str).collect();
+        entries.retain(|entry| {
+            let part = self.intake.part_of(&entry.draft);
+            // What is not left behind for its own part was refused, or is taken in and not acknowledged yet.
+            let refused = tried.contains(&progress.parts) && !progress.behind.contains_key(&part);
+            (tried.contains(&part) || refused) && !taken.contains(entry.id.as_str())
+        });
+        self.take(entries, progress).await;
+        Ok(())
+    }
+
+    /// Takes in what can be. The rest stays with this host, unacknowledged.
+    async fn take(&self, entries: Vec<StreamEntry>, progress: &mut Progress) {
+        if entries.is_empty() {
+            return;
+        }
+        let part_of = |entry: &StreamEntry| self.intake.part_of(&entry.draft);
+        let parts: Vec<_> = entries.iter().map(part_of).collect();
+        let (ids, drafts) = entries
+            .into_iter()
+            .map(|entry| (entry.id, Ok(entry.draft)))
+            .unzip::<_, _, Vec<_>, Vec<_>>();
+        let taken = self.intake.accept(Source::Stream, drafts).await;
+        for (part, error) in &taken.failures {
+            progress.failed(*part, error);
+        }
+        for ((id, part), verdict) in ids.into_iter().zip(parts).zip(taken.verdicts) {
+            let is_taken = verdict.is_some();
+            // What is not taken in though its part did not fail was to be refused.
+            let refused = progress.parts;
+            for part in [part, refused] {
+                if let Some(behind) = progress.behind.get_mut(&part) {
+                    if is_taken {
+                        behind.left.remove(&id);
+                    } else {
+                        behind.left.insert(id.clone());
+                        break;
+                    }
                 }
-                Err(error) => tokio::select! {
-                    () = backoff.failed(&error) => {}
-                    () = stop.cancelled() => return false,
-                },
+            }
+            if is_taken {
+                progress.taken.push(id);
             }
         }
-        // Left unacknowledged: the stream hands the entries out again once they have been idle.
-        false
     }
 }

@@ -97,7 +97,7 @@ pub(crate) async fn post(State(api): State<Arc<Api>>, headers: HeaderMap, body: 
             return failure(StatusCode::BAD_REQUEST, code, &message).into_response();
         }
     };
-    let verdicts = match api.intake.accept(Source::Http, drafts).await {
+    let verdicts = match api.intake.accept(Source::Http, drafts).await.whole() {
         Ok(verdicts) => verdicts,
         Err(error) => {
             tracing::warn!(%error, "events could not be accepted");

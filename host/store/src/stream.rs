@@ -23,6 +23,14 @@ pub trait EventStream: Send + Sync + 'static {
     /// it waits up to `wait`. The stream and its group are made when they are missing, at any time.
     async fn read(&self, max: usize, wait: Duration) -> Result<Vec<StreamEntry>, StoreError>;
 
+    /// What was read by this host and is not acknowledged, oldest first, after an entry of it or from the
+    /// beginning: again what could not be dispatched when it was read. Empty at the end.
+    async fn unacknowledged(
+        &self,
+        after: Option<&str>,
+        max: usize,
+    ) -> Result<Vec<StreamEntry>, StoreError>;
+
     /// Acknowledges and removes entries that were dispatched or kept as rejected.
     async fn acknowledge(&self, ids: &[String]) -> Result<(), StoreError>;
 

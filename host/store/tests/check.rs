@@ -807,18 +807,99 @@ mod redis_store {
         drains(&store, held, 16).await;
     }
 
+    async fn listed(store: &RedisStore, tenant: &str) -> Vec<String> {
+        let filter = Filter {
+            tenant: TenantId::new(tenant).unwrap(),
+            state: None,
+            cursor: None,
+            limit: 10_000,
+        };
+        let page = store.list(&filter).await.unwrap();
+        let id = |record: &wasmhook_store::Record| record.delivery.id.to_string();
+        page.records.iter().map(id).collect()
+    }
+
     #[tokio::test]
-    async fn a_tenants_lost_list_is_told() {
+    async fn a_tenants_lost_list_is_made_anew_in_its_order() {
         let (_server, store, mut connection) = make().await;
         let held = fill(&store).await;
+        let before = listed(&store, "acme").await;
+        assert_eq!(before.len(), 18);
         by_hand(&mut connection, "DEL", "i:acme", &[]).await;
-        let report = store.check(REPAIR).await.unwrap();
+        // What comes afterwards begins a list of its own.
+        put(&store, "acme", "evt_late", &["main", "other"]).await;
+        let found = store.check(LOOK).await.unwrap();
         assert_eq!(
-            counts(&report),
+            counts(&found),
             BTreeMap::from([(Finding::Unlisted, (18, 0))])
         );
-        assert_eq!(report.left(), 18);
+        let report = finds_and_mends(&store, Finding::Unlisted).await;
+        assert_eq!(report.findings[&Finding::Unlisted].count, 18);
+        let after = listed(&store, "acme").await;
+        assert_eq!(after[2..], before);
         drop(held);
+    }
+
+    #[tokio::test]
+    async fn a_hole_in_a_long_list_is_filled_while_more_is_enqueued_and_repaired() {
+        let (_server, store, mut connection) = make().await;
+        for n in 0..40 {
+            let batch: Vec<_> = (0..40)
+                .map(|m| to(&event("acme", &format!("evt_{n}_{m}")), &["main"]))
+                .collect();
+            store.enqueue(&batch).await.unwrap();
+        }
+        let before = listed(&store, "acme").await;
+        let entries: Vec<(String, Vec<String>)> = redis::cmd("XRANGE")
+            .arg(format!("{SHARD}i:acme"))
+            .arg("-")
+            .arg("+")
+            .query_async(&mut connection)
+            .await
+            .unwrap();
+        for (id, _) in &entries[3..30] {
+            by_hand(&mut connection, "XDEL", "i:acme", &[id]).await;
+        }
+        let more = async {
+            for n in 0..200 {
+                put(&store, "acme", &format!("evt_more_{n}"), &["main"]).await;
+            }
+        };
+        // Two at once: one of them may find the other at it.
+        let repairs = async { tokio::join!(store.check(REPAIR), store.check(REPAIR)) };
+        let ((one, other), ()) = tokio::join!(repairs, more);
+        let mended = one.unwrap().left() == 0 || other.unwrap().left() == 0;
+        assert!(mended || store.check(REPAIR).await.unwrap().left() == 0);
+        assert!(store.check(LOOK).await.unwrap().is_sound());
+        let after = listed(&store, "acme").await;
+        assert_eq!(after.len(), before.len() + 200);
+        assert_eq!(after[200..], before);
+    }
+
+    #[tokio::test]
+    async fn a_wrong_number_of_finished_deliveries_is_counted_anew() {
+        let (_server, store, mut connection) = make().await;
+        for n in 0..600 {
+            put(&store, "acme", &format!("evt_{n}"), &["main"]).await;
+            for leased in take(&store, 10).await {
+                record(&store, end(leased, 204)).await;
+            }
+        }
+        for (command, words) in [
+            ("HINCRBY", &["acme", "7"][..]),
+            ("HDEL", &["acme"]),
+            ("HSET", &["globex", "3"]),
+        ] {
+            by_hand(&mut connection, command, "m", words).await;
+            finds_and_mends(&store, Finding::Counter).await;
+        }
+        // Retention by number goes by it.
+        let retention = Retention {
+            age: LONG,
+            count: 100,
+        };
+        while store.retain(&retention).await.unwrap() > 0 {}
+        assert_eq!(store.backlog().await.unwrap().succeeded, 100);
     }
 
     #[tokio::test]

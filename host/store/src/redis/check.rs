@@ -6,11 +6,12 @@
 //! record is then asked where it is. Deliveries move meanwhile, so whatever is not where it should be
 //! is only a suspect: a function judges it, and mends it, in one atomic step.
 
+mod lists;
 mod places;
 mod records;
 mod sequences;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::{Duration, Instant};
 
@@ -54,8 +55,10 @@ struct Shard {
     due: HashSet<u64>,
     /// Hashes of the lines that finished deliveries should have in their tenant's.
     lines: HashSet<u64>,
-    /// Tenants that have finished deliveries.
-    finished: HashSet<String>,
+    /// How many finished deliveries tenants have.
+    finished: HashMap<String, u64>,
+    /// Stamp and id of deliveries that the lists of their tenants lack.
+    unlisted: BTreeMap<String, Vec<(u64, String)>>,
     suspects: Vec<Suspect>,
     /// Tenant and id of open deliveries without an event.
     eventless: Vec<(String, String)>,
@@ -95,6 +98,8 @@ impl RedisStore {
             check.judge(shard).await?;
             check.turns(shard).await?;
             check.bury(shard).await?;
+            check.lists(shard).await?;
+            check.tallies(shard).await?;
             check.flights(shard).await?;
             check.counters(shard).await?;
         }
@@ -181,7 +186,7 @@ impl Check<'_> {
 
     /// Finds the lanes, and checks the indexes by the way.
     async fn names(&mut self) -> Result<(), StoreError> {
-        let pattern = self.store.keys.pattern("qoxg");
+        let pattern = self.store.keys.pattern("qoxgI");
         for holder in self.store.link.holders().await? {
             let mut cursor = "0".to_owned();
             loop {
@@ -223,6 +228,12 @@ impl Check<'_> {
             }
             Some(("o", tenant)) => self.index(shard, "o", tenant, &key).await?,
             Some(("x", tenant)) => self.index(shard, "x", tenant, &key).await?,
+            // What a repair left that was given up.
+            Some(("I", _)) if self.request.repair => {
+                let mut command = redis::cmd("DEL");
+                command.arg(&key);
+                let _: i64 = self.query("DEL", &command).await?;
+            }
             _ => {}
         }
         Ok(())

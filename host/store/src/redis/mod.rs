@@ -164,15 +164,14 @@ impl RedisStore {
         if self.absence.is_away(shard) {
             return Err(unavailable(format!("shard {shard} does not answer")));
         }
-        let answer = match tokio::time::timeout(patience, work).await {
-            Ok(answer) => answer,
-            Err(_) => {
+        let answer = tokio::time::timeout(patience, work)
+            .await
+            .unwrap_or_else(|_| {
                 self.absence.slow(shard);
                 Err(unavailable(format!(
                     "shard {shard} has not answered within {patience:?}"
                 )))
-            }
-        };
+            });
         match &answer {
             Err(error @ StoreError::Unavailable { .. }) => {
                 let question = if shard < self.keys.shards() {

@@ -37,6 +37,7 @@
 --   U                        the last fence of each track, see `fence_after`
 --   i:<tenant>               stream of all deliveries in the order of their making: several in an entry,
 --                            whose stamps follow one another from the entry's own number on
+--   I:<tenant>               the same while a repair makes it anew
 --   j                        hash: tenant -> where clearing its stream of removed deliveries goes on
 --   o:<tenant>               open ids that failed before, by creation stamp
 --   x:<tenant>               dead-letter ids by creation stamp

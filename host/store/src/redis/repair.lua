@@ -7,6 +7,7 @@
 
 local LOOKS = 1000000   -- entries of lanes looked through by one call of judge, roughly
 local FEW = 4           -- of more suspects at once lanes are read once for all
+local LISTED = 500      -- entries of a stream taken over by one call
 local TENANTS = 20000   -- of more tenants or lanes at once the counters are left alone
 
 -- State, event, endpoint and attempt of a record; nothing when it is not one that this version reads.
@@ -172,7 +173,7 @@ end
 
 -- ARGV: mend, the last stamp whose deliveries are asked for their place, then members. Reply: how many
 -- were open, succeeded and dead letters, then for what is worth a word: member, letters, endpoint,
--- attempt. The letters: u cannot be read, e event missing, d due (to be found in a lane), n not in the
+-- attempt, stamp. The letters: u cannot be read, e event missing, d due (to be found in a lane), n not in the
 -- stream of all, i an index did not agree, s or x finished.
 local function check_records(keys, argv)
   local p, mend, cut = keys[1], argv[1] == '1', tonumber(argv[2])
@@ -185,16 +186,17 @@ local function check_records(keys, argv)
   local counts = { p = 0, f = 0, s = 0, x = 0 }
   local known = {}
   local reply = { 0, 0, 0 }
-  local function tell(member, letters, endpoint, attempt)
+  local function tell(member, letters, endpoint, attempt, stamp)
     local m = #reply
-    reply[m + 1], reply[m + 2], reply[m + 3], reply[m + 4] = member, letters, endpoint, attempt
+    reply[m + 1], reply[m + 2], reply[m + 3] = member, letters, endpoint
+    reply[m + 4], reply[m + 5] = attempt, stamp
   end
   for i = 1, #members do
     local value, member = records[i], members[i]
     local kind, event, endpoint, attempt
     if value then kind, event, endpoint, attempt = facts(value) end
     if value and not kind then
-      tell(member, 'u', '', '')
+      tell(member, 'u', '', '', '')
     elseif value then
       counts[kind] = counts[kind] + 1
       local gap = string.find(member, Z, 1, true)
@@ -220,7 +222,7 @@ local function check_records(keys, argv)
         known[tenant] = true
         if mend then redis.call('SADD', p .. 'T', tenant) end
       end
-      if letters ~= '' then tell(member, letters, endpoint, attempt) end
+      if letters ~= '' then tell(member, letters, endpoint, attempt, stamp) end
     end
   end
   reply[1], reply[2], reply[3] = counts.p + counts.f, counts.s, counts.x
@@ -259,6 +261,100 @@ local function check_line(keys, argv)
     redis.call('RPUSH', p .. 'f:' .. tenant, line)
   end
   return 1
+end
+
+-- What changes with every change of how many deliveries of a tenant are finished: the number that is kept,
+-- and where its lines begin and end.
+local function finished_state(p, tenant)
+  local line = p .. 'f:' .. tenant
+  return table.concat({
+    redis.call('HGET', p .. 'm', tenant) or '', redis.call('LLEN', line),
+    redis.call('LRANGE', line, 0, 0)[1] or '', redis.call('LRANGE', line, -1, -1)[1] or '',
+  }, Z)
+end
+
+-- The id of the last entry of a stream, or nothing.
+local function last_entry(key)
+  local last = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
+  return last and last[1] or ''
+end
+
+-- ARGV: tenant, place of the first line to look at, how many. Reply: how many lines there were, how many of
+-- them stand for a finished delivery, and what changes with every change of their number.
+local function check_finished(keys, argv)
+  local p, tenant, from = keys[1], argv[1], tonumber(argv[2])
+  local line = p .. 'f:' .. tenant
+  local lines = redis.call('LRANGE', line, from, from + tonumber(argv[3]) - 1)
+  local attempts, wanted, count = {}, {}, 0
+  for i = 1, #lines do
+    local _, attempt, id = split(lines[i])
+    attempts[i], wanted[i] = attempt, p .. 'd:' .. tenant .. Z .. id
+  end
+  local records = mget(wanted)
+  for i = 1, #lines do
+    if records[i] then
+      local kind, _, _, attempt = facts(records[i])
+      -- What cannot be read is finished, for all that is known.
+      if not kind or ((kind == 's' or kind == 'x') and attempt == attempts[i]) then count = count + 1 end
+    end
+  end
+  return { #lines, count, finished_state(p, tenant) }
+end
+
+-- ARGV: mend, tenant, its state as of `check_finished` when its lines began to be counted, how many they were.
+-- Reply: whether another number was kept, 1 or 0, or -1 when it has changed meanwhile.
+local function count_finished(keys, argv)
+  local p, tenant, count = keys[1], argv[2], tonumber(argv[4])
+  if finished_state(p, tenant) ~= argv[3] then return -1 end
+  if tonumber(redis.call('HGET', p .. 'm', tenant) or '0') == count then return 0 end
+  if argv[1] == '1' then
+    if count > 0 then
+      redis.call('HSET', p .. 'm', tenant, num(count))
+    else
+      redis.call('HDEL', p .. 'm', tenant)
+    end
+  end
+  return 1
+end
+
+-- ARGV: tenant, the last entry of its new stream as it was left (or empty to begin one), then stamp and id of
+-- deliveries in turn. Goes on with a stream of all that is made anew. Reply: its last entry; nothing when
+-- somebody else is at it.
+local function relist(keys, argv)
+  local p, tenant = keys[1], argv[1]
+  local new = p .. 'I:' .. tenant
+  if argv[2] == '' then
+    redis.call('DEL', new)
+  elseif last_entry(new) ~= argv[2] then
+    return ''
+  end
+  local first, ids = nil, {}
+  local function entry()
+    if #ids > 0 then redis.call('XADD', new, num(first) .. '-0', 'd', table.concat(ids, Z)) end
+    ids = {}
+  end
+  for i = 3, #argv, 2 do
+    local stamp = tonumber(argv[i])
+    if #ids == ENTRY or (#ids > 0 and stamp ~= first + #ids) then entry() end
+    if #ids == 0 then first = stamp end
+    ids[#ids + 1] = argv[i + 1]
+  end
+  entry()
+  return last_entry(new)
+end
+
+-- ARGV: tenant, the last entry of its new stream as it was left. Takes over what was enqueued meanwhile, and
+-- once that is all has the new stream take the place of the old. Reply: the last entry to go on with, `done`,
+-- or nothing when somebody else is at it.
+local function relisted(keys, argv)
+  local p, tenant = keys[1], argv[1]
+  local new, old = p .. 'I:' .. tenant, p .. 'i:' .. tenant
+  if last_entry(new) ~= argv[2] then return '' end
+  local entries = redis.call('XRANGE', old, '(' .. argv[2], '+', 'COUNT', LISTED)
+  for e = 1, #entries do redis.call('XADD', new, entries[e][1], 'd', entries[e][2][2]) end
+  if #entries == LISTED then return entries[LISTED][1] end
+  redis.call('RENAME', new, old)
+  return 'done'
 end
 
 -- How often each of these entries is in a list, by reading it once: for more than a few of them that is
@@ -678,6 +774,10 @@ redis.register_function('@_check_members', check_members)
 redis.register_function('@_check_records', check_records)
 redis.register_function('@_check_index', check_index)
 redis.register_function('@_check_line', check_line)
+redis.register_function('@_check_finished', check_finished)
+redis.register_function('@_count_finished', count_finished)
+redis.register_function('@_relist', relist)
+redis.register_function('@_relisted', relisted)
 redis.register_function('@_judge', judge)
 redis.register_function('@_check_sequences', check_sequences)
 redis.register_function('@_check_behind', check_behind)

@@ -12,7 +12,7 @@ use crate::error::StoreError;
 
 /// Commands on keys of a shard that the functions and the store use, as many words as each needs.
 /// Words beyond the key are placeholders.
-const SHARD: [(&str, usize); 40] = [
+const SHARD: [(&str, usize); 41] = [
     ("GET", 0),
     ("SET", 1),
     ("MGET", 0),
@@ -27,6 +27,7 @@ const SHARD: [(&str, usize); 40] = [
     ("HGETALL", 0),
     ("HINCRBY", 2),
     ("HDEL", 1),
+    ("HSCAN", 1),
     ("LPOP", 0),
     ("LPOS", 1),
     ("LPUSH", 1),
@@ -73,6 +74,9 @@ pub(super) async fn check_queue(link: &Link) -> Result<(), StoreError> {
         .iter()
         .map(|(name, more)| on(name, &shard, *more))
         .collect();
+    let mut rename = redis::cmd("RENAME");
+    rename.arg(&shard).arg(&shard);
+    calls.push(rename);
     calls.push(redis::cmd("TIME"));
     calls.push(redis::cmd("PING"));
     let mut call = redis::cmd("FCALL");

@@ -233,6 +233,27 @@ impl EventStream for RedisStream {
         self.fresh(&mut reader, max, wait).await
     }
 
+    async fn unacknowledged(
+        &self,
+        after: Option<&str>,
+        max: usize,
+    ) -> Result<Vec<StreamEntry>, StoreError> {
+        let mut after = after.unwrap_or("0").to_owned();
+        loop {
+            let command = self.read_group(max, &after, None);
+            let answer = self.with_group("XREADGROUP", &command).await?;
+            let entries = entries_of_read(answer).ok_or_else(|| self.garbled())?;
+            let Some(last) = entries.last().map(|entry| entry.id.clone()) else {
+                return Ok(Vec::new());
+            };
+            let entries = self.living(entries).await?;
+            if !entries.is_empty() {
+                return Ok(entries);
+            }
+            after = last;
+        }
+    }
+
     async fn acknowledge(&self, ids: &[String]) -> Result<(), StoreError> {
         if ids.is_empty() {
             return Ok(());

@@ -22,6 +22,7 @@ struct Said {
     letters: String,
     endpoint: String,
     attempt: String,
+    stamp: String,
 }
 
 impl Said {
@@ -140,6 +141,7 @@ impl Check<'_> {
                 letters: text()?,
                 endpoint: text()?,
                 attempt: text()?,
+                stamp: text()?,
             };
             each(self, shard, said);
         }
@@ -155,7 +157,13 @@ impl Check<'_> {
                     self.shards[shard].eventless.push(names);
                     continue;
                 }
-                'n' => (Finding::Unlisted, false),
+                'n' => {
+                    let delivery = (said.stamp.parse().unwrap_or_default(), said.id().to_owned());
+                    let unlisted = &mut self.shards[shard].unlisted;
+                    let tenant = unlisted.entry(said.tenant().to_owned());
+                    tenant.or_default().push(delivery);
+                    continue;
+                }
                 'i' => (Finding::Index, self.request.repair),
                 'd' => {
                     let hash = self.hash(&[said.tenant(), said.id()]);
@@ -174,8 +182,11 @@ impl Check<'_> {
                     let line = self.hash(&[said.tenant(), said.id(), &said.attempt]);
                     let shard = &mut self.shards[shard];
                     shard.lines.insert(line);
-                    if !shard.finished.contains(said.tenant()) {
-                        shard.finished.insert(said.tenant().to_owned());
+                    match shard.finished.get_mut(said.tenant()) {
+                        Some(count) => *count += 1,
+                        None => {
+                            shard.finished.insert(said.tenant().to_owned(), 1);
+                        }
                     }
                     continue;
                 }
@@ -233,9 +244,11 @@ impl Check<'_> {
             let [open, succeeded, dead] = self.shards[shard].counted;
             self.report.looked.open += open;
             self.report.looked.deliveries += open + succeeded + dead;
-            for tenant in std::mem::take(&mut self.shards[shard].finished) {
-                self.lines(shard, &tenant).await?;
+            let finished = std::mem::take(&mut self.shards[shard].finished);
+            for tenant in finished.keys() {
+                self.lines(shard, tenant).await?;
             }
+            self.shards[shard].finished = finished;
         }
         if self.shards.iter().all(|shard| shard.lines.is_empty()) {
             return Ok(());
