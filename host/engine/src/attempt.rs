@@ -245,11 +245,12 @@ impl Attempter {
         (number, at): (u32, Timestamp),
         trace: &mut Trace,
     ) -> Attempt {
+        let client = self.client.of(&event.tenant_id);
         let plugins = self.plugins.tenant(event.tenant_id.as_str());
         if !classify::applies(&plugins, event.event_type.as_str()) {
-            return self.client.post(request, number, at).await;
+            return client.post(request, number, at).await;
         }
-        let (attempt, answer) = self.client.exchange(request, number, at).await;
+        let (attempt, answer) = client.exchange(request, number, at).await;
         let Some(answer) = answer else {
             return attempt;
         };
