@@ -375,6 +375,9 @@ pub(crate) struct Worker {
     /// 64 a single endpoint was held back by the round trips of leasing and recording (measured, 3.5 k
     /// deliveries a second against 5.0 k on one noisy machine).
     pub(crate) max_per_endpoint: usize,
+    /// Deliveries in flight for one tenant, over all endpoints and hosts, where its `tenant.toml` does not say
+    /// (`max_in_flight`). No such limit if missing: one tenant alone can use the whole host then.
+    pub(crate) max_per_tenant: Option<u32>,
     /// Deliveries leased in one call.
     pub(crate) batch: usize,
     /// Time to record an outcome while the store is slow or away for a moment. A lease lasts
@@ -390,6 +393,7 @@ impl Default for Worker {
         Self {
             concurrency: 512,
             max_per_endpoint: 128,
+            max_per_tenant: None,
             batch: 128,
             recording_room: seconds(20),
             grace: seconds(20),
