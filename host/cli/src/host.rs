@@ -1,5 +1,6 @@
 //! Wiring: the rooms put together as the configuration says.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -157,6 +158,7 @@ pub(crate) fn tenants(config: &Config) -> anyhow::Result<Tenants> {
         config.path(&config.tenants.secrets),
     );
     settings.policy = policy(config);
+    settings.default_max_in_flight = config.worker.max_per_tenant.and_then(NonZeroU32::new);
     Tenants::load(settings).map_err(|error| Coded::new(Exit::Configuration, error.to_string()))
 }
 

@@ -13,12 +13,13 @@ use reqwest::redirect::Policy;
 use reqwest::{Body, Request, Response};
 use url::Host;
 use wasmhook_core::attempt::{Attempt, ErrorClass};
-use wasmhook_core::{EndpointUrl, OutgoingRequest};
+use wasmhook_core::{EndpointUrl, OutgoingRequest, TenantId};
 
 use crate::address::AddressPolicy;
 use crate::config::ClientConfig;
 use crate::error::ClientError;
 use crate::failure;
+use crate::lookups::{ASKING, Lookups};
 use crate::resolver::GuardedResolver;
 use crate::retry_after;
 use crate::tls;
@@ -34,6 +35,8 @@ pub struct Client {
     addresses: Arc<AddressPolicy>,
     timeout: Duration,
     response_cap: usize,
+    /// For whom requests are made.
+    tenant: Option<TenantId>,
 }
 
 /// What a receiver answered, as far as it was read.
@@ -62,6 +65,10 @@ impl fmt::Debug for Answer {
 impl Client {
     /// Makes a client, reading the machine's root certificates.
     pub fn new(config: ClientConfig) -> Result<Self, ClientError> {
+        Self::with_lookups(config, Lookups::new())
+    }
+
+    fn with_lookups(config: ClientConfig, lookups: Arc<Lookups>) -> Result<Self, ClientError> {
         config.check()?;
         let addresses = Arc::new(config.addresses);
         let http = reqwest::Client::builder()
@@ -75,7 +82,7 @@ impl Client {
             .connect_timeout(config.connect_timeout)
             .pool_max_idle_per_host(config.max_idle_per_host)
             .pool_idle_timeout(config.idle_timeout)
-            .dns_resolver(GuardedResolver::new(Arc::clone(&addresses)))
+            .dns_resolver(GuardedResolver::new(Arc::clone(&addresses), lookups))
             .build()
             .map_err(ClientError::Http)?;
         Ok(Self {
@@ -83,7 +90,18 @@ impl Client {
             addresses,
             timeout: config.timeout,
             response_cap: config.response_cap,
+            tenant: None,
         })
+    }
+
+    /// The same client, for requests of one tenant, whose host names that do not resolve hold up its own
+    /// requests only.
+    #[must_use]
+    pub fn of(&self, tenant: &TenantId) -> Self {
+        Self {
+            tenant: Some(tenant.clone()),
+            ..self.clone()
+        }
     }
 
     /// Sends the request as the given one-based attempt, begun at `at`. Never fails: what went wrong
@@ -142,9 +160,14 @@ impl Client {
     ) -> impl Future<Output = Result<Answer, ErrorClass>> + Send + use<> {
         // The resolver is not asked about an address that is written out in the URL.
         let allowed = literal(&url.host()).is_none_or(|address| self.addresses.allows(address));
-        let response = allowed.then(|| self.http.execute(request));
+        let executing = allowed.then(|| self.http.execute(request));
+        let tenant = self.tenant.clone();
         async move {
-            let response = response.ok_or(ErrorClass::AddressRefused)?.await;
+            let executing = executing.ok_or(ErrorClass::AddressRefused)?;
+            let response = match tenant {
+                Some(tenant) => ASKING.scope(tenant, executing).await,
+                None => executing.await,
+            };
             let mut response = response.map_err(|error| failure::classify(&error))?;
             let (body, complete) = excerpt(&mut response, cap).await?;
             Ok(Answer {
@@ -187,4 +210,41 @@ fn literal(host: &Host<&str>) -> Option<IpAddr> {
 
 fn text(bytes: &[u8]) -> Option<String> {
     (!bytes.is_empty()).then(|| String::from_utf8_lossy(bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, mpsc};
+
+    use super::*;
+    use crate::lookups::PER_TENANT;
+
+    #[tokio::test]
+    async fn a_lookup_is_counted_for_the_tenant_of_the_request() {
+        let (open, gate) = mpsc::channel::<()>();
+        let gate = Mutex::new(gate);
+        let lookups = Lookups::by(move |_| {
+            let _ = gate.lock().unwrap().recv();
+            Ok(Vec::new())
+        });
+        let config = ClientConfig {
+            timeout: Duration::from_millis(300),
+            ..ClientConfig::default()
+        };
+        let client = Client::with_lookups(config, Arc::clone(&lookups)).unwrap();
+        let (acme, other) = (
+            TenantId::new("acme").unwrap(),
+            TenantId::new("other").unwrap(),
+        );
+        let request = OutgoingRequest {
+            url: EndpointUrl::new("https://dead.example/").unwrap(),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        };
+        let attempt = client.of(&acme).post(request, 1, Timestamp::now()).await;
+        assert_eq!(attempt.error_class, Some(ErrorClass::Timeout));
+        assert_eq!(lookups.free(&acme), PER_TENANT - 1);
+        assert_eq!(lookups.free(&other), PER_TENANT);
+        drop(open);
+    }
 }

@@ -91,7 +91,10 @@ impl<S: SecretResolver, C: Clock> HttpDeliverer<S, C> {
             .requests
             .build(&job.id, event, endpoint, &secrets, &content, at)
         {
-            Ok(request) => self.client.post(request, number, at).await,
+            Ok(request) => {
+                let client = self.client.of(&job.tenant_id);
+                client.post(request, number, at).await
+            }
             Err(error) => refused(ErrorClass::Request, false, error),
         }
     }

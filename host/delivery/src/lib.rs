@@ -16,6 +16,7 @@ pub mod deliverer;
 pub mod error;
 mod failure;
 pub mod fetch;
+mod lookups;
 mod resolver;
 mod retry_after;
 mod tls;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use crate::address::AddressPolicy;
+use crate::lookups::{ASKING, Lookups};
 
 /// Why a name has no address to connect to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -21,27 +22,30 @@ pub(crate) enum LookupError {
     AllRefused,
 }
 
-/// Looks names up as the machine does, and drops what the policy refuses.
-#[derive(Debug, Clone)]
+/// Looks names up, and drops what the policy refuses.
+#[derive(Clone)]
 pub(crate) struct GuardedResolver {
     policy: Arc<AddressPolicy>,
+    lookups: Arc<Lookups>,
 }
 
 impl GuardedResolver {
-    pub(crate) fn new(policy: Arc<AddressPolicy>) -> Self {
-        Self { policy }
+    pub(crate) fn new(policy: Arc<AddressPolicy>, lookups: Arc<Lookups>) -> Self {
+        Self { policy, lookups }
     }
 }
 
 impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let policy = Arc::clone(&self.policy);
+        let Self { policy, lookups } = self.clone();
+        // Here, and not in the future: that may go on in a task of its own.
+        let tenant = ASKING.try_with(Clone::clone).ok();
         Box::pin(async move {
-            // Port 0 stands for the port of the URL.
-            let answers = tokio::net::lookup_host((name.as_str(), 0))
+            let answers = lookups
+                .look_up(tenant.as_ref(), name.as_str())
                 .await
-                .map_err(|_| LookupError::NoAnswer)?;
-            let allowed = allowed(&policy, answers)?;
+                .ok_or(LookupError::NoAnswer)?;
+            let allowed = allowed(&policy, answers.iter().copied())?;
             Ok(Box::new(allowed.into_iter()) as Addrs)
         })
     }

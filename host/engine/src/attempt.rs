@@ -203,7 +203,8 @@ impl Attempter {
                 Err(error) => return refused(ErrorClass::Request, false, &error),
             }
         };
-        let answer = self.client.exchange(request, number, at);
+        let client = self.client.of(&event.tenant_id);
+        let answer = client.exchange(request, number, at);
         let plugins = self.plugins.tenant(event.tenant_id.as_str());
         if !classify::applies(&plugins, event.event_type.as_str()) {
             return answer.await.0;

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use http::HeaderMap;
-use wasmhook_core::{EndpointPolicy, EndpointUrl, ErrorClass};
+use wasmhook_core::{EndpointPolicy, EndpointUrl, ErrorClass, TenantId};
 use wasmhook_delivery::{Client, Fetch, FetchError};
 use wasmhook_runtime::{Grants, HttpBounds, HttpClient, HttpError, HttpRequest, HttpResponse};
 
@@ -23,6 +23,7 @@ impl PluginHttp {
 impl HttpClient for PluginHttp {
     async fn fetch(
         &self,
+        tenant: &str,
         request: HttpRequest,
         grants: &Grants,
         bounds: HttpBounds,
@@ -36,8 +37,11 @@ impl HttpClient for PluginHttp {
         }
         let fetch = Fetch::new(&request.method, url, &request.headers, request.body)
             .map_err(|error| bad(&error))?;
-        let answer = self
-            .client
+        let client = match TenantId::new(tenant) {
+            Ok(tenant) => self.client.of(&tenant),
+            Err(_) => self.client.clone(),
+        };
+        let answer = client
             .fetch(fetch, bounds.time, bounds.response_bytes)
             .await;
         match answer {

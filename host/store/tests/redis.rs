@@ -330,6 +330,48 @@ async fn a_lease_lasts_as_long_as_was_asked_beside_longer_ones() {
 }
 
 #[tokio::test]
+async fn what_was_leased_with_a_lost_answer_comes_again_at_once() {
+    let server = RedisServer::start().unwrap();
+    let store = store(&server).await;
+    for n in 0..3 {
+        let item = [to(&event("acme", &format!("evt_{n}")), &["main"])];
+        store.enqueue(&item).await.unwrap();
+    }
+    // What this host heard of stays its own.
+    let kept = store.lease(&request(1)).await.unwrap().leased;
+    for _ in 0..2 {
+        server.pause().unwrap();
+        let patience = Duration::from_millis(100);
+        let two = request(2);
+        let lost = tokio::time::timeout(patience, store.lease(&two)).await;
+        assert!(lost.is_err());
+        server.resume().unwrap();
+    }
+    let leased = store.lease(&request(10)).await.unwrap().leased;
+    let ids: Vec<_> = leased.iter().map(|leased| &leased.event.id).collect();
+    assert_eq!(ids.len(), 2, "{ids:?}");
+    let all = kept.into_iter().chain(leased).map(accepted);
+    let recorded = store.record(&all.collect::<Vec<_>>()).await.unwrap();
+    assert_eq!(recorded, [wasmhook_store::Recorded::Written; 3]);
+    let report = store.check(wasmhook_store::CheckRequest::default()).await;
+    assert!(report.unwrap().is_sound());
+}
+
+#[tokio::test]
+async fn what_was_leased_and_could_not_be_read_comes_again_at_once() {
+    let server = RedisServer::start().unwrap();
+    let (producer, host) = (store(&server).await, store(&server).await);
+    for n in 0..3 {
+        let item = [to(&event("acme", &format!("evt_{n}")), &["main"])];
+        producer.enqueue(&item).await.unwrap();
+    }
+    let _: String = server.ask(&["ACL", "SETUSER", "default", "-mget"]).unwrap();
+    assert!(host.lease(&request(10)).await.is_err());
+    let _: String = server.ask(&["ACL", "SETUSER", "default", "+mget"]).unwrap();
+    assert_eq!(lease(&host).await.len(), 3);
+}
+
+#[tokio::test]
 async fn every_queue_key_lies_in_its_shards_slot() {
     let server = RedisServer::start().unwrap();
     let store = store(&server).await;
@@ -396,6 +438,8 @@ async fn nothing_is_left_when_everything_is_removed() {
     // Counters and the deployment's settings stay.
     let stays = [":u", ":U", ":k", "wasmhook:meta"];
     keys.retain(|key| !stays.iter().any(|end| key.ends_with(end)));
+    // These end with the leases.
+    keys.retain(|key| !key.contains("}:H:"));
     assert!(keys.is_empty(), "{keys:?}");
 }
 

@@ -1,6 +1,7 @@
 //! The tenants of a host, kept in memory.
 
 use std::collections::HashSet;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,6 +30,8 @@ pub struct TenantsConfig {
     pub policy: EndpointPolicy,
     /// How endpoints are signed for that do not say.
     pub default_profile: SignatureProfile,
+    /// How many deliveries of a tenant may be in flight whose file does not say; no such limit if missing.
+    pub default_max_in_flight: Option<NonZeroU32>,
     /// Where secrets are looked for that are in no file.
     pub environment: Environment,
 }
@@ -41,6 +44,7 @@ impl TenantsConfig {
             secrets_folder: secrets_folder.into(),
             policy: EndpointPolicy::default(),
             default_profile: SignatureProfile::default(),
+            default_max_in_flight: None,
             environment: Environment::default(),
         }
     }
@@ -54,6 +58,7 @@ pub struct Tenants(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     scan: Scan,
+    default_max_in_flight: Option<NonZeroU32>,
     current: ArcSwap<Snapshot>,
     /// Serialises reloads, and remembers the warnings that were given.
     warned: Mutex<HashSet<Problem>>,
@@ -73,6 +78,7 @@ impl Tenants {
                 environment: config.environment,
                 runs: AtomicU64::new(0),
             },
+            default_max_in_flight: config.default_max_in_flight,
             current: ArcSwap::default(),
             warned: Mutex::default(),
         }));
@@ -134,14 +140,22 @@ impl Tenants {
         ids
     }
 
-    /// The quotas of all tenants that have one of their own, sorted by tenant.
+    /// The quotas of all tenants that have one, of their own or for want of one, sorted by tenant.
     pub fn quotas(&self) -> Vec<(TenantId, Quota)> {
         let current = self.0.current.load();
+        let default = self.0.default_max_in_flight;
         let mut quotas: Vec<_> = current
             .tenants
             .iter()
-            .filter(|(_, tenant)| !tenant.quota.is_default())
-            .map(|(id, tenant)| (id.clone(), tenant.quota))
+            .map(|(id, tenant)| {
+                let max_in_flight = tenant.quota.max_in_flight.or(default);
+                let quota = Quota {
+                    max_in_flight,
+                    ..tenant.quota
+                };
+                (id.clone(), quota)
+            })
+            .filter(|(_, quota)| !quota.is_default())
             .collect();
         quotas.sort_by(|a, b| a.0.cmp(&b.0));
         quotas

@@ -98,6 +98,27 @@ async fn endpoints_and_secrets_are_read_and_follow_the_files() {
 }
 
 #[test]
+fn a_tenant_that_says_nothing_of_its_quota_has_the_operators() {
+    let root = acme();
+    put(&root, "tenants/beta/tenant.toml", "max_in_flight = 90");
+    put(&root, "tenants/gamma/tenant.toml", "weight = 3");
+    let quotas = |default| {
+        let mut config = config(root.path(), &[]);
+        config.default_max_in_flight = std::num::NonZeroU32::new(default);
+        let quotas = Tenants::load(config).unwrap().quotas();
+        let told = quotas.iter().map(|(tenant, quota)| {
+            let most = quota.max_in_flight.map_or(0, std::num::NonZeroU32::get);
+            (tenant.to_string(), quota.weight.get(), most)
+        });
+        told.collect::<Vec<_>>()
+    };
+    let of = |tenant: &str, weight, most| (tenant.to_owned(), weight, most);
+    assert_eq!(quotas(0), [of("beta", 1, 90), of("gamma", 3, 0)]);
+    let all = [of("acme", 1, 20), of("beta", 1, 90), of("gamma", 3, 20)];
+    assert_eq!(quotas(20), all);
+}
+
+#[test]
 fn a_bad_file_keeps_the_last_good_version_and_names_file_and_key() {
     let root = acme();
     let tenants = Tenants::load(config(root.path(), &[])).unwrap();

@@ -91,6 +91,10 @@ impl Config {
         for (name, number) in [
             ("worker.concurrency", self.worker.concurrency),
             ("worker.max_per_endpoint", self.worker.max_per_endpoint),
+            (
+                "worker.max_per_tenant",
+                self.worker.max_per_tenant.unwrap_or(1) as usize,
+            ),
             ("worker.batch", self.worker.batch),
             ("intake.max_payload_bytes", self.intake.max_payload_bytes),
             ("retry.max_attempts", self.retry.max_attempts as usize),

@@ -376,6 +376,9 @@ pub(crate) struct Worker {
     /// 128 a fifth of two cores was idle while a single endpoint took all there was, and with 64 it was
     /// slower by a third (measured).
     pub(crate) max_per_endpoint: usize,
+    /// Deliveries in flight for one tenant, over all endpoints and hosts, where its `tenant.toml` does not say
+    /// (`max_in_flight`). No such limit if missing: one tenant alone can use the whole host then.
+    pub(crate) max_per_tenant: Option<u32>,
     /// Deliveries leased in one call.
     pub(crate) batch: usize,
     /// Time to record an outcome while the store is slow or away for a moment. A lease lasts
@@ -391,6 +394,7 @@ impl Default for Worker {
         Self {
             concurrency: 1024,
             max_per_endpoint: 256,
+            max_per_tenant: None,
             batch: 128,
             recording_room: seconds(20),
             grace: seconds(20),

@@ -1,5 +1,6 @@
 //! `wasmhook:plugin/http-client`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,9 +13,10 @@ use crate::state::State;
 /// Makes the requests of plugins.
 #[async_trait]
 pub trait HttpClient: Send + Sync {
-    /// Make one request, if the grants allow its host, within the bounds.
+    /// Make one request for a tenant, if the grants allow its host, within the bounds.
     async fn fetch(
         &self,
+        tenant: &str,
         request: HttpRequest,
         grants: &Grants,
         bounds: HttpBounds,
@@ -100,7 +102,10 @@ impl http_client::Host for State {
             time: Duration::from_millis(limits.http_time_ms),
             response_bytes: limits.http_response_bytes,
         };
-        let answer = client.fetch(request, &self.provided.grants, bounds).await;
+        let tenant = Arc::clone(&self.provided.tenant);
+        let answer = client
+            .fetch(&tenant, request, &self.provided.grants, bounds)
+            .await;
         Ok(answer
             .map(|answer| IncomingResponse {
                 status: answer.status,

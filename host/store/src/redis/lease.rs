@@ -130,12 +130,17 @@ impl RedisStore {
         request: &LeaseRequest,
         new: Option<usize>,
     ) -> Result<ShardBatch, StoreError> {
+        // One call after the other: the function takes what this host has not heard of for lost.
+        let mut heard = self.heard[2 * shard + usize::from(new.is_some())]
+            .lock()
+            .await;
         let mut call = self.call("lease", shard);
         call.arg(&self.channel).arg(&self.me).arg(quota);
         call.arg(micros(request.duration).max(1000));
         call.arg(request.max_per_endpoint.max(1));
         call.arg(u8::from(new.is_none() && self.outlook.may_tell()));
         call.arg(new.map_or(0, |light| light.max(1)));
+        call.arg(heard.as_ref().map_or("", |token| &token.0));
         let mut reply = self.run("lease", &call).await?;
         let unexpected = || self.link.unexpected("lease");
         let wait = reply.int().ok_or_else(unexpected)?;
@@ -184,10 +189,13 @@ impl RedisStore {
             }
         }
         if !unread.is_empty() {
-            // If this fails the leases expire, and the deliveries are leased again.
+            // If this fails, the next call puts all of this one back.
             let reading = self.read_leased(&token, unread, &mut batch.leased);
             self.on_shard(shard, self.absence.patience(shard), reading)
                 .await?;
+        }
+        if batch.taken > 0 {
+            *heard = Some(token);
         }
         Ok(batch)
     }

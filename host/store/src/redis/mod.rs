@@ -15,6 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::{join_all, try_join_all};
 use redis::Value;
+use tokio::sync::Mutex;
 use wasmhook_core::ports::Enqueued;
 use wasmhook_core::{DeliveryId, Event, EventId, Quota, TenantId};
 
@@ -48,8 +49,8 @@ pub use stream::RedisStream;
 use crate::check::{CheckReport, CheckRequest};
 use crate::error::StoreError;
 use crate::queue::{
-    Backlog, Batch, EventDeliveries, Filter, Fullness, LeaseRequest, Leased, NewWork, Outcome,
-    Page, Record, Recorded, RejectedEvent, Retention, Store,
+    Backlog, Batch, EventDeliveries, Filter, Fullness, LeaseRequest, LeaseToken, Leased, NewWork,
+    Outcome, Page, Record, Recorded, RejectedEvent, Retention, Store,
 };
 use absence::Absence;
 use connection::Link;
@@ -87,6 +88,8 @@ pub struct RedisStore {
     outlook: Arc<Outlook>,
     absence: Arc<Absence>,
     fresh: Fresh,
+    /// For each shard the last lease that this host knows of: by calls for all its work, and for new work.
+    heard: Vec<Mutex<Option<LeaseToken>>>,
     turn: AtomicUsize,
     _listener: Listener,
 }
@@ -123,6 +126,9 @@ impl RedisStore {
             me,
             outlook,
             fresh: Fresh::new(keys.shards()),
+            heard: std::iter::repeat_with(Mutex::default)
+                .take(2 * keys.shards())
+                .collect(),
             keys,
             turn: AtomicUsize::new(0),
             _listener: listener,

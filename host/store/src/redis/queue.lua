@@ -35,6 +35,8 @@
 --   w                        waiting lane members by the time they are due, in ms
 --   l                        leased members by the fence, which is also the end of the lease, in us
 --   U                        the last fence of each track, see `fence_after`
+--   H:<host>                 the fence of the last call that leased something to a host, while that lasts; with
+--                            a + for calls for new work
 --   i:<tenant>               stream of all deliveries in the order of their making: several in an entry,
 --                            whose stamps follow one another from the entry's own number on
 --   I:<tenant>               the same while a repair makes it anew
@@ -500,35 +502,51 @@ local function promote(p, now, stamp, channel, me)
   return head[2] and tonumber(head[2]) * 1000
 end
 
--- Puts back what expired leases hold, before what waits in the lane; returns the end of the next
--- lease, in us.
+-- Ends leases and puts back what they hold, before what waits in the lane.
+local function put_back(p, members, stamp, channel, me)
+  local records = {}
+  for i = 1, #members do records[i] = p .. 'd:' .. members[i] end
+  records = mget(records)
+  local queues, counts = {}, {}
+  -- From the last to the first, because each goes to the front.
+  for i = #members, 1, -1 do
+    -- What has no record any more was evicted or deleted by hand: only repair can tell its lane.
+    if records[i] then
+      local cut = string.find(members[i], Z, 1, true)
+      local _, _, endpoint = envelope(records[i])
+      local lane = string.sub(members[i], 1, cut) .. endpoint
+      add(queues, lane, '-' .. string.sub(members[i], cut + 1))
+      counts[lane] = (counts[lane] or 0) + 1
+    end
+  end
+  many('ZREM', p .. 'l', members)
+  local quiet = is_quiet(p)
+  landed(p, counts, function() return stamp end)
+  queue(p, queues, stamp, 'LPUSH')
+  -- There may be more than who asks can take: also what the endpoint's cap kept back.
+  wake(p, channel, me, quiet)
+end
+
+-- Puts back what this host was leased and never heard of. `heard` is the fence of the last lease that it knows
+-- of: it makes one call after the other, so what a later one leased was lost with the answer, or could not
+-- be read.
+local function put_back_unheard(p, caller, heard, stamp, channel, me)
+  local key = p .. 'H:' .. caller
+  local last = redis.call('GET', key)
+  if not last or last == heard then return end
+  redis.call('DEL', key)
+  local members = redis.call('ZRANGE', p .. 'l', last, last, 'BYSCORE')
+  if #members > 0 then put_back(p, members, stamp, channel, me) end
+end
+
+-- Puts back what expired leases hold; returns the end of the next lease, in us.
 local function reclaim(p, now, stamp, channel, me)
   local key = p .. 'l'
   local head = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
   if #head == 0 then return nil end
   if tonumber(head[2]) > now then return tonumber(head[2]) end
   local expired = redis.call('ZRANGE', key, '-inf', num(now), 'BYSCORE', 'LIMIT', 0, RECLAIM)
-  local records = {}
-  for i = 1, #expired do records[i] = p .. 'd:' .. expired[i] end
-  records = mget(records)
-  local queues, counts = {}, {}
-  -- From the last to the first, because each goes to the front.
-  for i = #expired, 1, -1 do
-    -- What has no record any more was evicted or deleted by hand: only repair can tell its lane.
-    if records[i] then
-      local cut = string.find(expired[i], Z, 1, true)
-      local _, _, endpoint = envelope(records[i])
-      local lane = string.sub(expired[i], 1, cut) .. endpoint
-      add(queues, lane, '-' .. string.sub(expired[i], cut + 1))
-      counts[lane] = (counts[lane] or 0) + 1
-    end
-  end
-  many('ZREM', key, expired)
-  local quiet = is_quiet(p)
-  landed(p, counts, function() return stamp end)
-  queue(p, queues, stamp, 'LPUSH')
-  -- There may be more than who asks can take: also what the endpoint's cap kept back.
-  wake(p, channel, me, quiet)
+  put_back(p, expired, stamp, channel, me)
   head = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
   return head[2] and tonumber(head[2])
 end
@@ -650,9 +668,10 @@ local function next_in_turn(p, limit, new, before)
 end
 
 -- ARGV: channel, me, most, duration in us, most per endpoint, whether to tell others (1 or 0) that more is
--- left than was asked for, and, to serve new work only: most in flight for an endpoint that gets some, or 0 to
--- serve all. Reply: us until there is more to do (-1: nothing waits; 0 also when new work was asked for and
--- there is other), fence, then groups of tenant, endpoint, number of entries, entries.
+-- left than was asked for; to serve new work only: most in flight for an endpoint that gets some, or 0 to
+-- serve all; and the fence of the last lease of this kind here that this host heard of (or empty). Reply: us
+-- until there is more to do (-1: nothing waits; 0 also when new work was asked for and there is other), fence,
+-- then groups of tenant, endpoint, number of entries, entries.
 local function lease(keys, argv)
   local p = keys[1]
   local channel, me = argv[1], argv[2]
@@ -660,6 +679,9 @@ local function lease(keys, argv)
   local now = time()
   -- One for the fence, and one for each turn that a lane or a tenant may have.
   local stamp = stamps(p, now, 1 + 2 * want)
+  -- Calls for new work are made beside the others.
+  local caller = argv[7] == '0' and me or me .. '+'
+  put_back_unheard(p, caller, argv[8], stamp, channel, me)
   local ends = reclaim(p, now, stamp, channel, me)
   local due = promote(p, now, stamp, channel, me)
   local mine = fence_after(p, stamp + duration)
@@ -758,6 +780,7 @@ local function lease(keys, argv)
   if argv[6] == '1' and taken >= want then wake(p, channel, me, true) end
   if taken > 0 then
     many('ZADD', p .. 'l', members, 2)
+    redis.call('SET', p .. 'H:' .. caller, fence, 'PX', math.ceil(duration / 1000))
     if not ends or mine < ends then ends = mine end
   end
   local next_due = due
