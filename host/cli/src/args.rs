@@ -10,7 +10,7 @@ use wasmhook_core::DeliveryState;
 
 use crate::commands::events::Field;
 
-pub(crate) use plugin::{BenchPlugin, Plugin, TestPlugin};
+pub(crate) use plugin::{BenchPlugin, Plugin, Receivers, TestPlugin};
 
 /// Outbound webhooks for many tenants, with their own WebAssembly plugins.
 #[derive(Debug, Parser)]
@@ -177,8 +177,9 @@ pub(crate) enum Events {
     ///
     /// One a line, oldest first, as `event push` and `plugin test` take them. Each value in a field that
     /// is masked becomes one of the same type: texts become stars, numbers 0, and a long text stays long.
-    /// Names of fields and the ids of events are written as they are, white space is left out. When no event has a field that
-    /// is to be masked nothing is written, for its name may be wrong.
+    /// Names of fields, the ids of events and their ordering keys are written as they are, white space is
+    /// left out. When no event has a field that is to be masked nothing is written, for its name may be
+    /// wrong.
     #[command(after_help = "Examples:\n  \
         wasmhook events record --tenant acme --mask email --mask card.number -o events.ndjson\n  \
         wasmhook events record --tenant acme --type invoice.paid --limit 10 --mask /customer/name")]
