@@ -76,6 +76,9 @@ pub(crate) enum Command {
     /// Check the queue and mend it.
     #[command(subcommand)]
     Queue(Queue),
+    /// Clean up after tenants.
+    #[command(subcommand)]
+    Tenants(Tenants),
     /// Write, build, check and try out a plugin, without a host.
     #[command(subcommand)]
     Plugin(Plugin),
@@ -296,6 +299,24 @@ pub(crate) enum Queue {
         /// Mend what can be mended.
         #[arg(long)]
         repair: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Tenants {
+    /// Remove what is kept of a tenant that is gone: its plugins' keys and values, log and versions.
+    ///
+    /// Keys and values are in the store; logs and versions are on each host's machine, so run this on each
+    /// that has a data folder of its own. Deliveries are left to retention, secrets to whoever keeps them. A
+    /// tenant that still has a folder is refused. It can be run again, as after an error.
+    #[command(after_help = "Example:\n  rm -r tenants/acme && wasmhook tenants forget acme")]
+    Forget {
+        /// The tenant.
+        tenant: String,
+        /// Remove it although the tenant has a folder, or the tenants folder cannot be read. A host that
+        /// serves its plugins may write down again what it knows of them.
+        #[arg(long)]
+        force: bool,
     },
 }
 

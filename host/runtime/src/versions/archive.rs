@@ -160,6 +160,20 @@ impl VersionArchive {
         self.read(&key(tenant, name)?, digest)
     }
 
+    /// Remove all versions that a tenant's plugins had, with their histories, and tell how many components
+    /// that were and how large. For a tenant that is gone: a host that still serves its plugins writes down
+    /// again what it knows.
+    pub fn forget(&self, tenant: &str) -> Result<(u64, u64), ArchiveError> {
+        // Any name will do for the plugin: it is the tenant's that is judged.
+        let folder = self.folder.join(&*key(tenant, "any")?.tenant);
+        let forgotten = room::held(&folder);
+        self.plugins().retain(|key, _| *key.tenant != *tenant);
+        match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(forgotten),
+        }
+    }
+
     pub(crate) fn read(&self, key: &Key, digest: Digest) -> Result<Kept, ArchiveError> {
         let component = match fs::read(self.component(key, digest)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -417,6 +431,28 @@ mod tests {
         });
         archive.persist(key);
         digest
+    }
+
+    #[test]
+    fn a_tenant_that_is_forgotten_has_no_versions_and_no_history() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o700)).unwrap();
+        let archive = VersionArchive::open(Some(folder.path()), 5, 1 << 20, true).unwrap();
+        let of = |tenant: &str, name: &str| super::key(tenant, name).unwrap();
+        let (one, two, other) = (of("acme", "10-a"), of("acme", "20-b"), of("acme2", "10-a"));
+        for (key, content) in [(&one, &b"first"[..]), (&one, b"second"), (&two, b"third")] {
+            drop_version(&archive, key, content);
+            archive.persist(key);
+        }
+        let kept = drop_version(&archive, &other, b"first");
+        archive.persist(&other);
+        assert_eq!(archive.forget("acme").unwrap(), (3, 16));
+        let look = VersionArchive::look(folder.path());
+        assert!(look.versions("acme", "10-a").unwrap().is_empty());
+        assert!(archive.versions("acme", "20-b").unwrap().is_empty());
+        assert!(look.get("acme2", "10-a", kept).is_ok());
+        assert_eq!(archive.forget("acme").unwrap(), (0, 0), "again");
+        assert!(archive.forget("..").is_err() && archive.forget("a/b").is_err());
     }
 
     #[test]
