@@ -5,6 +5,8 @@
 //! user and be closed to others. An entry is written under another name and renamed, is never changed
 //! after that, and is checked before it is used; one that is not as it was written is made again.
 
+mod refusals;
+
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::hash::{Hash, Hasher};
