@@ -42,6 +42,7 @@ mod loader;
 mod loading;
 mod manifest;
 mod meter;
+mod own_folder;
 mod plugin;
 mod pools;
 mod record;

@@ -109,7 +109,10 @@ impl Cache {
     }
 
     fn trim_refusals(&self) {
-        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let entries = fs::read_dir(self.folder.path())
+            .into_iter()
+            .flatten()
+            .flatten();
         let mut refusals: Vec<(SystemTime, PathBuf)> = entries
             .map(|entry| (entry.path(), entry.metadata()))
             .filter(|(path, _)| path.extension().is_some_and(|end| end == EXTENSION))
@@ -127,6 +130,7 @@ impl Cache {
 
     fn refusal_path(&self, digest: Digest) -> PathBuf {
         self.folder
+            .path()
             .join(format!("{digest}-{}.{EXTENSION}", self.compatibility))
     }
 }
@@ -215,7 +219,7 @@ mod tests {
             cache.keep_refusal(digest, &error).unwrap();
             assert_eq!(cache.refusal(digest, &limits(1, 1)), None, "{error}");
         }
-        assert_eq!(fs::read_dir(&cache.folder).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(cache.folder.path()).unwrap().count(), 0);
     }
 
     #[test]
@@ -261,7 +265,7 @@ mod tests {
                 .unwrap();
         }
         cache.keep_refusal(digest(MOST + 1), &SLOW).unwrap();
-        let left = fs::read_dir(&cache.folder).unwrap().count();
+        let left = fs::read_dir(cache.folder.path()).unwrap().count();
         assert_eq!(left, MOST - MOST / 10);
         for newest in [0, MOST + 1] {
             assert_eq!(cache.refusal(digest(newest), &limits(60, 1)), Some(SLOW));
