@@ -10,7 +10,7 @@ use wasmhook_core::DeliveryState;
 
 use crate::commands::events::Field;
 
-pub(crate) use plugin::{BenchPlugin, Plugin, TestPlugin};
+pub(crate) use plugin::{BenchPlugin, Plugin, Receivers, TestPlugin};
 
 /// Outbound webhooks for many tenants, with their own WebAssembly plugins.
 #[derive(Debug, Parser)]
@@ -76,6 +76,9 @@ pub(crate) enum Command {
     /// Check the queue and mend it.
     #[command(subcommand)]
     Queue(Queue),
+    /// Clean up after tenants.
+    #[command(subcommand)]
+    Tenants(Tenants),
     /// Write, build, check and try out a plugin, without a host.
     #[command(subcommand)]
     Plugin(Plugin),
@@ -177,8 +180,9 @@ pub(crate) enum Events {
     ///
     /// One a line, oldest first, as `event push` and `plugin test` take them. Each value in a field that
     /// is masked becomes one of the same type: texts become stars, numbers 0, and a long text stays long.
-    /// Names of fields and the ids of events are written as they are, white space is left out. When no event has a field that
-    /// is to be masked nothing is written, for its name may be wrong.
+    /// Names of fields, the ids of events and their ordering keys are written as they are, white space is
+    /// left out. When no event has a field that is to be masked nothing is written, for its name may be
+    /// wrong.
     #[command(after_help = "Examples:\n  \
         wasmhook events record --tenant acme --mask email --mask card.number -o events.ndjson\n  \
         wasmhook events record --tenant acme --type invoice.paid --limit 10 --mask /customer/name")]
@@ -295,6 +299,24 @@ pub(crate) enum Queue {
         /// Mend what can be mended.
         #[arg(long)]
         repair: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Tenants {
+    /// Remove what is kept of a tenant that is gone: its plugins' keys and values, log and versions.
+    ///
+    /// Keys and values are in the store; logs and versions are on each host's machine, so run this on each
+    /// that has a data folder of its own. Deliveries are left to retention, secrets to whoever keeps them. A
+    /// tenant that still has a folder is refused. It can be run again, as after an error.
+    #[command(after_help = "Example:\n  rm -r tenants/acme && wasmhook tenants forget acme")]
+    Forget {
+        /// The tenant.
+        tenant: String,
+        /// Remove it although the tenant has a folder, or the tenants folder cannot be read. A host that
+        /// serves its plugins may write down again what it knows of them.
+        #[arg(long)]
+        force: bool,
     },
 }
 

@@ -176,6 +176,19 @@ pub(crate) fn client(config: &Config) -> anyhow::Result<Client> {
     })?)
 }
 
+/// What builds the requests of deliveries.
+pub(crate) fn requests(config: &Config) -> anyhow::Result<RequestBuilder> {
+    match &config.delivery.user_agent {
+        None => Ok(RequestBuilder::default()),
+        Some(name) => RequestBuilder::new(name).map_err(|error| {
+            Coded::new(
+                Exit::Configuration,
+                format!("configuration key `delivery.user_agent`: {error}"),
+            )
+        }),
+    }
+}
+
 /// The worker, with everything that an attempt needs.
 fn worker(
     config: &Config,
@@ -185,15 +198,7 @@ fn worker(
     store: &Arc<dyn Store>,
     client: Client,
 ) -> anyhow::Result<Worker> {
-    let requests = match &config.delivery.user_agent {
-        None => RequestBuilder::default(),
-        Some(name) => RequestBuilder::new(name).map_err(|error| {
-            Coded::new(
-                Exit::Configuration,
-                format!("configuration key `delivery.user_agent`: {error}"),
-            )
-        })?,
-    };
+    let requests = requests(config)?;
     let attempts = AttempterConfig {
         retry: config.retry.policy(),
         requests,

@@ -8,6 +8,7 @@ mod exit;
 mod host;
 mod json_text;
 mod logging;
+mod made_up;
 mod open_files;
 mod output;
 mod receiver;

@@ -62,6 +62,18 @@ impl fmt::Debug for Answer {
     }
 }
 
+impl Answer {
+    /// The attempt that ended with this answer, judged by its status and what it asks for with
+    /// `Retry-After`.
+    pub fn attempt(&self, number: u32, at: Timestamp, took: Duration) -> Attempt {
+        let wait = retry_after::read(&self.headers, SystemTime::now());
+        Attempt {
+            response_excerpt: text(&self.body),
+            ..Attempt::answered(number, at, took, self.status).asked_to_wait(wait)
+        }
+    }
+}
+
 impl Client {
     /// Makes a client, reading the machine's root certificates.
     pub fn new(config: ClientConfig) -> Result<Self, ClientError> {
@@ -134,11 +146,7 @@ impl Client {
             let took = started.elapsed();
             match exchanged.unwrap_or(Err(ErrorClass::Timeout)) {
                 Ok(answer) => {
-                    let wait = retry_after::read(&answer.headers, SystemTime::now());
-                    let attempt = Attempt {
-                        response_excerpt: text(&answer.body),
-                        ..Attempt::answered(number, at, took, answer.status).asked_to_wait(wait)
-                    };
+                    let attempt = answer.attempt(number, at, took);
                     (attempt, Some(answer))
                 }
                 Err(class) => {

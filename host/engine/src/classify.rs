@@ -7,7 +7,9 @@ use tokio::time::{Instant, timeout_at};
 use wasmhook_core::attempt::Attempt;
 use wasmhook_core::{Endpoint, Event, Judgement, PluginUse};
 use wasmhook_delivery::Answer;
-use wasmhook_runtime::{self as runtime, Plugin, ResponseView, TenantPlugins};
+use wasmhook_runtime::{
+    self as runtime, CallResult, Classification, Plugin, ResponseView, TenantPlugins,
+};
 
 use crate::resolve::{endpoint_view, event_view, micros, unready, verdict};
 
@@ -50,20 +52,9 @@ pub(crate) async fn judge(
         let words = format!("plugin {} does not serve: {}", missing.name, missing.reason);
         fell_back(&mut attempt, &words);
     }
-    let occurred_at = event.occurred_at.to_string();
-    let view = event_view(event, &occurred_at, event.payload.bytes());
-    let headers = shown(&answer.headers);
-    let response = ResponseView {
-        status: answer.status,
-        headers: &headers,
-        body: &answer.body,
-        complete: answer.complete,
-    };
     let latest = deadline.checked_sub(MARGIN).unwrap_or(deadline);
     for plugin in plugins.classifiers.iter().filter(|p| p.sees(event_type)) {
-        let so_far = to_runtime(attempt.judgement());
-        let endpoint = endpoint_view(endpoint);
-        let called = plugin.classify(&view, &endpoint, &response, so_far);
+        let called = ask(plugin, event, endpoint, answer, attempt.judgement());
         let called = timeout_at(latest, called).await;
         let mut note = |cpu, verdict: &str| {
             used.push(PluginUse {
@@ -78,7 +69,7 @@ pub(crate) async fn judge(
                 let judged = call.value;
                 note(call.cpu, word(judged.judgement));
                 attempt = attempt.judged(
-                    to_core(judged.judgement),
+                    judgement(judged.judgement),
                     plugin.name(),
                     judged.reason.as_deref(),
                 );
@@ -95,6 +86,29 @@ pub(crate) async fn judge(
         }
     }
     attempt
+}
+
+/// Asks a plugin what it takes an answer for, which is taken for `so_far` without it.
+pub async fn ask(
+    plugin: &Plugin,
+    event: &Event,
+    endpoint: &Endpoint,
+    answer: &Answer,
+    so_far: Judgement,
+) -> CallResult<Classification> {
+    let occurred_at = event.occurred_at.to_string();
+    let view = event_view(event, &occurred_at, event.payload.bytes());
+    let headers = shown(&answer.headers);
+    let response = ResponseView {
+        status: answer.status,
+        headers: &headers,
+        body: &answer.body,
+        complete: answer.complete,
+    };
+    let so_far = to_runtime(so_far);
+    plugin
+        .classify(&view, &endpoint_view(endpoint), &response, so_far)
+        .await
 }
 
 fn shown(headers: &HeaderMap) -> Vec<(&str, &str)> {
@@ -118,7 +132,8 @@ fn to_runtime(judgement: Judgement) -> runtime::Judgement {
     }
 }
 
-fn to_core(judgement: runtime::Judgement) -> Judgement {
+/// A plugin's judgement in the terms of the domain.
+pub fn judgement(judgement: runtime::Judgement) -> Judgement {
     match judgement {
         runtime::Judgement::Accepted => Judgement::Accepted,
         runtime::Judgement::Retry(seconds) => {

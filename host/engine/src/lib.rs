@@ -7,7 +7,7 @@
 
 pub mod attempt;
 pub mod backoff;
-mod classify;
+pub mod classify;
 mod fetch;
 pub mod healing;
 pub mod housekeeping;
@@ -18,7 +18,7 @@ pub mod pressure;
 pub mod quotas;
 pub mod recorder;
 pub mod resolve;
-mod sign;
+pub mod sign;
 mod slow_resolvers;
 pub mod stream;
 pub mod worker;

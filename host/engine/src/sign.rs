@@ -9,7 +9,8 @@ use wasmhook_core::{
     SigningSecret, UnsignedRequest,
 };
 use wasmhook_runtime::{
-    FailurePolicy, Fault, Hash, KeyError, KeyForm, Signer, TenantPlugins, UnsignedView,
+    CallResult, FailurePolicy, Fault, Hash, KeyError, KeyForm, Plugin, Signer, TenantPlugins,
+    UnsignedView,
 };
 
 use crate::resolve::{endpoint_view, micros, retryable, verdict};
@@ -26,12 +27,17 @@ pub(crate) struct Unsigned {
 }
 
 /// What is signed, for whom.
-pub(crate) struct Signing<'a> {
-    pub(crate) delivery: &'a DeliveryId,
-    pub(crate) event: &'a Event,
-    pub(crate) endpoint: &'a Endpoint,
-    pub(crate) secrets: &'a [Arc<SigningSecret>],
-    pub(crate) at: Timestamp,
+pub struct Signing<'a> {
+    /// The delivery's id.
+    pub delivery: &'a DeliveryId,
+    /// The event.
+    pub event: &'a Event,
+    /// The endpoint, which names the secrets.
+    pub endpoint: &'a Endpoint,
+    /// The secrets that it names, in its order.
+    pub secrets: &'a [Arc<SigningSecret>],
+    /// The time of the attempt.
+    pub at: Timestamp,
 }
 
 impl Signing<'_> {
@@ -48,23 +54,7 @@ impl Signing<'_> {
         let Some(plugin) = found else {
             return Err(missing(name, plugins));
         };
-        let headers: Vec<(&str, &str)> = request
-            .headers()
-            .iter()
-            .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
-            .collect();
-        let view = UnsignedView {
-            delivery_id: self.delivery.as_str(),
-            event_id: self.event.id.as_str(),
-            event_type: self.event.event_type.as_str(),
-            timestamp: u64::try_from(self.at.as_second()).unwrap_or_default(),
-            headers: &headers,
-            body: request.body(),
-        };
-        let keys: Arc<dyn Signer> = Arc::new(Keys(Keyring::new(self.endpoint, self.secrets)));
-        let called = plugin
-            .sign(&endpoint_view(self.endpoint), &view, &keys)
-            .await;
+        let called = self.ask(plugin, &request).await;
         let cpu = called
             .as_ref()
             .map_or_else(|error| error.cpu, |call| call.cpu);
@@ -99,6 +89,34 @@ impl Signing<'_> {
                 held: false,
             }),
         }
+    }
+}
+
+impl Signing<'_> {
+    /// Asks a plugin for the headers that sign the request, with the keys that the endpoint names. They are
+    /// unchecked: see [`SignatureHeaders`].
+    pub async fn ask(
+        &self,
+        plugin: &Plugin,
+        request: &UnsignedRequest,
+    ) -> CallResult<Vec<(String, String)>> {
+        let headers: Vec<(&str, &str)> = request
+            .headers()
+            .iter()
+            .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
+            .collect();
+        let view = UnsignedView {
+            delivery_id: self.delivery.as_str(),
+            event_id: self.event.id.as_str(),
+            event_type: self.event.event_type.as_str(),
+            timestamp: u64::try_from(self.at.as_second()).unwrap_or_default(),
+            headers: &headers,
+            body: request.body(),
+        };
+        let keys: Arc<dyn Signer> = Arc::new(Keys(Keyring::new(self.endpoint, self.secrets)));
+        plugin
+            .sign(&endpoint_view(self.endpoint), &view, &keys)
+            .await
     }
 }
 

@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::Xxh3;
 /// Marks the end of a whole file.
 const MAGIC: &[u8; 8] = b"wasmhook";
 /// The checksum, the length of the code, and the mark.
-const TRAILER: usize = 16 + 8 + MAGIC.len();
+pub(crate) const TRAILER: usize = 16 + 8 + MAGIC.len();
 /// Bytes read at once: few enough that the buffer is found in the processor's cache again, and is no new
 /// memory for each file.
 const CHUNK: usize = 32 << 10;

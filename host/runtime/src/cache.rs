@@ -5,24 +5,24 @@
 //! user and be closed to others. An entry is written under another name and renamed, is never changed
 //! after that, and is checked before it is used; one that is not as it was written is made again.
 
+mod refusals;
+
 use std::collections::HashSet;
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::hash::{Hash, Hasher};
 use std::io;
-use std::os::unix::fs::{
-    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
-};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
-use tempfile::TempDir;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use crate::error::RuntimeError;
+use crate::own_folder::{NotOwn, OwnFolder};
 use crate::types::Digest;
 use crate::{adapt, artifact};
 
@@ -34,7 +34,7 @@ const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A folder of compiled components, for one engine.
 pub(crate) struct Cache {
-    folder: PathBuf,
+    folder: OwnFolder,
     /// Which compiler and settings the code is for.
     compatibility: String,
     most_bytes: u64,
@@ -43,8 +43,6 @@ pub(crate) struct Cache {
     /// Whether it was said that what serves does not fit.
     is_short: AtomicBool,
     drafts: AtomicU64,
-    /// Removed at the end, where no folder was given.
-    _temporary: Option<TempDir>,
 }
 
 /// A file that is being written.
@@ -85,21 +83,8 @@ impl Cache {
         most_bytes: u64,
         engine: &Engine,
     ) -> Result<Self, RuntimeError> {
-        let refuse = |path: &Path, reason: String| RuntimeError::Cache {
-            path: path.to_owned(),
-            reason,
-        };
-        let (folder, temporary) = if let Some(folder) = folder {
-            (folder.to_owned(), None)
-        } else {
-            let temporary = tempfile::Builder::new()
-                .prefix("wasmhook-cache-")
-                .permissions(Permissions::from_mode(0o700))
-                .tempdir()
-                .map_err(|error| refuse(&std::env::temp_dir(), error.to_string()))?;
-            (temporary.path().to_owned(), Some(temporary))
-        };
-        claim(&folder).map_err(|reason| refuse(&folder, reason))?;
+        let folder = OwnFolder::open(folder, "wasmhook-cache-")
+            .map_err(|NotOwn { path, reason }| RuntimeError::Cache { path, reason })?;
         let mut hasher = Sha256Hasher(Sha256::new());
         engine.precompile_compatibility_hash().hash(&mut hasher);
         hasher.0.update(adapt::ADAPTER);
@@ -110,7 +95,6 @@ impl Cache {
             held: AtomicU64::new(0),
             is_short: AtomicBool::new(false),
             drafts: AtomicU64::new(0),
-            _temporary: temporary,
         };
         cache.remove_abandoned();
         cache.make_room(HashSet::new);
@@ -164,7 +148,7 @@ impl Cache {
     pub(crate) fn draft(&self) -> io::Result<Draft> {
         let number = self.drafts.fetch_add(1, Ordering::Relaxed);
         let name = format!("{}-{number}.{DRAFT}", std::process::id());
-        let path = self.folder.join(name);
+        let path = self.folder.path().join(name);
         // Left behind by a process with the same id; this one counts its own.
         let _ = fs::remove_file(&path);
         let file = OpenOptions::new()
@@ -182,7 +166,7 @@ impl Cache {
         // It is mapped from now on; what would change it in place has to go out of its way.
         draft.file.set_permissions(Permissions::from_mode(0o400))?;
         fs::rename(&draft.path, self.path(digest))?;
-        File::open(&self.folder)?.sync_all()?;
+        File::open(self.folder.path())?.sync_all()?;
         self.held.fetch_add(bytes, Ordering::Relaxed);
         Ok(())
     }
@@ -194,7 +178,7 @@ impl Cache {
         if held != 0 && held <= self.most_bytes {
             return;
         }
-        let Ok(entries) = fs::read_dir(&self.folder) else {
+        let Ok(entries) = fs::read_dir(self.folder.path()) else {
             return;
         };
         let serving: HashSet<PathBuf> = serving().iter().map(|digest| self.path(*digest)).collect();
@@ -231,7 +215,10 @@ impl Cache {
     }
 
     fn remove_abandoned(&self) {
-        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let entries = fs::read_dir(self.folder.path())
+            .into_iter()
+            .flatten()
+            .flatten();
         for entry in entries {
             let path = entry.path();
             let is_old = entry
@@ -246,6 +233,7 @@ impl Cache {
 
     fn path(&self, digest: Digest) -> PathBuf {
         self.folder
+            .path()
             .join(format!("{digest}-{}.{EXTENSION}", self.compatibility))
     }
 }
@@ -264,29 +252,12 @@ impl Drop for Draft {
     }
 }
 
-/// Make the folder, and see that it is the host's alone.
-pub(crate) fn claim(folder: &Path) -> Result<(), String> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(|error| error.to_string())?;
-    let metadata = fs::metadata(folder).map_err(|error| error.to_string())?;
-    if metadata.uid() != rustix::process::geteuid().as_raw() {
-        return Err("the folder belongs to another user".to_owned());
-    }
-    if metadata.mode() & 0o077 != 0 {
-        return Err("the folder is open to other users; make its mode 0700".to_owned());
-    }
-    Ok(())
-}
-
 /// Map compiled code that was found whole.
 #[allow(unsafe_code, reason = "loading compiled code is unsafe by nature")]
 fn map(engine: &Engine, path: &Path) -> wasmtime::Result<Component> {
     // SAFETY: what the file holds came from `Engine::precompile_component`, in this process or in a
     // child of it: nothing else writes to the folder, which belongs to this user and is closed to
-    // others (see `claim`); the checksum says that it is as it was written, and its name says that a
+    // others (see `OwnFolder`); the checksum says that it is as it was written, and its name says that a
     // compatible engine wrote it, which wasmtime checks once more. It is not changed while it is
     // mapped: entries are replaced by renaming and removed, never written to.
     unsafe { Component::deserialize_file(engine, path) }.or_else(|error| {

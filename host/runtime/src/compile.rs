@@ -69,9 +69,8 @@ pub(crate) async fn compile(
             match timeout(limits.compile_wall(), talk(child, bytes)).await {
                 Ok(Ok((status, said))) => judge(status, &said, limits),
                 Ok(Err(error)) => Err(LoadError::Compiler(error.to_string())),
-                Err(_) => Err(LoadError::CompileTime {
+                Err(_) => Err(LoadError::CompileWallTime {
                     limit_seconds: limits.compile_wall_seconds,
-                    what: "in all",
                 }),
             }
         }
@@ -134,9 +133,8 @@ fn judge(status: ExitStatus, said: &str, limits: &LoadLimits) -> Result<(), Load
     }
     let signal = status.signal().unwrap_or_default();
     Err(if signal == Signal::XCPU.as_raw() {
-        LoadError::CompileTime {
+        LoadError::CompileCpuTime {
             limit_seconds: limits.compile_cpu_seconds,
-            what: "of processor time",
         }
     } else if signal == Signal::XFSZ.as_raw() {
         LoadError::CodeSize {

@@ -148,13 +148,17 @@ pub enum LoadError {
     /// The compiler gave up.
     #[error("the component cannot be compiled: {0}")]
     Compile(String),
-    /// The compiler was stopped for the time it took.
-    #[error("compiling took longer than {limit_seconds} s {what}")]
-    CompileTime {
+    /// The compiler was stopped for the processor time it took.
+    #[error("compiling took longer than {limit_seconds} s of processor time")]
+    CompileCpuTime {
         /// The limit.
         limit_seconds: u64,
-        /// Which time: the processor's, or all of it.
-        what: &'static str,
+    },
+    /// The compiler was stopped for the time it took in all, however little of it was its own.
+    #[error("compiling took longer than {limit_seconds} s in all")]
+    CompileWallTime {
+        /// The limit.
+        limit_seconds: u64,
     },
     /// The compiler was stopped for the memory it needed.
     #[error("compiling needed more than {} of memory", Bytes(*limit_bytes))]

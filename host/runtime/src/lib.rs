@@ -42,6 +42,7 @@ mod loader;
 mod loading;
 mod manifest;
 mod meter;
+mod own_folder;
 mod plugin;
 mod pools;
 mod record;
@@ -83,7 +84,7 @@ pub use rollout::{
     Canary, CandidateStatus, Comparisons, Difference, Rollout, RolloutMode, ShadowRules,
 };
 pub use status::{PluginStatus, RescanReport, ServingState};
-pub use tenant_log::{LogConfig, LogLine, log_files};
+pub use tenant_log::{LogConfig, LogLine, forget_log, log_files};
 pub use types::{
     Call, CallResult, Choice, Classification, Digest, EndpointView, EventView, Exports, Judgement,
     Mode, NewEndpoint, NotADigest, Request, Resolution, ResponseView, UnsignedView, Verdict,

@@ -330,7 +330,8 @@ impl Loader {
         })
     }
 
-    /// Code from another tenant or from the cache, or what is to be compiled.
+    /// Code from another tenant or from the cache, or what is to be compiled; neither of what the compiler
+    /// refused before.
     pub(crate) fn find(
         &self,
         digest: Digest,
@@ -346,14 +347,18 @@ impl Loader {
             .cache
             .load(&self.shared.engine, digest)
             .map_err(|error| LoadError::Compiler(format!("the cache cannot be read: {error}")))?;
-        Ok(match cached {
-            Some(component) => Found::Code(self.adopt(digest, exports, &component)?),
-            None => Found::Source(Source {
+        if let Some(component) = cached {
+            return Ok(Found::Code(self.adopt(digest, exports, &component)?));
+        }
+        let limits = &self.shared.config.loading;
+        match self.cache.refusal(digest, limits) {
+            Some(refusal) => Err(refusal),
+            None => Ok(Found::Source(Source {
                 digest,
                 bytes,
                 exports,
-            }),
-        })
+            })),
+        }
     }
 
     /// Compile a component, keep what comes out, and take it up from where it is kept.
@@ -368,8 +373,13 @@ impl Loader {
             bytes,
             exports,
         } = source;
-        compile(&config.compiler, engine, &config.loading, bytes, file).await?;
+        let compiled = compile(&config.compiler, engine, &config.loading, bytes, file).await;
         let loader = Arc::clone(self);
+        if let Err(refusal) = compiled {
+            return Err(spawn_blocking(move || loader.remembered(digest, refusal))
+                .await
+                .unwrap_or_else(|error| LoadError::Compiler(error.to_string())));
+        }
         let taken_up = spawn_blocking(move || {
             loader.cache.keep(&draft, digest).map_err(lost)?;
             let component = loader
@@ -383,6 +393,14 @@ impl Loader {
         taken_up
             .await
             .unwrap_or_else(|error| Err(LoadError::Compiler(error.to_string())))
+    }
+
+    /// A refusal of the compiler, written down if it is one that does not pass.
+    fn remembered(&self, digest: Digest, refusal: LoadError) -> LoadError {
+        if let Err(error) = self.cache.keep_refusal(digest, &refusal) {
+            tracing::warn!(%digest, "the refusal of a plugin cannot be remembered: {error}");
+        }
+        refusal
     }
 
     /// Link compiled code, and let other tenants with the same bytes have it.

@@ -53,6 +53,16 @@ pub fn log_files(folder: &Path, tenant: &str) -> [PathBuf; 2] {
     ["older.ndjson", "log.ndjson"].map(|name| folder.join(tenant).join(name))
 }
 
+/// Removes a tenant's log, and tells how many bytes that was. A host that runs begins a new one with the
+/// tenant's next line.
+pub fn forget_log(folder: &Path, tenant: &str) -> io::Result<u64> {
+    let sizes = log_files(folder, tenant).map(|file| fs::metadata(file).map_or(0, |of| of.len()));
+    match fs::remove_dir_all(folder.join(tenant)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(sizes.iter().sum()),
+    }
+}
+
 /// A line on its way to its file.
 struct Entry {
     tenant: Arc<str>,
@@ -276,5 +286,12 @@ mod tests {
             (mode(&newer), mode(newer.parent().unwrap())),
             (0o600, 0o700)
         );
+        append(&config, "acme2", b"line\n").unwrap();
+        let bytes: usize = texts.iter().map(String::len).sum();
+        assert_eq!(forget_log(&config.folder, "acme").unwrap(), bytes as u64);
+        assert_eq!(forget_log(&config.folder, "acme").unwrap(), 0, "again");
+        let left = fs::read_dir(&config.folder).unwrap();
+        let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["acme2"]);
     }
 }

@@ -5,11 +5,12 @@
 mod support;
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use support::wasm::{claiming, component, importing, module, skipping};
 use support::{World, guest, transform};
-use wasmhook_runtime::{Compiler, LoadLimits, ServingState, Verdict};
+use wasmhook_runtime::{Compiler, LoadLimits, PluginHost, ServingState, Verdict};
 
 /// Why a component is refused by a host with these limits.
 async fn refusal(bytes: Vec<u8>, change: impl FnOnce(&mut LoadLimits)) -> String {
@@ -100,6 +101,68 @@ async fn a_compiler_that_hangs_is_ended_and_one_that_is_missing_is_asked_again()
         1,
         "the file is not to blame"
     );
+}
+
+/// A compiler that notes in a file each time it is asked, and then does what the words say.
+fn counting(notes: &Path, words: &str) -> Compiler {
+    Compiler::Child {
+        program: "/bin/sh".into(),
+        arguments: vec![
+            "-c".into(),
+            format!("echo >> {}; exec {words} \"$1\"", notes.display()).into(),
+            "sh".into(),
+        ],
+        environment: Vec::new(),
+    }
+}
+
+#[tokio::test]
+async fn a_component_that_is_refused_for_good_is_compiled_once() {
+    let world = World::new();
+    let folder = world.folder.path();
+    let notes = folder.join("notes");
+    let asked = || std::fs::read(&notes).map_or(0, |notes| notes.len());
+    let start = |compiler: Compiler, cpu_seconds, wall_seconds| {
+        let mut config = support::config(folder);
+        config.cache_dir = Some(folder.join("cache"));
+        config.compiler = compiler;
+        config.loading.compile_cpu_seconds = cpu_seconds;
+        config.loading.compile_wall_seconds = wall_seconds;
+        async move {
+            let host = PluginHost::new(config).unwrap();
+            host.rescan().await;
+            host.settled().await;
+            host
+        }
+    };
+    let refusals = |host: &PluginHost| -> Vec<String> {
+        let all = host.status().into_iter();
+        all.map(|plugin| plugin.refused.unwrap()).collect()
+    };
+    world.put("acme", "10-heavy.wasm", component(&heavy(3_000)));
+    let compile = || counting(&notes, env!("CARGO_BIN_EXE_wasmhook-compile"));
+
+    // What the machine may be to blame for is tried again.
+    for starts in 1..=2 {
+        let host = start(counting(&notes, "sleep 600 #"), 1, 1).await;
+        assert_eq!(refusals(&host), ["compiling took longer than 1 s in all"]);
+        assert_eq!(asked(), starts);
+    }
+    let told = "compiling took longer than 1 s of processor time";
+    let host = start(compile(), 1, 600).await;
+    assert_eq!(refusals(&host), [told]);
+    assert_eq!(asked(), 3);
+    // By another start, and by another tenant with the same bytes.
+    world.put("globex", "10-heavy.wasm", component(&heavy(3_000)));
+    let host = start(compile(), 1, 600).await;
+    assert_eq!(refusals(&host), [told, told]);
+    assert_eq!(asked(), 3, "nothing was compiled again");
+    // With more time it gets another chance.
+    world.remove("globex", "10-heavy.wasm");
+    let host = start(compile(), 2, 600).await;
+    let told = "compiling took longer than 2 s of processor time";
+    assert_eq!(refusals(&host), [told]);
+    assert_eq!(asked(), 4);
 }
 
 #[tokio::test]

@@ -26,6 +26,15 @@ pub struct Writing {
     pub quota: KeyValueQuota,
 }
 
+/// What a tenant kept, as far as it counted; what had ended may still have.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Keys.
+    pub keys: u64,
+    /// Bytes of all keys and values together.
+    pub bytes: u64,
+}
+
 /// Why something was not written or read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -85,6 +94,11 @@ pub trait KeyValue: Send + Sync {
         value: Option<&[u8]>,
         writing: Writing,
     ) -> Result<bool, KeyValueError>;
+
+    /// Removes all that a tenant kept, its counts included, and tells how much that was. It may take several
+    /// steps, each of them short, so what is written meanwhile may go or stay; a call that was cut off is
+    /// made again.
+    async fn forget(&self, tenant: &TenantId) -> Result<Forgotten, KeyValueError>;
 }
 
 /// The number that a value is, in the one form that numbers are kept in.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use wasmhook_core::TenantId;
 
-use crate::kv::{KeyValue, KeyValueError, KeyValueQuota, Writing};
+use crate::kv::{Forgotten, KeyValue, KeyValueError, KeyValueQuota, Writing};
 
 /// Makes one test per promise for the store that `$make` makes: an `async fn` that returns a guard and
 /// an `Arc<dyn KeyValue>` on an empty store.
@@ -31,6 +31,8 @@ macro_rules! kv_conformance_tests {
             keys_have_a_quota
             bytes_have_a_quota
             what_ended_or_was_removed_counts_no_more
+            a_tenant_that_is_forgotten_leaves_nothing
+            who_writes_while_a_tenant_is_forgotten_is_counted
         }
     };
     (@each $make:path; $($name:ident)*) => {$(
@@ -332,4 +334,69 @@ pub async fn what_ended_or_was_removed_counts_no_more(store: Store) {
         matches!(refusal, KeyValueError::TooManyKeys(2)),
         "{refusal}"
     );
+}
+
+/// Everything of one tenant goes, whether or not it has an end, and all of its quota comes back.
+pub async fn a_tenant_that_is_forgotten_leaves_nothing(store: Store) {
+    let other = TenantId::new("acme2").unwrap();
+    store.set(&other, "key 1", b"theirs", ROOM).await.unwrap();
+    let (count, quota) = (1_200_u64, within(1_200, 1 << 20));
+    for n in 0..count {
+        let writing = Writing {
+            ttl: (n % 3 == 0).then_some(LATE),
+            ..quota
+        };
+        let key = format!("key {n}");
+        store.set(acme(), &key, b"value", writing).await.unwrap();
+    }
+    let bytes: u64 = (0..count)
+        .map(|n| format!("key {n}value").len() as u64)
+        .sum();
+    let forgotten = store.forget(acme()).await.unwrap();
+    assert_eq!((forgotten.keys, forgotten.bytes), (count, bytes));
+    for key in ["key 0", "key 1", "key 1199"] {
+        assert_eq!(value(&store, key).await, None, "{key}");
+    }
+    let kept = store.read(&other, "key 1").await.unwrap();
+    assert_eq!(kept.as_deref(), Some(&b"theirs"[..]));
+    // Again, and of a tenant that never kept anything.
+    for tenant in [acme(), &TenantId::new("nobody").unwrap()] {
+        let nothing = store.forget(tenant).await.unwrap();
+        assert_eq!(nothing, Forgotten::default());
+    }
+    let one = within(1, 10);
+    store.set(acme(), "k", b"123456789", one).await.unwrap();
+    store.set(acme(), "l", b"", one).await.unwrap_err();
+}
+
+/// Counts hold however writes and forgetting meet.
+pub async fn who_writes_while_a_tenant_is_forgotten_is_counted(store: Store) {
+    let writers = (0..4).map(|writer| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move {
+            for n in 0..50 {
+                let key = format!("{writer} {n}");
+                store.set(acme(), &key, b"v", ROOM).await.unwrap();
+                store.increment(acme(), "n", 1, ROOM).await.unwrap();
+            }
+        })
+    });
+    let writers: Vec<_> = writers.collect();
+    for _ in 0..20 {
+        store.forget(acme()).await.unwrap();
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    store.forget(acme()).await.unwrap();
+    let two = within(2, 1_000);
+    for key in ["a", "b"] {
+        store.set(acme(), key, b"v", two).await.unwrap();
+    }
+    let refusal = store.set(acme(), "c", b"v", two).await.unwrap_err();
+    assert!(
+        matches!(refusal, KeyValueError::TooManyKeys(2)),
+        "{refusal}"
+    );
+    assert_eq!(store.forget(acme()).await.unwrap().bytes, 4);
 }

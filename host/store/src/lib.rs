@@ -18,7 +18,7 @@ pub mod stream;
 
 pub use check::{CheckReport, CheckRequest, Finding};
 pub use error::StoreError;
-pub use kv::{KeyValue, KeyValueError, KeyValueQuota, Writing};
+pub use kv::{Forgotten, KeyValue, KeyValueError, KeyValueQuota, Writing};
 pub use queue::{
     Backlog, Batch, Cursor, EventDeliveries, Filter, Fullness, LeaseRequest, LeaseToken, Leased,
     NewWork, Outcome, Page, Record, Recorded, RejectedEvent, Retention, Store,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::commands::plugin::{Language, Named, name};
+use crate::commands::plugin::{Given, Language, Named, SecretFile, name};
 
 /// The author's commands.
 #[derive(Debug, Subcommand)]
@@ -37,9 +37,9 @@ pub(crate) enum Plugin {
     },
     /// Check a component file as the host would when it is dropped.
     ///
-    /// Tells the version of the contract, what the component exports, each import and whether it is
-    /// granted, its size, how long compiling takes, and what a fresh instance costs. A manifest beside
-    /// the file (`10-redact.toml` beside `10-redact.wasm`) is honoured.
+    /// Tells the version of the contract, what the component exports and when that is called, each import
+    /// and whether it is granted, its size, how long compiling takes, and what a fresh instance costs. A
+    /// manifest beside the file (`10-redact.toml` beside `10-redact.wasm`) is honoured.
     #[command(
         after_help = "Example:\n  wasmhook plugin check target/wasm32-wasip2/release/redact.wasm"
     )]
@@ -49,14 +49,17 @@ pub(crate) enum Plugin {
     },
     /// Run events through a plugin under the host's limits, and show what it does and what that costs.
     ///
-    /// Nothing is sent and nothing is stored. For each event: what is answered, what changes in the
-    /// body, headers that are added, processor time and the most memory. Limits are those of the
-    /// configuration, and of the manifest beside the file. Exits with 1 when a call fails, or with
-    /// --against when an answer differs.
+    /// Nothing is sent and nothing is stored. For each event: who receives it, what changes in the body,
+    /// headers that are added, how it is signed, what receivers' answers are taken for, processor time and
+    /// the most memory. Limits are those of the configuration, and of the manifest beside the file. Exits
+    /// with 1 when a call fails, or with --against when an answer differs.
     #[command(after_help = "Examples:\n  \
         wasmhook plugin test redact.wasm --events events.ndjson\n  \
         wasmhook plugin test redact.wasm --events events.ndjson --against redact-old.wasm\n  \
-        wasmhook plugin test route.wasm --events events.ndjson --endpoint eu=https://eu.example.com/hooks\n\n\
+        wasmhook plugin test route.wasm --events events.ndjson --endpoint eu=https://eu.example.com/hooks\n  \
+        wasmhook plugin test sign.wasm --events events.ndjson --secret-file secrets/acme/main\n  \
+        wasmhook plugin test judge.wasm --events events.ndjson --answer 409 \\\n    \
+            --answer '{\"status\": 200, \"body\": {\"ok\": false}}'\n\n\
         Each line of the events is what `event push` takes; `events record` records real ones.")]
     Test(TestPlugin),
     /// Measure what calls of a plugin take, on fresh instances and on reused ones.
@@ -80,10 +83,30 @@ pub(crate) struct TestPlugin {
     /// Another version, whose answers are compared with.
     #[arg(long, value_name = "FILE")]
     pub(crate) against: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) receivers: Receivers,
+}
+
+/// Who receives what is tried out.
+#[derive(Debug, Args)]
+pub(crate) struct Receivers {
     /// An endpoint that events go to; repeatable. If missing, those of the configuration's tenants
     /// that subscribe to the event, or one called `main`.
+    ///
+    /// The plugin, if it signs, signs for each that is named here, and of the tenants' for those that
+    /// name it as their signer.
     #[arg(long = "endpoint", value_name = "[ID=]URL")]
     pub(crate) endpoints: Vec<Named>,
+    /// A secret that endpoints name, in this file, for a plugin that signs; repeatable, as during a
+    /// rotation. If missing, the tenants' own, or a key of this run that is called `main`.
+    #[arg(long = "secret-file", value_name = "[NAME=]FILE")]
+    pub(crate) secret_files: Vec<SecretFile>,
+    /// What receivers answer, for a plugin that judges answers; repeatable.
+    ///
+    /// A status, JSON such as {"status": 429, "headers": {"retry-after": "60"}, "body": {"ok": false}}, or
+    /// @FILE with one a line. A body that is a text is sent as it is, any other as JSON.
+    #[arg(long = "answer", value_name = "STATUS|JSON|@FILE")]
+    pub(crate) answers: Vec<Given>,
 }
 
 /// What to measure a plugin with.
@@ -94,9 +117,8 @@ pub(crate) struct BenchPlugin {
     /// Events, one a line, as `event push` takes them.
     #[arg(long, value_name = "FILE")]
     pub(crate) events: PathBuf,
-    /// An endpoint that events go to, as for `plugin test`.
-    #[arg(long = "endpoint", value_name = "[ID=]URL")]
-    pub(crate) endpoints: Vec<Named>,
+    #[command(flatten)]
+    pub(crate) receivers: Receivers,
     /// Calls of each row, up to 100000; a tenth more go before them.
     #[arg(long, default_value_t = 1_000, value_parser = calls)]
     pub(crate) calls: usize,

@@ -12,12 +12,13 @@ pub(crate) mod plugins;
 mod push;
 mod queue;
 mod serve;
+mod tenants;
 mod versions;
 
 use clap::CommandFactory as _;
 
 use crate::args::{
-    Cli, Command, Config as ConfigCommand, Deliveries, Event, Events, Plugins, Queue,
+    Cli, Command, Config as ConfigCommand, Deliveries, Event, Events, Plugins, Queue, Tenants,
 };
 use crate::config::Config;
 use crate::logging;
@@ -78,6 +79,9 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Queue(Queue::Check { repair }) => {
             queue::check(&Config::load(&global)?, repair, json).await
+        }
+        Command::Tenants(Tenants::Forget { tenant, force }) => {
+            tenants::forget(&Config::load(&global)?, &tenant, force, json).await
         }
         Command::Plugins(command) => {
             let config = Config::load(&global)?;

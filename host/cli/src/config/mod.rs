@@ -407,7 +407,7 @@ impl Default for Worker {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Retry {
     /// Waits between attempts; empty for the exponential ones below. The default is the example of
-    /// Standard Webhooks: eleven attempts over some three days.
+    /// Standard Webhooks: ten attempts over some three days.
     pub(crate) schedule: Vec<Span>,
     /// First exponential wait, doubled each time.
     pub(crate) base: Span,

@@ -5,21 +5,20 @@
 //! checked against its digest when it is read, and a history that cannot be read begins anew.
 
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tempfile::TempDir;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::history::{History, VersionRecord, VersionState};
 use super::room;
-use crate::cache::claim;
 use crate::error::RuntimeError;
 use crate::folder::{GLOBAL, Key, is_name};
+use crate::own_folder::{NotOwn, OwnFolder};
 use crate::types::Digest;
 
 /// The bytes held before anybody has counted them: more than there may be, so that somebody does.
@@ -30,7 +29,7 @@ const HISTORY_BYTES: u64 = 1 << 20;
 
 /// The versions that plugins had, for as long as they are kept.
 pub struct VersionArchive {
-    folder: PathBuf,
+    folder: OwnFolder,
     /// Components kept of each plugin.
     versions: usize,
     /// Bytes of all of them.
@@ -43,8 +42,6 @@ pub struct VersionArchive {
     /// Held while a history is written, so that the newest is what stays.
     writing: Mutex<()>,
     drafts: AtomicU64,
-    /// Removed at the end, where no folder was given.
-    _temporary: Option<TempDir>,
 }
 
 /// What is known of a plugin.
@@ -92,23 +89,13 @@ impl VersionArchive {
         most_bytes: u64,
         writes: bool,
     ) -> Result<Self, RuntimeError> {
-        let refuse = |path: &Path, reason: String| RuntimeError::Archive {
-            path: path.to_owned(),
-            reason,
-        };
-        let (folder, temporary) = if let Some(folder) = folder {
-            (folder.to_owned(), None)
+        let open = if writes {
+            OwnFolder::open
         } else {
-            let temporary = tempfile::Builder::new()
-                .prefix("wasmhook-versions-")
-                .permissions(Permissions::from_mode(0o700))
-                .tempdir()
-                .map_err(|error| refuse(&std::env::temp_dir(), error.to_string()))?;
-            (temporary.path().to_owned(), Some(temporary))
+            OwnFolder::look
         };
-        if writes {
-            claim(&folder).map_err(|reason| refuse(&folder, reason))?;
-        }
+        let folder = open(folder, "wasmhook-versions-")
+            .map_err(|NotOwn { path, reason }| RuntimeError::Archive { path, reason })?;
         Ok(Self {
             folder,
             versions: versions.max(1),
@@ -118,14 +105,13 @@ impl VersionArchive {
             plugins: Mutex::default(),
             writing: Mutex::default(),
             drafts: AtomicU64::new(0),
-            _temporary: temporary,
         })
     }
 
     /// Look into the folder of a host, which goes on using it.
     pub fn look(folder: &Path) -> Self {
         Self {
-            folder: folder.to_owned(),
+            folder: OwnFolder::unclaimed(folder),
             versions: usize::MAX,
             most_bytes: u64::MAX,
             held: AtomicU64::new(UNKNOWN),
@@ -133,7 +119,6 @@ impl VersionArchive {
             plugins: Mutex::default(),
             writing: Mutex::default(),
             drafts: AtomicU64::new(0),
-            _temporary: None,
         }
     }
 
@@ -158,6 +143,20 @@ impl VersionArchive {
     /// The bytes of a version.
     pub fn get(&self, tenant: &str, name: &str, digest: Digest) -> Result<Kept, ArchiveError> {
         self.read(&key(tenant, name)?, digest)
+    }
+
+    /// Remove all versions that a tenant's plugins had, with their histories, and tell how many components
+    /// that were and how large. For a tenant that is gone: a host that still serves its plugins writes down
+    /// again what it knows.
+    pub fn forget(&self, tenant: &str) -> Result<(u64, u64), ArchiveError> {
+        // Any name will do for the plugin: it is the tenant's that is judged.
+        let folder = self.folder.path().join(&*key(tenant, "any")?.tenant);
+        let forgotten = room::held(&folder);
+        self.plugins().retain(|key, _| *key.tenant != *tenant);
+        match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(forgotten),
+        }
     }
 
     pub(crate) fn read(&self, key: &Key, digest: Digest) -> Result<Kept, ArchiveError> {
@@ -253,7 +252,7 @@ impl VersionArchive {
                 plugin.latest == Some(digest) || state.is_some_and(VersionState::is_in_use)
             })
         };
-        let held = room::make(&self.folder, self.most_bytes, is_spared);
+        let held = room::make(self.folder.path(), self.most_bytes, is_spared);
         self.held.store(held, Ordering::Relaxed);
     }
 
@@ -348,7 +347,7 @@ impl VersionArchive {
     }
 
     fn plugin(&self, key: &Key) -> PathBuf {
-        self.folder.join(&*key.tenant).join(&*key.name)
+        self.folder.path().join(&*key.tenant).join(&*key.name)
     }
 
     fn component(&self, key: &Key, digest: Digest) -> PathBuf {
@@ -398,6 +397,9 @@ fn read_history(path: &Path) -> Result<Option<(History, u64)>, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
     use crate::loader::Version;
 
@@ -417,6 +419,28 @@ mod tests {
         });
         archive.persist(key);
         digest
+    }
+
+    #[test]
+    fn a_tenant_that_is_forgotten_has_no_versions_and_no_history() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o700)).unwrap();
+        let archive = VersionArchive::open(Some(folder.path()), 5, 1 << 20, true).unwrap();
+        let of = |tenant: &str, name: &str| super::key(tenant, name).unwrap();
+        let (one, two, other) = (of("acme", "10-a"), of("acme", "20-b"), of("acme2", "10-a"));
+        for (key, content) in [(&one, &b"first"[..]), (&one, b"second"), (&two, b"third")] {
+            drop_version(&archive, key, content);
+            archive.persist(key);
+        }
+        let kept = drop_version(&archive, &other, b"first");
+        archive.persist(&other);
+        assert_eq!(archive.forget("acme").unwrap(), (3, 16));
+        let look = VersionArchive::look(folder.path());
+        assert!(look.versions("acme", "10-a").unwrap().is_empty());
+        assert!(archive.versions("acme", "20-b").unwrap().is_empty());
+        assert!(look.get("acme2", "10-a", kept).is_ok());
+        assert_eq!(archive.forget("acme").unwrap(), (0, 0), "again");
+        assert!(archive.forget("..").is_err() && archive.forget("a/b").is_err());
     }
 
     #[test]

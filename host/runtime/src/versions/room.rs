@@ -50,6 +50,16 @@ pub(super) fn make(folder: &Path, most: u64, is_spared: impl Fn(&Key, Digest) ->
     held
 }
 
+/// How many components of a tenant there are in its folder, and how many bytes they take.
+pub(super) fn held(tenant: &Path) -> (u64, u64) {
+    let files = entries(tenant).flat_map(|plugin| entries(&plugin.path()));
+    let components = files.filter(|file| file.path().extension().is_some_and(|end| end == "wasm"));
+    components.fold((0, 0), |(count, bytes), file| {
+        let more = file.metadata().map_or(0, |metadata| metadata.len());
+        (count + 1, bytes + more)
+    })
+}
+
 fn component(
     file: &DirEntry,
     key: &Key,

@@ -1,12 +1,17 @@
 //! Promises about sequences: deliveries that go one after the other.
 
-use wasmhook_core::{OnDeadLetter, OrderingKey, Sequence};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::{
-    Arc, BTreeSet, DeliveryId, DeliveryState, Duration, EventDeliveries, Instant, LONG, Leased,
-    PATIENCE, Recorded, SHORT, StoreError, Subject, await_work, dead, event, failed, get, put,
-    record, retain_all, state, succeeded, take, take_one, take_with, tenant, to, written,
+use wasmhook_core::{DeliveryId, DeliveryState, OnDeadLetter, OrderingKey, Sequence};
+
+use super::Subject;
+use super::steps::{
+    LONG, PATIENCE, SHORT, await_work, dead, event, failed, get, put, record, retain_all, state,
+    succeeded, take, take_one, take_with, tenant, to, written,
 };
+use crate::{EventDeliveries, Leased, Recorded, StoreError};
 
 /// An event with its delivery to `main`, in the sequence of a key.
 fn ordered(id: &str, key: &str, on_dead_letter: OnDeadLetter) -> EventDeliveries {

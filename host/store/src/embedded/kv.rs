@@ -11,7 +11,10 @@ use super::EmbeddedStore;
 use super::clock::span;
 use super::thread::Fault;
 use super::writer::Writer;
-use crate::kv::{KeyValue, KeyValueError, Writing, millis, number};
+use crate::kv::{Forgotten, KeyValue, KeyValueError, Writing, millis, number};
+
+/// Keys that one task of the writer removes of a tenant that is forgotten: a moment's work.
+const FORGOTTEN_AT_ONCE: u32 = 500;
 
 /// One tenant's key in a task of the writer.
 struct Place<'a> {
@@ -67,16 +70,8 @@ impl<'a> Place<'a> {
         value(&self.writer.connection, self.tenant, self.key, self.now)
     }
 
-    /// Counts keys and bytes that came or went.
     fn count(&self, keys: i64, bytes: i64) -> Result<(), Fault> {
-        self.writer
-            .connection
-            .prepare_cached(
-                "INSERT INTO key_values_kept (tenant, keys, bytes) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (tenant) DO UPDATE SET keys = keys + ?2, bytes = bytes + ?3",
-            )?
-            .execute(params![self.tenant, keys, bytes])?;
-        Ok(())
+        count(&self.writer.connection, self.tenant, keys, bytes)
     }
 
     fn kept(&self) -> Result<(i64, i64), Fault> {
@@ -146,8 +141,44 @@ impl<'a> Place<'a> {
     }
 }
 
-fn size(bytes: &[u8]) -> i64 {
-    i64::try_from(bytes.len()).unwrap_or(i64::MAX)
+/// Removes some of what a tenant keeps, and the counts with the last of it.
+fn forget_some(writer: &Writer, tenant: &str) -> Result<Forgotten, Fault> {
+    let connection = &writer.connection;
+    let mut some = connection.prepare_cached(
+        "DELETE FROM key_values WHERE tenant = ?1 AND key IN
+             (SELECT key FROM key_values WHERE tenant = ?1 LIMIT ?2)
+         RETURNING length(key) + length(value)",
+    )?;
+    let sizes: Vec<i64> = some
+        .query_map(params![tenant, FORGOTTEN_AT_ONCE], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let (keys, bytes) = (sizes.len() as u64, sizes.iter().sum::<i64>());
+    if keys < FORGOTTEN_AT_ONCE.into() {
+        connection
+            .prepare_cached("DELETE FROM key_values_kept WHERE tenant = ?1")?
+            .execute([tenant])?;
+    } else {
+        count(connection, tenant, -size(&sizes), -bytes)?;
+    }
+    Ok(Forgotten {
+        keys,
+        bytes: bytes.try_into().unwrap_or_default(),
+    })
+}
+
+/// Counts keys and bytes of a tenant that came or went.
+fn count(connection: &Connection, tenant: &str, keys: i64, bytes: i64) -> Result<(), Fault> {
+    connection
+        .prepare_cached(
+            "INSERT INTO key_values_kept (tenant, keys, bytes) VALUES (?1, ?2, ?3)
+             ON CONFLICT (tenant) DO UPDATE SET keys = keys + ?2, bytes = bytes + ?3",
+        )?
+        .execute(params![tenant, keys, bytes])?;
+    Ok(())
+}
+
+fn size<T>(items: &[T]) -> i64 {
+    i64::try_from(items.len()).unwrap_or(i64::MAX)
 }
 
 #[async_trait]
@@ -232,5 +263,23 @@ impl KeyValue for EmbeddedStore {
                 Ok(Ok(true))
             })
             .await?
+    }
+
+    async fn forget(&self, tenant: &TenantId) -> Result<Forgotten, KeyValueError> {
+        let mut forgotten = Forgotten::default();
+        loop {
+            let tenant = tenant.clone();
+            let step = self
+                .writer
+                .call("forget values", move |writer| {
+                    forget_some(writer, tenant.as_str())
+                })
+                .await?;
+            forgotten.keys += step.keys;
+            forgotten.bytes += step.bytes;
+            if step.keys < FORGOTTEN_AT_ONCE.into() {
+                return Ok(forgotten);
+            }
+        }
     }
 }

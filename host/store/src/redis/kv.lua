@@ -121,8 +121,19 @@ local function kv_swap(keys, argv)
   return { 1 }
 end
 
+-- ARGV: tenant. Reply: the keys and bytes that there were. The server frees the values in the background, so
+-- this is a short step however many there are.
+local function kv_forget(keys, argv)
+  local p, tenant = keys[1], argv[1]
+  local had = redis.call('HMGET', p .. 'y', tenant .. Z .. 'k', tenant .. Z .. 'b')
+  redis.call('UNLINK', p .. 'a:' .. tenant, p .. 'z:' .. tenant)
+  redis.call('HDEL', p .. 'y', tenant .. Z .. 'k', tenant .. Z .. 'b')
+  return { tonumber(had[1] or '0'), tonumber(had[2] or '0') }
+end
+
 redis.register_function('@_kv_get', kv_get)
 redis.register_function('@_kv_set', kv_set)
 redis.register_function('@_kv_remove', kv_remove)
 redis.register_function('@_kv_increment', kv_increment)
 redis.register_function('@_kv_swap', kv_swap)
+redis.register_function('@_kv_forget', kv_forget)

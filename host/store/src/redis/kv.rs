@@ -6,7 +6,7 @@ use wasmhook_core::TenantId;
 use super::RedisStore;
 use super::functions::Call;
 use super::reply::Reply;
-use crate::kv::{KeyValue, KeyValueError, KeyValueQuota, Writing, millis};
+use crate::kv::{Forgotten, KeyValue, KeyValueError, KeyValueQuota, Writing, millis};
 
 impl RedisStore {
     fn on_key(&self, name: &'static str, tenant: &TenantId, key: &str) -> Call {
@@ -108,5 +108,16 @@ impl KeyValue for RedisStore {
         optional(&mut call, value);
         add(&mut call, writing);
         Ok(self.write_key("kv_swap", &call, writing.quota).await?.0)
+    }
+
+    async fn forget(&self, tenant: &TenantId) -> Result<Forgotten, KeyValueError> {
+        let mut call = self.call("kv_forget", self.keys.shard_of(tenant));
+        call.arg(tenant.as_str());
+        let mut reply = self.run("kv_forget", &call).await?;
+        let mut next = || Some(reply.int()?.try_into().unwrap_or_default());
+        let forgotten = next().zip(next());
+        forgotten
+            .map(|(keys, bytes)| Forgotten { keys, bytes })
+            .ok_or_else(|| self.link.unexpected("kv_forget").into())
     }
 }

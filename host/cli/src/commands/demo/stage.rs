@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use base64::Engine as _;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
@@ -21,6 +20,7 @@ use wasmhook_store::{Filter, Record, Store};
 use crate::args::Global;
 use crate::config::Config;
 use crate::host::Host;
+use crate::made_up;
 use crate::output;
 use crate::receiver::{self, Arrival};
 
@@ -88,7 +88,7 @@ impl Stage {
         let folder = tempfile::Builder::new()
             .prefix("wasmhook-demo-")
             .tempdir()?;
-        let secret = secret();
+        let secret = made_up::secret();
         let repaired = Arc::new(AtomicBool::new(false));
         let answers = Arc::clone(&repaired);
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
@@ -375,16 +375,6 @@ fn delivery_id(tenant: &str, event: &str, endpoint: &str) -> anyhow::Result<Deli
         &EventId::new(event)?,
         &EndpointId::new(endpoint)?,
     ))
-}
-
-/// A secret of this run: 32 bytes of the operating system's randomness.
-fn secret() -> String {
-    let mut key = uuid::Uuid::new_v4().into_bytes().to_vec();
-    key.extend(uuid::Uuid::new_v4().into_bytes());
-    format!(
-        "whsec_{}",
-        base64::engine::general_purpose::STANDARD.encode(key)
-    )
 }
 
 /// Three tenants: acme with a resolver and a transform, globex without plugins and with a failing

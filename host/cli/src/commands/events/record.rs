@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use wasmhook_core::{Event, EventType, TenantId};
+use wasmhook_core::{Event, EventType, OrderingKey, TenantId};
 use wasmhook_store::{Filter, Store};
 
 use super::mask::Mask;
@@ -30,6 +30,10 @@ struct Line<'a> {
     event_type: &'a str,
     id: &'a str,
     occurred_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deliver_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ordering_key: Option<&'a str>,
     payload: Box<RawValue>,
 }
 
@@ -162,6 +166,8 @@ fn line(event: &Event, mask: &mut Mask) -> anyhow::Result<Option<String>> {
         event_type: event.event_type.as_str(),
         id: event.id.as_str(),
         occurred_at: event.occurred_at.to_string(),
+        deliver_at: event.deliver_at.map(|at| at.to_string()),
+        ordering_key: event.ordering_key.as_ref().map(OrderingKey::as_str),
         payload: RawValue::from_string(payload.compact())?,
     };
     Ok(Some(serde_json::to_string(&line)?))

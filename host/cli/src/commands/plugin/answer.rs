@@ -5,20 +5,32 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use http::HeaderValue;
+use jiff::Timestamp;
 use serde::{Serialize, Serializer};
+use wasmhook_core::delivery::default_id;
 use wasmhook_core::request::Content;
-use wasmhook_core::{EndpointId, EndpointPolicy, Event};
+use wasmhook_core::{
+    Endpoint, EndpointId, EndpointPolicy, Event, Judgement, RequestBuilder, SafeHeaders,
+    SignatureHeaders,
+};
+use wasmhook_delivery::Answer as ReceiverAnswer;
 use wasmhook_engine::attempt::merge;
+use wasmhook_engine::classify;
 use wasmhook_engine::resolve::{Resolver, event_view};
+use wasmhook_engine::sign::Signing;
 use wasmhook_runtime::{
     CallResult, Choice, EndpointView, Mode, Plugin, Request, Resolution, Verdict,
 };
+
+use super::endpoints::Receiver;
 
 /// What came of asking.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 pub(super) enum Answer {
-    /// The plugin does not see this event: its manifest names other types, or it does not export this.
+    /// The plugin does not see this event: its manifest names other types, it does not export this, or
+    /// there is nothing to sign.
     PassedBy,
     /// This is to be sent.
     Deliver {
@@ -34,8 +46,45 @@ pub(super) enum Answer {
         mode: &'static str,
         choices: Vec<Chosen>,
     },
+    /// The request is sent with these headers besides.
+    Sign { headers: Vec<(String, String)> },
+    /// What a receiver answered is taken for this.
+    Judge {
+        judgement: &'static str,
+        /// Where it is tried again: after so long, if that is named.
+        retry_after_s: Option<u64>,
+        reason: Option<String>,
+        /// What it is taken for without the plugin.
+        otherwise: &'static str,
+    },
     /// It gave no answer, or one that breaks a rule.
     Failed { error: String },
+}
+
+impl Answer {
+    /// What is sent after this answer of a transform; `None` when that is nothing.
+    pub(super) fn content(&self, event: &Event) -> Option<Content> {
+        match self {
+            Self::PassedBy => Some(Content::original(event)),
+            Self::Deliver {
+                body,
+                content_type,
+                headers,
+            } => Some(Content {
+                body: body.0.clone(),
+                content_type: content_type
+                    .as_deref()
+                    .and_then(|text| HeaderValue::from_str(text).ok()),
+                headers: SafeHeaders::new(headers.iter().map(|(name, value)| (name, value)))
+                    .ok()?,
+            }),
+            _ => None,
+        }
+    }
+}
+
+fn lossy(value: &HeaderValue) -> String {
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
 }
 
 /// A body. In JSON a text, or what is not one in base64.
@@ -113,6 +162,90 @@ pub(super) async fn transform(
     })
 }
 
+/// Asks for the headers that sign a request.
+pub(super) async fn sign(
+    plugin: &Plugin,
+    event: &Event,
+    receiver: &Receiver,
+    content: &Content,
+    requests: &RequestBuilder,
+    at: Timestamp,
+) -> Called {
+    if !plugin.exports().sign {
+        return Called::passed_by();
+    }
+    let endpoint = &receiver.endpoint;
+    let secrets = match &receiver.secrets {
+        Ok(secrets) => secrets,
+        Err(error) => return Called::failed(error),
+    };
+    let request = match requests.prepare(event, endpoint, content) {
+        Ok(request) => request,
+        Err(error) => return Called::failed(error),
+    };
+    let signing = Signing {
+        delivery: &default_id(&event.tenant_id, &event.id, &endpoint.id),
+        event,
+        endpoint,
+        secrets,
+        at,
+    };
+    let began = Instant::now();
+    let call = signing.ask(plugin, &request).await;
+    Called::of(
+        began.elapsed(),
+        call,
+        |headers| match SignatureHeaders::new(headers) {
+            Ok(headers) => Answer::Sign {
+                headers: headers
+                    .iter()
+                    .map(|(name, value)| (name.to_string(), lossy(value)))
+                    .collect(),
+            },
+            Err(error) => Answer::Failed {
+                error: format!("its signature was refused: {error}"),
+            },
+        },
+    )
+}
+
+/// Asks what a receiver's answer is to be taken for.
+pub(super) async fn classify(
+    plugin: &Plugin,
+    event: &Event,
+    endpoint: &Endpoint,
+    answered: &ReceiverAnswer,
+) -> Called {
+    if !plugin.exports().classify || !plugin.sees(event.event_type.as_str()) {
+        return Called::passed_by();
+    }
+    let attempt = answered.attempt(1, Timestamp::now(), Duration::ZERO);
+    let otherwise = attempt.judgement();
+    let began = Instant::now();
+    let call = classify::ask(plugin, event, endpoint, answered, otherwise).await;
+    Called::of(began.elapsed(), call, |judged| {
+        let judgement = classify::judgement(judged.judgement);
+        Answer::Judge {
+            judgement: word(judgement),
+            retry_after_s: match judgement {
+                Judgement::Retry(wait) => wait.map(|wait| wait.as_secs()),
+                _ => None,
+            },
+            reason: judged.reason,
+            otherwise: word(otherwise),
+        }
+    })
+}
+
+/// A judgement in a word.
+fn word(judgement: Judgement) -> &'static str {
+    match judgement {
+        Judgement::Accepted => "accepted",
+        Judgement::Retry(_) => "retry",
+        Judgement::GiveUp => "give-up",
+    }
+}
+
 /// Asks which endpoints an event goes to.
 pub(super) async fn resolve(
     plugin: &Plugin,
@@ -135,13 +268,23 @@ pub(super) async fn resolve(
 }
 
 impl Called {
-    fn passed_by() -> Self {
+    pub(super) fn passed_by() -> Self {
         Self {
             answer: Answer::PassedBy,
             cpu: Duration::ZERO,
             wall: Duration::ZERO,
             memory: 0,
             log: Vec::new(),
+        }
+    }
+
+    /// What was not even asked, for this reason.
+    fn failed(error: impl std::fmt::Display) -> Self {
+        Self {
+            answer: Answer::Failed {
+                error: error.to_string(),
+            },
+            ..Self::passed_by()
         }
     }
 
@@ -173,9 +316,7 @@ fn deliver(event: &Event, request: Request) -> Answer {
     match merge(&Content::original(event), request) {
         Ok(content) => Answer::Deliver {
             body: Body(content.body),
-            content_type: content
-                .content_type
-                .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()),
+            content_type: content.content_type.as_ref().map(lossy),
             headers: content.headers.into(),
         },
         Err(error) => Answer::Failed {

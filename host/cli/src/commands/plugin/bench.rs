@@ -4,16 +4,18 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use wasmhook_core::Event;
+use wasmhook_core::request::Content;
 use wasmhook_runtime::{PluginHost, Reuse};
 
-use super::answer::{self, Answer, Called};
+use super::answer::{Answer, Called};
 use super::bytes;
-use super::input::{self, Endpoints, Version};
+use super::input::{self, Version};
+use super::question::Asking;
 use super::trial::Trial;
 use crate::args::BenchPlugin;
 use crate::config::Config;
 use crate::exit::{Coded, Exit};
-use crate::{host, output};
+use crate::output;
 
 /// One row of measuring stops after this long, however many calls are left.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -23,7 +25,7 @@ const WARM_UP: usize = 10;
 /// What one kind of call takes on one kind of instance.
 #[derive(Serialize)]
 struct Measured {
-    /// `resolve` or `transform`.
+    /// The interface.
     asked: &'static str,
     /// `fresh`: a new instance for each call; or `reused`.
     instance: &'static str,
@@ -42,28 +44,26 @@ struct Measured {
 
 /// What is asked, and how often.
 struct Task<'a> {
-    config: &'a Config,
     events: &'a [Event],
-    endpoints: &'a Endpoints,
+    asking: &'a Asking,
     calls: usize,
 }
 
 /// Measures whole calls.
 pub(super) async fn bench(config: &Config, args: BenchPlugin, json: bool) -> anyhow::Result<()> {
     let events = input::events(config, &args.events)?;
-    let endpoints = Endpoints::new(config, args.endpoints)?;
+    let asking = Asking::new(config, &args.receivers, &args.file)?;
     let trial = Trial::new(config)?;
     let reused = reused(trial.host(), &args.file, &events).await?;
     let task = Task {
-        config,
         events: &events,
-        endpoints: &endpoints,
+        asking: &asking,
         calls: args.calls,
     };
     let mut rows = Vec::new();
     for (instance, reuse) in [("fresh", Reuse::Fresh), ("reused", reused)] {
         let mut version = Version::new(trial.host(), &args.file, Some(reuse))?;
-        for asked in ["resolve", "transform"] {
+        for asked in ["resolve", "transform", "sign", "classify"] {
             rows.extend(task.measure(&mut version, asked, instance).await?);
         }
     }
@@ -71,7 +71,8 @@ pub(super) async fn bench(config: &Config, args: BenchPlugin, json: bool) -> any
         return Err(Coded::new(
             Exit::Failure,
             format!(
-                "{} sees none of these events: its manifest names other types",
+                "{} sees none of these events: its manifest names other types, no endpoint names it as its \
+                 signer, or there is no --answer to judge",
                 args.file.display()
             ),
         ));
@@ -141,12 +142,16 @@ impl Task<'_> {
         event: &Event,
     ) -> anyhow::Result<Called> {
         let plugin = version.of(&event.tenant_id).await?;
-        let receivers = self.endpoints.of(event);
-        let views = receivers.views();
-        Ok(match views.first() {
-            Some(view) if asked == "transform" => answer::transform(&plugin, event, view).await,
-            _ => answer::resolve(&plugin, event, &views, host::policy(self.config)).await,
-        })
+        let receivers = self.asking.receivers(event);
+        let questions = self.asking.questions(plugin.exports(), &receivers);
+        let Some(question) = questions.iter().find(|question| question.asked() == asked) else {
+            return Ok(Called::passed_by());
+        };
+        let content = Content::original(event);
+        let asking = self.asking;
+        Ok(asking
+            .ask(&plugin, event, &receivers, *question, Some(&content))
+            .await)
     }
 }
 

@@ -24,6 +24,9 @@ pub(crate) async fn check(config: &Config, file: &Path, json: bool) -> anyhow::R
 /// What is said about a component.
 #[derive(Serialize)]
 pub(super) struct Checked {
+    /// The plugin's, if the file lay in a tenant's folder.
+    #[serde(skip)]
+    name: String,
     digest: String,
     bytes: usize,
     adapted: bool,
@@ -57,7 +60,8 @@ impl Checked {
             .check(file)
             .await
             .map_err(|error| refused(file, &error))?;
-        Ok(Self::of(&report))
+        let name = file.file_stem().unwrap_or_default().to_string_lossy();
+        Ok(Self::of(&report, name.into_owned()))
     }
 
     /// An error if the host would refuse it.
@@ -68,9 +72,10 @@ impl Checked {
         }
     }
 
-    fn of(report: &CheckReport) -> Self {
+    fn of(report: &CheckReport, name: String) -> Self {
         let exports = report.outline.exports;
         Self {
+            name,
             digest: report.digest.to_string(),
             bytes: report.bytes,
             adapted: report.outline.adapted,
@@ -95,6 +100,19 @@ impl Checked {
         }
     }
 
+    /// When the host calls an export.
+    fn called_when(&self, export: &str) -> String {
+        match export {
+            "resolve" => "once for each event".to_owned(),
+            "transform" => "for each attempt, before it is signed".to_owned(),
+            "sign" => {
+                let name = &self.name;
+                format!("for endpoints with profile = \"plugin\" and signer = \"{name}\"")
+            }
+            _ => "for each answer of a receiver".to_owned(),
+        }
+    }
+
     pub(super) fn print(&self) {
         output::line(format!("digest    {}", self.digest));
         output::line(format!("size      {}", bytes(self.bytes)));
@@ -107,7 +125,13 @@ impl Checked {
             "contract  wasmhook:plugin@{}",
             self.contract_version
         ));
-        output::line(format!("exports   {}", self.exports.join(", ")));
+        for (index, export) in self.exports.iter().enumerate() {
+            let label = if index == 0 { "exports" } else { "" };
+            output::line(format!(
+                "{label:<10}{export} ({})",
+                self.called_when(export)
+            ));
+        }
         for (index, import) in self.imports.iter().enumerate() {
             let label = if index == 0 { "imports" } else { "" };
             let granted = if import.granted {

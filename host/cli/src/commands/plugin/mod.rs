@@ -5,10 +5,15 @@ mod bench;
 mod build;
 mod check;
 mod difference;
+mod endpoints;
 mod guest_lines;
 mod input;
+mod keys;
 mod language;
 mod new;
+mod question;
+mod receiver_answer;
+mod report;
 mod template;
 mod test;
 mod trial;
@@ -25,9 +30,11 @@ use crate::exit::{Coded, Exit};
 use crate::host;
 
 pub(crate) use check::check;
-pub(crate) use input::Named;
+pub(crate) use endpoints::Named;
+pub(crate) use keys::SecretFile;
 pub(crate) use language::Language;
 pub(crate) use new::name;
+pub(crate) use receiver_answer::Given;
 
 /// Runs an author's command.
 pub(crate) async fn run(global: &Global, command: Plugin, json: bool) -> anyhow::Result<()> {

@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::host;
 
 /// A runtime with a key-value store of its own, empty at first. HTTP is what a host on this configuration
-/// would give; keys to sign with are an endpoint's, and there is none.
+/// would give; keys to sign with come with the endpoints.
 pub(super) struct Trial {
     host: PluginHost,
     /// Holds the store, and goes after it: fields drop in this order.
