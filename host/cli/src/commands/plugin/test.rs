@@ -24,11 +24,11 @@ pub(super) async fn test(config: &Config, args: TestPlugin, json: bool) -> anyho
         config.plugins.host_log = true;
         Trial::new(&config)
     };
-    let tried = trial()?;
-    let mut version = Version::new(tried.host(), &args.file, None)?;
+    let first = trial()?;
+    let mut version = Version::new(first.host(), &args.file, None)?;
     // Each has what it keeps to itself, or the second would find what the first has left.
-    let compared = args.against.as_ref().map(|_| trial()).transpose()?;
-    let mut other = match (&args.against, &compared) {
+    let second = args.against.as_ref().map(|_| trial()).transpose()?;
+    let mut other = match (&args.against, &second) {
         (Some(file), Some(trial)) => Some(Version::new(trial.host(), file, None)?),
         _ => None,
     };
@@ -54,7 +54,7 @@ pub(super) async fn test(config: &Config, args: TestPlugin, json: bool) -> anyho
             lines: &lines,
         };
         let called = asked.of(&plugin).await;
-        let mut compared = match &against {
+        let compared: Vec<Option<Called>> = match &against {
             Some(other) => asked.of(other).await.into_iter().map(Some).collect(),
             None => vec![None; called.len()],
         };
@@ -65,7 +65,7 @@ pub(super) async fn test(config: &Config, args: TestPlugin, json: bool) -> anyho
             calls: questions
                 .iter()
                 .zip(called)
-                .zip(compared.drain(..))
+                .zip(compared)
                 .map(|((question, called), against)| Tried::new(*question, event, called, against))
                 .collect(),
         };
