@@ -144,23 +144,32 @@ fn a_newer_or_foreign_file_is_left_alone() {
 }
 
 #[tokio::test]
-async fn reopening_keeps_everything_and_leases_too() {
+async fn reopening_keeps_everything_but_leases() {
     let folder = TempDir::new().unwrap();
     let store = host(folder.path()).unwrap();
     push(&store, "evt_1").await;
     push(&store, "evt_2").await;
     let long = Duration::from_mins(1);
     let held = store.lease(&request(1, long)).await.unwrap().leased;
+    assert_eq!(store.backlog().await.unwrap().leased, 1);
     drop(store);
 
+    // They were the other host's, which is gone, so all is due at once and its outcomes are refused.
     let store = host(folder.path()).unwrap();
-    let rest = store.lease(&request(10, long)).await.unwrap();
-    assert_eq!(rest.leased.len(), 1);
-    assert!(rest.next_due.is_some());
-    let outcomes: Vec<_> = held.into_iter().map(dead).collect();
-    assert_eq!(store.record(&outcomes).await.unwrap(), [Recorded::Written]);
     let backlog = store.backlog().await.unwrap();
-    assert_eq!((backlog.leased, backlog.dead_letter), (1, 1));
+    assert_eq!((backlog.waiting, backlog.leased), (2, 0));
+    let all = store.lease(&request(10, long)).await.unwrap();
+    assert_eq!(all.leased.len(), 2);
+    assert!(all.next_due.is_some());
+    let late: Vec<_> = held.into_iter().map(dead).collect();
+    assert_eq!(store.record(&late).await.unwrap(), [Recorded::LeaseLost]);
+    let outcomes: Vec<_> = all.leased.into_iter().map(dead).collect();
+    assert_eq!(
+        store.record(&outcomes).await.unwrap(),
+        [Recorded::Written; 2]
+    );
+    let backlog = store.backlog().await.unwrap();
+    assert_eq!((backlog.leased, backlog.dead_letter), (0, 2));
 }
 
 #[tokio::test]
