@@ -237,7 +237,7 @@ fn deliveries(
 ) -> rusqlite::Result<HashMap<i64, [i64; STAGES]>> {
     let mut counts: HashMap<i64, [i64; STAGES]> = HashMap::new();
     let mut statement = connection.prepare(
-        "SELECT d.seq, d.id, t.name, d.lane, d.state, d.stage, d.back, d.next_at, d.sequence, d.blocks, l.id IS NULL AS astray, e.seq IS NULL AS eventless
+        "SELECT d.seq, coalesce(d.name, d.id) AS id, t.name AS tenant, d.lane, d.state, d.stage, d.back, d.next_at, d.sequence, d.blocks, l.id IS NULL AS astray, e.seq IS NULL AS eventless
          FROM deliveries d
          LEFT JOIN tenants t ON t.id = d.tenant
          LEFT JOIN lanes l ON l.id = d.lane
@@ -247,7 +247,7 @@ fn deliveries(
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let seq: i64 = row.get("seq")?;
-        let tenant: Option<String> = row.get("name")?;
+        let tenant: Option<String> = row.get("tenant")?;
         let standing = Standing::of(row)?;
         let finished = matches!(
             standing.state,

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
-use rusqlite::params;
+use rusqlite::{ToSql, params};
 use wasmhook_core::ports::Enqueued;
 use wasmhook_core::{Delivery, DeliveryState, EndpointId, Event, OrderingKey, Sequence, TenantId};
 
 use super::clock::{nanos, timestamp};
 use super::lanes::{Stage, Tally, lane_number, tenant_number};
+use super::names::{self, Key};
 use super::rows::state_number;
 use super::sequences::advance;
 use super::thread::Fault;
@@ -134,45 +135,45 @@ impl Enqueue<'_> {
             None => Stage::of(DeliveryState::Pending, next_at, self.now),
             Some(_) => Stage::Behind,
         };
-        let known = insert_delivery(
-            self.writer,
-            (tenant, lane, event),
-            &delivery,
-            stage,
-            (next_at, self.now),
-        )?;
-        let Some(seq) = known else {
+        // Of a known event it may be one that an older version wrote.
+        let connection = &self.writer.connection;
+        let known = kept.is_none() && names::find_own(connection, tenant, &delivery.id)?.is_some();
+        let numbers = (tenant, lane, event);
+        let times = (next_at, self.now);
+        let new = if known {
+            None
+        } else {
+            insert_delivery(self.writer, numbers, &delivery, stage, times)?
+        };
+        let Some(seq) = new else {
             // If the lane was made for it, it goes again.
             self.tally.touch(lane);
             return Ok(false);
         };
-        match (kept, stage) {
-            (Some(event), Stage::Ready) => {
-                let fresh = Fresh {
-                    delivery: Delivery {
-                        state: DeliveryState::Pending,
-                        next_at: timestamp(next_at),
-                        created_at: timestamp(self.now),
-                        updated_at: timestamp(self.now),
-                        ..delivery
-                    },
-                    event: event.clone(),
-                };
-                self.writer
-                    .place_fresh(&mut self.tally, lane, (next_at, seq), fresh);
-            }
-            _ => {
-                self.writer
-                    .place(&mut self.tally, lane, stage, (next_at, seq));
-                if let Some(sequence) = &delivery.sequence {
-                    advance(
-                        self.writer,
-                        lane,
-                        sequence.name(),
-                        self.now,
-                        &mut self.tally,
-                    )?;
-                }
+        if let (Some(event), Stage::Ready) = (kept, stage) {
+            let fresh = Fresh {
+                delivery: Delivery {
+                    state: DeliveryState::Pending,
+                    next_at: timestamp(next_at),
+                    created_at: timestamp(self.now),
+                    updated_at: timestamp(self.now),
+                    ..delivery
+                },
+                event: event.clone(),
+            };
+            self.writer
+                .place_fresh(&mut self.tally, lane, (next_at, seq), fresh);
+        } else {
+            self.writer
+                .place(&mut self.tally, lane, stage, (next_at, seq));
+            if let Some(sequence) = &delivery.sequence {
+                advance(
+                    self.writer,
+                    lane,
+                    sequence.name(),
+                    self.now,
+                    &mut self.tally,
+                )?;
             }
         }
         Ok(true)
@@ -228,17 +229,22 @@ fn insert_delivery(
     let resolved = packed(delivery.resolved.as_ref(), postcard::to_stdvec)?;
     let asked = packed(delivery.resolver.as_ref(), plugin_use::one_to_bytes)?;
     let sequence = delivery.sequence.as_ref();
+    let key = Key::of(delivery, event, lane);
+    let (key, name): (&dyn ToSql, _) = match &key {
+        Key::Derived(key) => (key, Some(delivery.id.as_str())),
+        Key::Own(id) => (id, None),
+    };
     let new = writer
         .connection
         .prepare_cached(
             "INSERT INTO deliveries (id, tenant, lane, event, state, stage, attempt,
                  replayed_at_attempt, next_at, created_at, updated_at, resolved,
-                 resolver, sequence, blocks, max_attempts)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11, ?12, ?13, ?14, ?15)
+                 resolver, sequence, blocks, max_attempts, name)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
              ON CONFLICT DO NOTHING",
         )?
         .execute(params![
-            delivery.id.as_str(),
+            key,
             tenant,
             lane,
             event,
@@ -253,6 +259,7 @@ fn insert_delivery(
             sequence.map(Sequence::name),
             sequence.is_some_and(Sequence::blocks),
             sequence.and_then(|sequence| Some(sequence.max_attempts?.get())),
+            name,
         ])?;
     Ok((new > 0).then(|| writer.connection.last_insert_rowid()))
 }

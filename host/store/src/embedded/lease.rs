@@ -42,18 +42,18 @@ pub(super) fn lease(leaser: &Leaser, request: &LeaseRequest) -> Result<Batch, Fa
         |lane, after, limit| due_places(&leaser.connection, lane, after, limit).map_err(Fault::Sql);
     let picked = leaser.schedule.lock().lease(call, now, &mut source)?;
     let numbers: Vec<(i64, i64)> = picked.iter().map(|one| (one.seq, one.lease)).collect();
-    let leased = picked
+    let got = picked
         .into_iter()
         .filter_map(|one| whole(leaser, one).transpose())
         .collect::<Result<Vec<_>, Fault>>();
     let mut schedule = leaser.schedule.lock();
-    if leased.is_err() {
+    if got.is_err() {
         for (seq, lease) in numbers {
             schedule.release(seq, lease);
         }
     }
     Ok(Batch {
-        leased: leased?,
+        leased: got?,
         next_due: schedule.next_change().map(|then| until(then, now)),
     })
 }

@@ -20,6 +20,7 @@ mod kv;
 mod lanes;
 mod lease;
 mod leases;
+mod names;
 mod quotas;
 mod read;
 mod record;

@@ -4,6 +4,7 @@ use rusqlite::{Connection, params};
 use wasmhook_core::{DeliveryId, DeliveryState, Event, EventId, TenantId};
 
 use super::leases::Holdings;
+use super::names;
 use super::rows::{
     self, delivery_columns, delivery_joins, event_columns, limit_number, state_number,
 };
@@ -39,14 +40,17 @@ pub(super) fn get(
     id: &DeliveryId,
     held: &Holdings,
 ) -> Result<Option<Record>, Fault> {
+    let Some(seq) = names::find(&reader.connection, tenant, id)? else {
+        return Ok(None);
+    };
     let mut statement = reader.connection.prepare_cached(concat!(
         "SELECT ",
         delivery_columns!(),
         " FROM deliveries d",
         delivery_joins!(),
-        "WHERE d.id = ?2 AND d.tenant = (SELECT id FROM tenants WHERE name = ?1)",
+        "WHERE d.seq = ?1",
     ))?;
-    let mut rows = statement.query(params![tenant.as_str(), id.as_str()])?;
+    let mut rows = statement.query([seq])?;
     match rows.next()? {
         Some(row) => {
             let behind = rows::behind(&reader.connection, row)?;

@@ -7,6 +7,7 @@ use wasmhook_core::{DeliveryId, DeliveryState, ErrorClass, Sequence, TenantId};
 use super::clock::nanos;
 use super::lanes::{Stage, Tally};
 use super::leases::parse_token;
+use super::names;
 use super::rows::{self, state_number};
 use super::sequences::advance;
 use super::thread::Fault;
@@ -141,24 +142,24 @@ struct Found {
 }
 
 fn find(writer: &Writer, tenant: &TenantId, id: &DeliveryId) -> Result<Found, Fault> {
-    let mut statement = writer.connection.prepare_cached(
-        "SELECT d.seq, d.lane, d.state, d.stage, d.sequence
-         FROM deliveries d JOIN tenants t ON t.id = d.tenant
-         WHERE t.name = ?1 AND d.id = ?2",
-    )?;
-    let mut rows = statement.query(params![tenant.as_str(), id.as_str()])?;
+    let Some(seq) = names::find(&writer.connection, tenant, id)? else {
+        return Err(Fault::Store(StoreError::NotFound));
+    };
+    let mut statement = writer
+        .connection
+        .prepare_cached("SELECT lane, state, stage, sequence FROM deliveries WHERE seq = ?1")?;
+    let mut rows = statement.query([seq])?;
     let Some(row) = rows.next()? else {
         return Err(Fault::Store(StoreError::NotFound));
     };
-    let seq = row.get(0)?;
-    let state = rows::state(row.get(2)?).ok_or_else(|| rows::corrupt("delivery", seq))?;
+    let state = rows::state(row.get(1)?).ok_or_else(|| rows::corrupt("delivery", seq))?;
     let held = !state.is_finished() && writer.is_held(seq);
     Ok(Found {
         seq,
-        lane: row.get(1)?,
+        lane: row.get(0)?,
         state: if held { DeliveryState::Leased } else { state },
-        blocking: row.get::<_, i64>(3)? == Stage::Blocking.number(),
-        sequence: row.get(4)?,
+        blocking: row.get::<_, i64>(2)? == Stage::Blocking.number(),
+        sequence: row.get(3)?,
     })
 }
 

@@ -28,7 +28,7 @@ use crate::queue::{Record, RejectedEvent};
 /// place, for to look for names takes longer than to read.
 macro_rules! delivery_columns {
     () => {
-        "d.seq, d.id, t.name, e.id, e.type, l.endpoint, d.state, d.attempt, d.replayed_at_attempt, \
+        "d.seq, coalesce(d.name, d.id), t.name, e.id, e.type, l.endpoint, d.state, d.attempt, d.replayed_at_attempt, \
          d.next_at, d.created_at, d.updated_at, d.resolved, d.resolver, d.lane, d.stage, d.sequence, \
          d.blocks, d.max_attempts"
     };

@@ -267,7 +267,7 @@ impl Schedule {
             if got > 0 {
                 // The next round goes on with it if it got only a part of its turn, and behind it
                 // otherwise.
-                let left = tenant.turn.saturating_sub(got);
+                let left = tenant.left.saturating_sub(got);
                 let cut = got == quota && left > 0;
                 self.last_tenant = tenant.id - i64::from(cut);
                 self.begun = if cut { (tenant.id, left) } else { (0, 0) };
@@ -318,7 +318,7 @@ impl Schedule {
             Turn {
                 id: *tenant,
                 weight,
-                turn: match self.begun {
+                left: match self.begun {
                     (begun, left) if begun == *tenant => left.min(weight),
                     _ => weight,
                 },
@@ -579,7 +579,7 @@ struct Turn {
     id: i64,
     weight: usize,
     /// Its weight, or what is left of a turn that it got a part of.
-    turn: usize,
+    left: usize,
 }
 
 impl Turn {
@@ -587,7 +587,7 @@ impl Turn {
         Self {
             id,
             weight: 1,
-            turn: 1,
+            left: 1,
         }
     }
 }
@@ -598,6 +598,130 @@ impl Sharer for Turn {
     }
 
     fn turn(&self) -> usize {
-        self.turn
+        self.left
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CALL: Call = Call {
+        max: 10,
+        max_per_endpoint: 100,
+        until: 50,
+    };
+
+    /// Lane 7 of tenant 1 with so many due in the file, of which nothing is known.
+    fn schedule(due: usize) -> Schedule {
+        let mut schedule = Schedule::default();
+        schedule.restart(Standing {
+            lanes: vec![(7, 1, due)],
+            ..Standing::default()
+        });
+        schedule
+    }
+
+    /// Leases from a file with these places.
+    fn lease(schedule: &mut Schedule, call: Call, now: i64, file: &[Place]) -> Vec<i64> {
+        let mut source = |_, after, limit| {
+            let behind = file.iter().copied().filter(|place| *place > after);
+            Ok(behind.take(limit).collect())
+        };
+        let picked = schedule.lease(call, now, &mut source).unwrap();
+        picked.into_iter().map(|picked| picked.seq).collect()
+    }
+
+    fn due(lane: i64, seqs: std::ops::Range<i64>, counted: usize) -> Changes {
+        Changes {
+            lanes: vec![(lane, 1, counted)],
+            due: seqs.map(|seq| (lane, (0, seq), None)).collect(),
+            ..Changes::default()
+        }
+    }
+
+    #[test]
+    fn a_lane_is_read_on_behind_what_is_known() {
+        let file: Vec<Place> = (0..600).map(|seq| (0, seq)).collect();
+        let mut schedule = schedule(600);
+        let mut got = Vec::new();
+        while schedule.has_work() {
+            let call = Call {
+                max_per_endpoint: 1000,
+                ..CALL
+            };
+            got.extend(lease(&mut schedule, call, 0, &file));
+        }
+        assert_eq!(got, (0..600).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_held_is_not_read_again() {
+        let file: Vec<Place> = (0..20).map(|seq| (0, seq)).collect();
+        let mut schedule = schedule(20);
+        assert_eq!(lease(&mut schedule, CALL, 0, &file).len(), 10);
+        schedule.restart(Standing {
+            lanes: vec![(7, 1, 20)],
+            ..Standing::default()
+        });
+        let rest = lease(&mut schedule, CALL, 0, &file);
+        assert_eq!(rest, (10..20).collect::<Vec<_>>());
+        assert!(!schedule.has_work());
+    }
+
+    #[test]
+    fn what_was_read_before_it_was_told_is_leased_once() {
+        let mut schedule = schedule(1);
+        // The file has the second already, which the writer tells only afterwards.
+        assert_eq!(lease(&mut schedule, CALL, 0, &[(0, 1), (0, 2)]), [1]);
+        schedule.apply(due(7, 2..3, 2));
+        assert_eq!(lease(&mut schedule, CALL, 0, &[]), [2]);
+        schedule.apply(due(7, 2..3, 2));
+        assert!(lease(&mut schedule, CALL, 0, &[]).is_empty());
+    }
+
+    #[test]
+    fn leases_that_ended_are_due_again_in_their_old_place() {
+        let mut schedule = Schedule::default();
+        schedule.apply(due(7, 1..4, 3));
+        assert_eq!(
+            lease(&mut schedule, Call { max: 2, ..CALL }, 0, &[]),
+            [1, 2]
+        );
+        assert_eq!(schedule.next_change(), Some(50));
+        assert_eq!(lease(&mut schedule, CALL, 50, &[]), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_place_is_free_while_its_outcome_is_written() {
+        let mut schedule = Schedule::default();
+        schedule.apply(due(7, 1..4, 3));
+        let one = Call {
+            max_per_endpoint: 1,
+            ..CALL
+        };
+        assert_eq!(lease(&mut schedule, one, 0, &[]), [1]);
+        assert!(!schedule.has_work());
+        let lease_number = schedule.leases().get(1).unwrap().lease;
+        assert_eq!(schedule.begin_end(1, lease_number), Some(7));
+        assert_eq!(lease(&mut schedule, one, 0, &[]), [2]);
+        // It was not written, so both are on their way, and nothing more is given.
+        schedule.keep(1);
+        assert!(!schedule.has_work());
+        assert_eq!(schedule.begin_end(1, lease_number), Some(7));
+        schedule.apply(Changes {
+            ended: vec![1],
+            lanes: vec![(7, 1, 2)],
+            ..Changes::default()
+        });
+        assert_eq!(schedule.leases().count(), 1);
+        assert!(!schedule.has_work());
+    }
+
+    #[test]
+    fn a_lane_that_counts_too_much_is_left_alone() {
+        let mut schedule = schedule(5);
+        assert_eq!(lease(&mut schedule, CALL, 0, &[(0, 1)]), [1]);
+        assert!(!schedule.has_work());
     }
 }

@@ -51,7 +51,7 @@ pub(super) fn turn(
 ) -> rusqlite::Result<Option<String>> {
     connection
         .prepare_cached(
-            "SELECT id FROM deliveries INDEXED BY deliveries_sequence
+            "SELECT coalesce(name, id) FROM deliveries INDEXED BY deliveries_sequence
              WHERE sequence = ?2 AND lane = ?1 AND stage IN (0, 1, 5) AND stage <> 3 LIMIT 1",
         )?
         .query_row(params![lane, sequence], |row| row.get(0))
