@@ -449,7 +449,7 @@ impl Schedule {
             return;
         };
         if let Some(lane) = self.lanes.get_mut(&held.lane) {
-            lane.held -= 1;
+            lane.held = lane.held.saturating_sub(1);
         }
         if !held.ending {
             self.flies(held.lane, held.tenant, -1);
