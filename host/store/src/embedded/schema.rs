@@ -24,10 +24,14 @@ const MIGRATIONS: [&str; 4] = [
 /// How long to wait for another process, such as a command-line tool, to end its transaction.
 const BUSY: Duration = Duration::from_secs(10);
 
+/// Bytes of a page, of new files: with payloads of a kilobyte a commit then writes a third fewer pages than
+/// with the 4 KiB that SQLite takes by itself, and with twice as many it takes longer again.
+const PAGE: i64 = 8192;
+
 /// The write-ahead log is cut to this once it has been copied into the database.
 const LOG_BYTES: i64 = 64 << 20;
 
-/// After so many pages (of 4 KiB) the write-ahead log is copied into the database: pages that are
+/// After so many pages the write-ahead log is copied into the database: pages that are
 /// written again and again, as those of an index's end are, are then copied once for many writes.
 const LOG_PAGES: i64 = 8_000;
 
@@ -75,6 +79,8 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 fn prepare_writer(connection: &Connection) -> rusqlite::Result<()> {
+    // Has no effect on a file that has pages already.
+    connection.pragma_update(None, "page_size", PAGE)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     // A commit returns once it is on the disk.
     connection.pragma_update(None, "synchronous", "full")?;
