@@ -13,7 +13,7 @@ use wasmhook_core::attempt::Attempt;
 use wasmhook_core::{Conclusion, DeliveryId, DeliveryState, TenantId};
 use wasmhook_store::conformance::{event, to};
 use wasmhook_store::embedded::{EmbeddedConfig, EmbeddedStore};
-use wasmhook_store::{LeaseRequest, Leased, Outcome, Recorded, Store, StoreError};
+use wasmhook_store::{CheckRequest, LeaseRequest, Leased, Outcome, Recorded, Store, StoreError};
 
 #[allow(clippy::unused_async, reason = "other stores start a server here")]
 async fn make() -> (TempDir, Arc<dyn Store>) {
@@ -144,23 +144,182 @@ fn a_newer_or_foreign_file_is_left_alone() {
 }
 
 #[tokio::test]
-async fn reopening_keeps_everything_and_leases_too() {
+async fn reopening_keeps_everything_but_leases() {
     let folder = TempDir::new().unwrap();
     let store = host(folder.path()).unwrap();
     push(&store, "evt_1").await;
     push(&store, "evt_2").await;
     let long = Duration::from_mins(1);
     let held = store.lease(&request(1, long)).await.unwrap().leased;
+    assert_eq!(store.backlog().await.unwrap().leased, 1);
     drop(store);
 
+    // They were the other host's, which is gone, so all is due at once and its outcomes are refused.
     let store = host(folder.path()).unwrap();
-    let rest = store.lease(&request(10, long)).await.unwrap();
-    assert_eq!(rest.leased.len(), 1);
-    assert!(rest.next_due.is_some());
+    let backlog = store.backlog().await.unwrap();
+    assert_eq!((backlog.waiting, backlog.leased), (2, 0));
+    let all = store.lease(&request(10, long)).await.unwrap();
+    assert_eq!(all.leased.len(), 2);
+    assert!(all.next_due.is_some());
+    let late: Vec<_> = held.into_iter().map(dead).collect();
+    assert_eq!(store.record(&late).await.unwrap(), [Recorded::LeaseLost]);
+    let outcomes: Vec<_> = all.leased.into_iter().map(dead).collect();
+    assert_eq!(
+        store.record(&outcomes).await.unwrap(),
+        [Recorded::Written; 2]
+    );
+    let backlog = store.backlog().await.unwrap();
+    assert_eq!((backlog.leased, backlog.dead_letter), (0, 2));
+}
+
+/// A file as wasmhook wrote it before leases were in memory (version 3 of the tables), with one delivery that
+/// is due and one that is leased.
+fn make_older_file(folder: &Path) {
+    let connection = rusqlite::Connection::open(folder.join("wasmhook.db")).unwrap();
+    for migration in [
+        include_str!("../src/embedded/schema.sql"),
+        include_str!("../src/embedded/schema_2.sql"),
+        include_str!("../src/embedded/kv.sql"),
+        "INSERT INTO tenants VALUES (1, 'acme');
+         INSERT INTO lanes (id, tenant, endpoint, ready, in_flight, open) VALUES (1, 1, 'main', 1, 1, 1);
+         INSERT INTO events (seq, tenant, id, type, occurred_at, created_at, bare, payload) VALUES
+             (1, 1, 'evt_1', 'invoice.paid', '2026-01-31T09:30:00Z', 7, 0, x'7b7d'),
+             (2, 1, 'evt_2', 'invoice.paid', '2026-01-31T09:30:00Z', 7, 0, x'7b7d');
+         INSERT INTO deliveries (seq, id, tenant, lane, event, state, stage, back, attempt,
+                 replayed_at_attempt, next_at, created_at, updated_at, lease, lease_until) VALUES
+             (1, 'whdel_1', 1, 1, 1, 1, 2, 2, 1, 0, 7, 7, 7, 99, 9223372036854775807),
+             (2, 'whdel_2', 1, 1, 2, 0, 0, NULL, 0, 0, 7, 7, 7, NULL, NULL);
+         PRAGMA user_version = 3;",
+    ] {
+        connection.execute_batch(migration).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn leases_that_an_older_version_wrote_have_ended() {
+    let folder = TempDir::new().unwrap();
+    make_older_file(folder.path());
+    let store = host(folder.path()).unwrap();
+    let report = store.check(CheckRequest::default()).await.unwrap();
+    assert!(report.is_sound(), "{:?}", report.findings);
+    let long = Duration::from_mins(1);
+    let leased = store.lease(&request(10, long)).await.unwrap().leased;
+    let states: Vec<_> = leased.iter().map(|leased| leased.delivery.state).collect();
+    assert_eq!(states, [DeliveryState::Failed, DeliveryState::Pending]);
+    let outcomes: Vec<_> = leased.into_iter().map(dead).collect();
+    assert_eq!(
+        store.record(&outcomes).await.unwrap(),
+        [Recorded::Written; 2]
+    );
+    let report = store.check(CheckRequest::default()).await.unwrap();
+    assert!(report.is_sound(), "{:?}", report.findings);
+}
+
+#[tokio::test]
+async fn a_tool_leaves_the_file_of_an_older_host_as_it_is() {
+    let folder = TempDir::new().unwrap();
+    make_older_file(folder.path());
+    let lock = std::fs::File::create(folder.path().join("wasmhook.lock")).unwrap();
+    lock.lock().unwrap();
+    let error = EmbeddedStore::open_for_tools(folder.path()).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("a host of an older wasmhook is using it"),
+        "{error}"
+    );
+    lock.unlock().unwrap();
+    let tool = EmbeddedStore::open_for_tools(folder.path()).unwrap();
+    assert_eq!(tool.backlog().await.unwrap().waiting, 2);
+}
+
+#[tokio::test]
+async fn what_is_leased_is_the_hosts_to_know() {
+    let folder = TempDir::new().unwrap();
+    let store = host(folder.path()).unwrap();
+    let id = push(&store, "evt_1").await;
+    let long = Duration::from_mins(1);
+    let held = store.lease(&request(1, long)).await.unwrap().leased;
+    let acme = TenantId::new("acme").unwrap();
+    let record = store.get(&acme, &id).await.unwrap().unwrap();
+    assert_eq!(record.delivery.state, DeliveryState::Leased);
+
+    let tool = EmbeddedStore::open_for_tools(folder.path()).unwrap();
+    let record = tool.get(&acme, &id).await.unwrap().unwrap();
+    assert_eq!(record.delivery.state, DeliveryState::Pending);
+    let backlog = tool.backlog().await.unwrap();
+    assert_eq!((backlog.waiting, backlog.leased), (1, 0));
+    let error = tool.lease(&request(1, long)).await.unwrap_err();
+    assert!(error.to_string().contains("only the host"), "{error}");
+    // Its repair takes the delivery from nobody.
+    let repair = CheckRequest {
+        repair: true,
+        gentle: false,
+    };
+    assert!(tool.check(repair).await.unwrap().is_sound());
+    assert!(
+        store
+            .lease(&request(1, long))
+            .await
+            .unwrap()
+            .leased
+            .is_empty()
+    );
     let outcomes: Vec<_> = held.into_iter().map(dead).collect();
     assert_eq!(store.record(&outcomes).await.unwrap(), [Recorded::Written]);
-    let backlog = store.backlog().await.unwrap();
-    assert_eq!((backlog.leased, backlog.dead_letter), (1, 1));
+}
+
+#[tokio::test]
+async fn leasing_waits_for_no_writer() {
+    let folder = TempDir::new().unwrap();
+    let store = host(folder.path()).unwrap();
+    push(&store, "evt_1").await;
+    let connection = rusqlite::Connection::open(folder.path().join("wasmhook.db")).unwrap();
+    connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let long = Duration::from_mins(1);
+    let batch = tokio::time::timeout(Duration::from_secs(8), store.lease(&request(1, long)))
+        .await
+        .expect("the lease waits for nobody");
+    assert_eq!(batch.unwrap().leased.len(), 1);
+    connection.execute_batch("ROLLBACK").unwrap();
+}
+
+#[tokio::test]
+async fn an_outcome_that_cannot_be_written_leaves_its_lease_in_force() {
+    let folder = TempDir::new().unwrap();
+    let store = host(folder.path()).unwrap();
+    let connection = rusqlite::Connection::open(folder.path().join("wasmhook.db")).unwrap();
+    let long = Duration::from_mins(1);
+    // Alone in its transaction, and beside others.
+    for beside in [false, true] {
+        push(&store, &format!("evt_{beside}")).await;
+        let held = store.lease(&request(1, long)).await.unwrap().leased;
+        let outcomes: Vec<_> = held.into_iter().map(dead).collect();
+        connection
+            .execute_batch(
+                "CREATE TRIGGER refuse BEFORE INSERT ON attempts
+                 BEGIN SELECT RAISE(ABORT, 'refused by the test'); END",
+            )
+            .unwrap();
+        let error = if beside {
+            let batch = [to(&event("acme", "evt_other"), &["other"])];
+            let (refused, written) = tokio::join!(store.record(&outcomes), store.enqueue(&batch));
+            assert_eq!(written.unwrap()[0].created, 1);
+            refused.unwrap_err()
+        } else {
+            store.record(&outcomes).await.unwrap_err()
+        };
+        assert!(error.to_string().contains("refused by the test"), "{error}");
+        connection.execute_batch("DROP TRIGGER refuse").unwrap();
+        assert_eq!(store.backlog().await.unwrap().leased, 1);
+        assert_eq!(store.record(&outcomes).await.unwrap(), [Recorded::Written]);
+        assert_eq!(
+            store.record(&outcomes).await.unwrap(),
+            [Recorded::LeaseLost]
+        );
+    }
+    let report = store.check(CheckRequest::default()).await.unwrap();
+    assert!(report.is_sound(), "{:?}", report.findings);
 }
 
 #[tokio::test]

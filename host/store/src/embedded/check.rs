@@ -57,23 +57,19 @@ struct Standing {
     state: Option<DeliveryState>,
     stage: i64,
     back: Option<i64>,
-    leased: bool,
     next_at: i64,
     sequence: Option<String>,
     blocks: bool,
 }
 
 impl Standing {
-    /// Reads it from the columns `lane, state, stage, back, lease, lease_until, next_at, sequence, blocks`.
+    /// Reads it from the columns `lane, state, stage, back, next_at, sequence, blocks`.
     fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
-        let lease: Option<i64> = row.get("lease")?;
-        let until: Option<i64> = row.get("lease_until")?;
         Ok(Self {
             lane: row.get("lane")?,
             state: rows::state(row.get("state")?),
             stage: row.get("stage")?,
             back: row.get("back")?,
-            leased: lease.is_some() && until.is_some(),
             next_at: row.get("next_at")?,
             sequence: row.get("sequence")?,
             blocks: row.get("blocks")?,
@@ -85,7 +81,6 @@ impl Standing {
         match (self.stage, self.state) {
             (0, _) => Some(Stage::Ready),
             (1, _) => Some(Stage::Delayed),
-            (2, _) => Some(Stage::InFlight),
             (3, Some(DeliveryState::Succeeded)) => Some(Stage::Succeeded),
             (3, Some(DeliveryState::DeadLetter)) => Some(Stage::DeadLetter),
             (4, _) => Some(Stage::Behind),
@@ -101,13 +96,12 @@ impl Standing {
             | (DeliveryState::Succeeded | DeliveryState::DeadLetter, 3) => None,
             (DeliveryState::Pending | DeliveryState::Failed, 4) if self.sequence.is_some() => None,
             (DeliveryState::DeadLetter, 5) if self.sequence.is_some() && self.blocks => None,
-            (DeliveryState::Leased, 2) if self.leased && matches!(self.back, Some(0 | 2)) => None,
             (DeliveryState::Succeeded | DeliveryState::DeadLetter, _) => Some(Finding::Stray),
             _ => Some(Finding::Lost),
         }
     }
 
-    /// The state and the stage that it should have. A lease that nobody can end is no lease.
+    /// The state and the stage that it should have. The file holds no leases.
     fn right(&self, now: i64) -> Option<(DeliveryState, Stage)> {
         let state = match self.state? {
             DeliveryState::Leased if self.back == Some(2) => DeliveryState::Failed,
@@ -150,7 +144,19 @@ impl EmbeddedStore {
                 report.found(suspect.finding, &suspect.tenant, &suspect.subject, mended);
             }
         }
+        if request.repair {
+            // What the host knows of the file is put right with it.
+            let anew = |writer: &Writer| {
+                writer.changes.borrow_mut().all = true;
+                Ok(())
+            };
+            self.writer.call("check", anew).await?;
+        }
         drop(held);
+        // The file does not tell what is leased of what is due.
+        let leased = u64::try_from(self.holdings().count()).unwrap_or(0);
+        report.looked.leased = leased.min(report.looked.due);
+        report.looked.due -= report.looked.leased;
         Ok(report)
     }
 }
@@ -231,8 +237,7 @@ fn deliveries(
 ) -> rusqlite::Result<HashMap<i64, [i64; STAGES]>> {
     let mut counts: HashMap<i64, [i64; STAGES]> = HashMap::new();
     let mut statement = connection.prepare(
-        "SELECT d.seq, d.id, t.name, d.lane, d.state, d.stage, d.back, d.lease, d.lease_until,
-                d.next_at, d.sequence, d.blocks, l.id IS NULL AS astray, e.seq IS NULL AS eventless
+        "SELECT d.seq, coalesce(d.name, d.id) AS id, t.name AS tenant, d.lane, d.state, d.stage, d.back, d.next_at, d.sequence, d.blocks, l.id IS NULL AS astray, e.seq IS NULL AS eventless
          FROM deliveries d
          LEFT JOIN tenants t ON t.id = d.tenant
          LEFT JOIN lanes l ON l.id = d.lane
@@ -242,7 +247,7 @@ fn deliveries(
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let seq: i64 = row.get("seq")?;
-        let tenant: Option<String> = row.get("name")?;
+        let tenant: Option<String> = row.get("tenant")?;
         let standing = Standing::of(row)?;
         let finished = matches!(
             standing.state,
@@ -253,7 +258,6 @@ fn deliveries(
         match standing.counted() {
             Some(Stage::Ready) => report.looked.due += 1,
             Some(Stage::Delayed) => report.looked.waiting += 1,
-            Some(Stage::InFlight) => report.looked.leased += 1,
             Some(Stage::Behind) => report.looked.behind += 1,
             _ => {}
         }
@@ -282,7 +286,7 @@ fn deliveries(
     Ok(counts)
 }
 
-/// Checks the counts of each lane, and whether it is open.
+/// Checks the counts of each lane.
 fn lanes(
     connection: &Connection,
     mut counts: HashMap<i64, [i64; STAGES]>,
@@ -291,13 +295,8 @@ fn lanes(
 ) -> rusqlite::Result<()> {
     let mut statement = connection.prepare(
         "SELECT l.id, coalesce(t.name, ''), l.endpoint,
-                l.ready, l.delayed, l.in_flight, l.succeeded, l.dead_letter, l.behind, l.blocking,
-                l.open <> (l.ready > 0 AND l.in_flight < s.max_per_endpoint
-                    AND coalesce(f.flying < q.max_in_flight, 1))
-         FROM lanes l CROSS JOIN settings s LEFT JOIN tenants t ON t.id = l.tenant
-         LEFT JOIN quotas q ON q.tenant = t.name
-         LEFT JOIN (SELECT tenant, sum(in_flight) AS flying FROM lanes GROUP BY tenant) f
-             ON f.tenant = l.tenant",
+                l.ready, l.delayed, l.succeeded, l.dead_letter, l.behind, l.blocking
+         FROM lanes l LEFT JOIN tenants t ON t.id = l.tenant",
     )?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
@@ -307,17 +306,11 @@ fn lanes(
         for (place, count) in change.iter_mut().enumerate() {
             *count -= row.get::<_, i64>(3 + place)?;
         }
-        let finding = if change[Stage::InFlight as usize] != 0 {
-            Finding::InFlight
-        } else if change != [0; STAGES] {
-            Finding::Counter
-        } else if row.get(3 + STAGES)? {
-            Finding::Unserved
-        } else {
+        if change == [0; STAGES] {
             continue;
-        };
+        }
         suspects.push(Suspect {
-            finding,
+            finding: Finding::Counter,
             tenant: row.get(1)?,
             subject: row.get(2)?,
             cure: Cure::Count(lane, change),
@@ -396,7 +389,6 @@ fn mend(writer: &Writer, suspects: &[Suspect]) -> Result<Vec<bool>, Fault> {
         });
     }
     tally.apply(writer)?;
-    writer.announce(true);
     Ok(mended)
 }
 
@@ -404,7 +396,7 @@ fn standing(writer: &Writer, seq: i64) -> Result<Option<Standing>, Fault> {
     let found = writer
         .connection
         .prepare_cached(
-            "SELECT lane, state, stage, back, lease, lease_until, next_at, sequence, blocks
+            "SELECT lane, state, stage, back, next_at, sequence, blocks
              FROM deliveries WHERE seq = ?1",
         )?
         .query_row([seq], Standing::of)
@@ -429,7 +421,8 @@ fn stage(writer: &Writer, seq: i64, tally: &mut Tally) -> Result<bool, Fault> {
 /// left until the lease has ended.
 fn bury(writer: &Writer, seq: i64, tally: &mut Tally) -> Result<bool, Fault> {
     let open = [Some(DeliveryState::Pending), Some(DeliveryState::Failed)];
-    let found = standing(writer, seq)?.filter(|found| open.contains(&found.state));
+    let found =
+        standing(writer, seq)?.filter(|found| open.contains(&found.state) && !writer.is_held(seq));
     let Some(found) = found else {
         return Ok(false);
     };
@@ -469,7 +462,7 @@ fn moved(
 fn turn(writer: &Writer, lane: i64, sequence: &str, tally: &mut Tally) -> Result<bool, Fault> {
     let mut select = writer.connection.prepare_cached(
         "SELECT seq, stage FROM deliveries INDEXED BY deliveries_sequence
-         WHERE sequence = ?2 AND lane = ?1 AND stage IN (0, 1, 2, 5) AND stage <> 3
+         WHERE sequence = ?2 AND lane = ?1 AND stage IN (0, 1, 5) AND stage <> 3
          ORDER BY stage DESC, seq",
     )?;
     let found = select.query_map(params![lane, sequence], |row| {
@@ -477,7 +470,11 @@ fn turn(writer: &Writer, lane: i64, sequence: &str, tally: &mut Tally) -> Result
     })?;
     let found: Vec<(i64, i64)> = found.collect::<rusqlite::Result<_>>()?;
     // Those that nobody has begun go by their order alone.
-    let begun = found.iter().filter(|(_, stage)| *stage >= 2).count();
+    let begun = |seq, stage| stage == Stage::Blocking.number() || writer.is_held(seq);
+    let (found, begun): (Vec<_>, Vec<_>) = found
+        .into_iter()
+        .partition(|(seq, stage)| !begun(*seq, *stage));
+    let begun = begun.len();
     let first = match begun {
         0 => found.iter().min().map(|(seq, _)| *seq),
         _ => None,

@@ -70,6 +70,27 @@ impl Folder {
     pub(super) fn is_held(&self) -> bool {
         self.lock.is_some()
     }
+
+    /// Whether a host in another process holds it.
+    pub(super) fn is_anothers(&self) -> Result<bool, StoreError> {
+        if self.is_held() {
+            return Ok(false);
+        }
+        let path = self.database.with_file_name(LOCK);
+        let held = File::open(&path).and_then(|file| match file.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(error)) => Err(error),
+        });
+        match held {
+            Ok(held) => Ok(held),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(unusable(
+                &path,
+                format!("the lock cannot be looked at: {}", words(&error)),
+            )),
+        }
+    }
 }
 
 pub(super) fn unusable(path: &Path, reason: impl Into<String>) -> StoreError {

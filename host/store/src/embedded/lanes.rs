@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 use wasmhook_core::DeliveryState;
 
-use super::quotas;
 use super::thread::Fault;
 use super::writer::Writer;
 
@@ -16,8 +15,6 @@ pub(super) enum Stage {
     Ready,
     /// Due later.
     Delayed,
-    /// Leased.
-    InFlight,
     /// Finished well.
     Succeeded,
     /// Given up.
@@ -29,15 +26,15 @@ pub(super) enum Stage {
 }
 
 /// How many stages there are.
-pub(super) const STAGES: usize = 7;
+pub(super) const STAGES: usize = 6;
 
 impl Stage {
-    /// The number in the table, which does not tell the two ends apart.
+    /// The number in the table, which does not tell the two ends apart. Up to version 3 of the tables 2
+    /// was what is leased.
     pub(super) fn number(self) -> i64 {
         match self {
             Self::Ready => 0,
             Self::Delayed => 1,
-            Self::InFlight => 2,
             Self::Succeeded | Self::DeadLetter => 3,
             Self::Behind => 4,
             Self::Blocking => 5,
@@ -48,8 +45,8 @@ impl Stage {
     pub(super) fn of(state: DeliveryState, next_at: i64, now: i64) -> Self {
         match state {
             DeliveryState::Pending | DeliveryState::Failed if next_at > now => Self::Delayed,
-            DeliveryState::Pending | DeliveryState::Failed => Self::Ready,
-            DeliveryState::Leased => Self::InFlight,
+            // The file does not know who holds what.
+            DeliveryState::Pending | DeliveryState::Failed | DeliveryState::Leased => Self::Ready,
             DeliveryState::Succeeded => Self::Succeeded,
             DeliveryState::DeadLetter => Self::DeadLetter,
         }
@@ -59,95 +56,68 @@ impl Stage {
 /// Changes to lanes, summed up so that each lane is written once per task.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    lanes: BTreeMap<i64, Change>,
-}
-
-#[derive(Debug, Default)]
-struct Change {
-    counts: [i64; STAGES],
-    served: Option<i64>,
+    lanes: BTreeMap<i64, [i64; STAGES]>,
 }
 
 impl Tally {
     /// One delivery of the lane came to this stage.
     pub(super) fn enter(&mut self, lane: i64, stage: Stage) {
-        self.change(lane).counts[stage as usize] += 1;
+        self.change(lane)[stage as usize] += 1;
     }
 
     /// One delivery of the lane left this stage.
     pub(super) fn leave(&mut self, lane: i64, stage: Stage) {
-        self.change(lane).counts[stage as usize] -= 1;
+        self.change(lane)[stage as usize] -= 1;
     }
 
     /// The lane's counts differ from its deliveries by so much.
     pub(super) fn correct(&mut self, lane: i64, difference: [i64; STAGES]) {
-        for (count, more) in self.change(lane).counts.iter_mut().zip(difference) {
+        for (count, more) in self.change(lane).iter_mut().zip(difference) {
             *count += more;
         }
     }
 
-    /// The lane had its turn.
-    pub(super) fn served(&mut self, lane: i64, turn: i64) {
-        self.change(lane).served = Some(turn);
+    /// The lane is looked at, and removed if it has no deliveries.
+    pub(super) fn touch(&mut self, lane: i64) {
+        self.change(lane);
     }
 
-    fn change(&mut self, lane: i64) -> &mut Change {
+    fn change(&mut self, lane: i64) -> &mut [i64; STAGES] {
         self.lanes.entry(lane).or_default()
     }
 
     /// Writes the changes; removes lanes that have nothing left, and tenants that have no lane
-    /// left. Whether something may be leased now that could not be before.
-    pub(super) fn apply(self, writer: &Writer) -> Result<bool, Fault> {
-        let mut news = false;
-        let mut tenants: Vec<(i64, bool)> = Vec::new();
-        for (lane, change) in self.lanes {
-            let [
-                ready,
-                delayed,
-                in_flight,
-                succeeded,
-                dead_letter,
-                behind,
-                blocking,
-            ] = change.counts;
-            let (tenant, open, left): (i64, bool, i64) = writer
+    /// left.
+    pub(super) fn apply(self, writer: &Writer) -> Result<(), Fault> {
+        for (lane, [ready, delayed, succeeded, dead_letter, behind, blocking]) in self.lanes {
+            let (tenant, due, left): (i64, i64, i64) = writer
                 .connection
                 .prepare_cached(
                     "UPDATE lanes SET
                          ready = ready + ?2,
                          delayed = delayed + ?3,
-                         in_flight = in_flight + ?4,
-                         succeeded = succeeded + ?5,
-                         dead_letter = dead_letter + ?6,
-                         behind = behind + ?8,
-                         blocking = blocking + ?9,
-                         served = coalesce(?7, served),
-                         open = ready + ?2 > 0
-                            AND in_flight + ?4 < (SELECT max_per_endpoint FROM settings)
+                         succeeded = succeeded + ?4,
+                         dead_letter = dead_letter + ?5,
+                         behind = behind + ?6,
+                         blocking = blocking + ?7
                      WHERE id = ?1
-                     RETURNING tenant, open,
-                               ready + delayed + in_flight + succeeded + dead_letter + behind
-                                   + blocking",
+                     RETURNING tenant, ready,
+                               ready + delayed + succeeded + dead_letter + behind + blocking",
                 )?
                 .query_row(
                     params![
                         lane,
                         ready,
                         delayed,
-                        in_flight,
                         succeeded,
                         dead_letter,
-                        change.served,
                         behind,
                         blocking
                     ],
                     |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
                 )?;
-            news |= delayed > 0;
-            match tenants.iter_mut().find(|(known, _)| *known == tenant) {
-                Some((_, any)) => *any |= open,
-                None => tenants.push((tenant, open)),
-            }
+            let due = usize::try_from(due).unwrap_or(0);
+            writer.changes.borrow_mut().lanes.push((lane, tenant, due));
             if left == 0 {
                 writer
                     .connection
@@ -156,11 +126,20 @@ impl Tally {
                 forget_tenant(writer, tenant)?;
             }
         }
-        for (tenant, open) in tenants {
-            news |= quotas::settle(writer, tenant)?.unwrap_or(open);
-        }
-        Ok(news)
+        Ok(())
     }
+}
+
+/// Lanes that have due deliveries, with their tenants, and how many.
+pub(super) fn due(connection: &Connection) -> rusqlite::Result<Vec<(i64, i64, usize)>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id, tenant, ready FROM lanes INDEXED BY lanes_due WHERE ready > 0",
+    )?;
+    let rows = statement.query_map([], |row| {
+        let due: i64 = row.get(2)?;
+        Ok((row.get(0)?, row.get(1)?, usize::try_from(due).unwrap_or(0)))
+    })?;
+    rows.collect()
 }
 
 /// Removes a tenant that has neither lanes nor events.
@@ -190,7 +169,12 @@ pub(super) fn tenant_number(writer: &Writer, name: &str) -> Result<i64, Fault> {
         .connection
         .prepare_cached("INSERT INTO tenants (name) VALUES (?1)")?
         .execute([name])?;
-    Ok(writer.connection.last_insert_rowid())
+    let id = writer.connection.last_insert_rowid();
+    // Also of a tenant without a quota: the number may have been another's that is gone.
+    let allowance = writer.quotas.borrow().get(name).copied();
+    let mut changes = writer.changes.borrow_mut();
+    changes.allowances.push((id, allowance.unwrap_or_default()));
+    Ok(id)
 }
 
 /// The lane's number; it gets one if it has none.

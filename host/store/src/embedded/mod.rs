@@ -4,9 +4,14 @@
 //! for one; another reads. One host at a time has the file. Command-line tools open it beside the
 //! host, and what they write wakes the host's workers within `WATCH`.
 //!
+//! The file knows what is due, not who holds it: there is one host, so leases and whose turn it is are in
+//! its memory (`schedule`), and end with it. A third thread leases, which waits for no commit. What tools
+//! read in the file is `pending` or `failed` while it is leased.
+//!
 //! The way of a delivery through the tables: `enqueue`, `lease`, `record`, `retain`; the
 //! tables themselves are in `schema.sql`. The newest 10,000 refused events are kept.
 
+mod changes;
 mod check;
 mod clock;
 mod enqueue;
@@ -14,14 +19,19 @@ mod folder;
 mod kv;
 mod lanes;
 mod lease;
+mod leases;
+mod names;
 mod quotas;
 mod read;
 mod record;
 mod retain;
 mod rows;
+mod schedule;
 mod schema;
 mod sequences;
+mod share;
 mod thread;
+mod window;
 mod writer;
 
 pub use folder::DATABASE;
@@ -39,9 +49,11 @@ use wasmhook_core::{DeliveryId, Event, EventId, Quota, TenantId};
 
 use self::clock::{StoreClock, until};
 use self::folder::Folder;
-use self::read::{Reader, Work};
+use self::lease::Leaser;
+use self::leases::Holdings;
+use self::read::Reader;
 use self::thread::Worker;
-use self::writer::Writer;
+use self::writer::{Shared, Writer};
 use crate::check::{CheckReport, CheckRequest};
 use crate::error::StoreError;
 use crate::queue::{
@@ -49,7 +61,7 @@ use crate::queue::{
     Recorded, RejectedEvent, Retention, Store,
 };
 
-/// How often an idle host looks for what another process wrote. It is three lookups in an index.
+/// How often an idle host looks for what another process wrote.
 const WATCH: Duration = Duration::from_millis(500);
 
 /// Where the embedded store is, and who opens it.
@@ -66,6 +78,8 @@ pub struct EmbeddedStore {
     // The connections close before the folder's lock is given up: fields drop in this order.
     writer: Worker<Writer>,
     reader: Worker<Reader>,
+    leaser: Worker<Leaser>,
+    schedule: Arc<Shared>,
     clock: Arc<StoreClock>,
     wake: Arc<Notify>,
     folder: Folder,
@@ -104,17 +118,30 @@ impl EmbeddedStore {
         };
         let clock = Arc::new(StoreClock::new(system));
         let wake = Arc::new(Notify::new());
+        let schedule = Arc::new(Shared::default());
         let writer = Writer::new(
-            schema::open_writer(&folder.database)?,
+            schema::open_writer(&folder)?,
             Arc::clone(&clock),
+            Arc::clone(&schedule),
+            host,
             Arc::clone(&wake),
         );
+        writer
+            .start()
+            .map_err(|fault| schema::unreadable(&folder, fault))?;
         let reader = Reader {
             connection: schema::open_reader(&folder.database)?,
         };
+        let leaser = Leaser {
+            connection: schema::open_reader(&folder.database)?,
+            clock: Arc::clone(&clock),
+            schedule: Arc::clone(&schedule),
+        };
         Ok(Self {
-            writer: Worker::start("store-writer", "BEGIN IMMEDIATE", writer)?,
-            reader: Worker::start("store-reader", "BEGIN", reader)?,
+            writer: Worker::start("store-writer", Some("BEGIN IMMEDIATE"), writer)?,
+            reader: Worker::start("store-reader", Some("BEGIN"), reader)?,
+            leaser: Worker::start("store-leaser", None, leaser)?,
+            schedule,
             clock,
             wake,
             folder,
@@ -128,6 +155,11 @@ impl EmbeddedStore {
             host: false,
         })
     }
+
+    /// Who holds what. It is to be asked before the file is: what is over by then, the file tells.
+    fn holdings(&self) -> Holdings {
+        Holdings::of(self.schedule.lock().leases())
+    }
 }
 
 #[async_trait]
@@ -138,7 +170,7 @@ impl Store for EmbeddedStore {
         }
         let batch = batch.to_vec();
         self.writer
-            .call("enqueue", move |writer| enqueue::enqueue(writer, &batch))
+            .call("enqueue", move |writer| enqueue::enqueue(writer, batch))
             .await
     }
 
@@ -150,9 +182,18 @@ impl Store for EmbeddedStore {
     }
 
     async fn lease(&self, request: &LeaseRequest) -> Result<Batch, StoreError> {
+        if !self.folder.is_held() {
+            return Err(StoreError::Configuration(
+                "only the host that has the embedded store can lease".to_owned(),
+            ));
+        }
+        let overdue = self.schedule.lock().has_overdue(self.clock.now());
+        if overdue {
+            self.writer.call("lease", lease::make_ready).await?;
+        }
         let request = request.clone();
-        self.writer
-            .call("lease", move |writer| lease::lease(writer, &request))
+        self.leaser
+            .call("lease", move |leaser| lease::lease(leaser, &request))
             .await
     }
 
@@ -167,13 +208,10 @@ impl Store for EmbeddedStore {
     }
 
     async fn release(&self, leases: &[Leased]) -> Result<(), StoreError> {
-        if leases.is_empty() {
-            return Ok(());
+        if lease::release(&self.schedule, leases) {
+            self.wake.notify_waiters();
         }
-        let leases = leases.to_vec();
-        self.writer
-            .call("release", move |writer| record::release(writer, &leases))
-            .await
+        Ok(())
     }
 
     async fn wait_for_work(&self, timeout: Duration) -> Result<(), StoreError> {
@@ -183,22 +221,21 @@ impl Store for EmbeddedStore {
             let woken = self.wake.notified();
             tokio::pin!(woken);
             woken.as_mut().enable();
-            let pause = match self.reader.call("wait", read::work).await? {
-                Work::Ready => return Ok(()),
-                Work::At(then) => until(then, self.clock.now()),
-                Work::None => WATCH,
+            let (ready, next) = {
+                let schedule = self.schedule.lock();
+                (schedule.has_work(), schedule.next_change())
             };
-            if pause.is_zero() {
-                return Ok(());
-            }
+            let pause = next.map_or(WATCH, |then| until(then, self.clock.now()));
             let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if ready || pause.is_zero() || left.is_zero() {
                 return Ok(());
             }
             tokio::select! {
                 () = woken => return Ok(()),
                 () = tokio::time::sleep(pause.min(left).min(WATCH)) => {}
             }
+            // After a transaction, though an empty one, the writer sees whether others wrote.
+            self.writer.call("wait", |_| Ok(())).await?;
         }
     }
 
@@ -225,9 +262,11 @@ impl Store for EmbeddedStore {
         tenant: &TenantId,
         delivery: &DeliveryId,
     ) -> Result<Option<Record>, StoreError> {
-        let (tenant, delivery) = (tenant.clone(), delivery.clone());
+        let (tenant, delivery, held) = (tenant.clone(), delivery.clone(), self.holdings());
         self.reader
-            .call("get", move |reader| read::get(reader, &tenant, &delivery))
+            .call("get", move |reader| {
+                read::get(reader, &tenant, &delivery, &held)
+            })
             .await
     }
 
@@ -239,9 +278,9 @@ impl Store for EmbeddedStore {
     }
 
     async fn list(&self, filter: &Filter) -> Result<Page, StoreError> {
-        let filter = filter.clone();
+        let (filter, held) = (filter.clone(), self.holdings());
         self.reader
-            .call("list", move |reader| read::list(reader, &filter))
+            .call("list", move |reader| read::list(reader, &filter, &held))
             .await
     }
 
@@ -280,7 +319,10 @@ impl Store for EmbeddedStore {
     }
 
     async fn backlog(&self) -> Result<Backlog, StoreError> {
-        self.reader.call("backlog", read::backlog).await
+        let leased = self.schedule.lock().leases().count();
+        self.reader
+            .call("backlog", move |reader| read::backlog(reader, leased))
+            .await
     }
 
     async fn fullness(&self) -> Result<Fullness, StoreError> {
@@ -308,6 +350,7 @@ impl Store for EmbeddedStore {
 
     async fn ping(&self) -> Result<(), StoreError> {
         self.writer.call("ping", |_| Ok(())).await?;
-        self.reader.call("ping", |_| Ok(())).await
+        self.reader.call("ping", |_| Ok(())).await?;
+        self.leaser.call("ping", |_| Ok(())).await
     }
 }

@@ -1,10 +1,13 @@
 //! Reads, on a connection of their own, so that none waits for a commit.
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, params};
 use wasmhook_core::{DeliveryId, DeliveryState, Event, EventId, TenantId};
 
-use super::lease::limit_number;
-use super::rows::{self, delivery_columns, delivery_joins, state_number};
+use super::leases::Holdings;
+use super::names;
+use super::rows::{
+    self, delivery_columns, delivery_joins, event_columns, limit_number, state_number,
+};
 use super::thread::{Fault, Session};
 use crate::error::StoreError;
 use crate::queue::{Backlog, Cursor, Filter, Page, Record, RejectedEvent};
@@ -18,49 +21,6 @@ impl Session for Reader {
     fn connection(&self) -> &Connection {
         &self.connection
     }
-
-    fn after(&self, _committed: bool) {}
-}
-
-/// What there is to wait for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Work {
-    /// Something can be leased now.
-    Ready,
-    /// A retry becomes due or a lease ends at this time.
-    At(i64),
-    /// Nothing is left to do.
-    None,
-}
-
-pub(super) fn work(reader: &Reader) -> Result<Work, Fault> {
-    let open = reader
-        .connection
-        .prepare_cached("SELECT 1 FROM lanes INDEXED BY lanes_open WHERE open LIMIT 1")?
-        .exists([])?;
-    if open {
-        return Ok(Work::Ready);
-    }
-    Ok(next_change(&reader.connection)?.map_or(Work::None, Work::At))
-}
-
-/// When the next retry becomes due or the next lease ends.
-pub(super) fn next_change(connection: &Connection) -> Result<Option<i64>, Fault> {
-    let due: Option<i64> = connection
-        .prepare_cached(
-            "SELECT next_at FROM deliveries INDEXED BY deliveries_delayed
-             WHERE stage = 1 ORDER BY next_at LIMIT 1",
-        )?
-        .query_row([], |row| row.get(0))
-        .optional()?;
-    let ends: Option<i64> = connection
-        .prepare_cached(
-            "SELECT lease_until FROM deliveries INDEXED BY deliveries_leased
-             WHERE stage = 2 ORDER BY lease_until LIMIT 1",
-        )?
-        .query_row([], |row| row.get(0))
-        .optional()?;
-    Ok(due.into_iter().chain(ends).min())
 }
 
 pub(super) fn known(reader: &Reader, events: &[(TenantId, EventId)]) -> Result<Vec<bool>, Fault> {
@@ -78,19 +38,23 @@ pub(super) fn get(
     reader: &Reader,
     tenant: &TenantId,
     id: &DeliveryId,
+    held: &Holdings,
 ) -> Result<Option<Record>, Fault> {
+    let Some(seq) = names::find(&reader.connection, tenant, id)? else {
+        return Ok(None);
+    };
     let mut statement = reader.connection.prepare_cached(concat!(
         "SELECT ",
         delivery_columns!(),
         " FROM deliveries d",
         delivery_joins!(),
-        "WHERE d.id = ?2 AND d.tenant = (SELECT id FROM tenants WHERE name = ?1)",
+        "WHERE d.seq = ?1",
     ))?;
-    let mut rows = statement.query(params![tenant.as_str(), id.as_str()])?;
+    let mut rows = statement.query([seq])?;
     match rows.next()? {
         Some(row) => {
             let behind = rows::behind(&reader.connection, row)?;
-            let record = rows::record(&reader.connection, row)?;
+            let record = rows::record(&reader.connection, row, held)?;
             Ok(Some(Record { behind, ..record }))
         }
         None => Ok(None),
@@ -102,20 +66,19 @@ pub(super) fn event(
     tenant: &TenantId,
     id: &EventId,
 ) -> Result<Option<Event>, Fault> {
-    let mut statement = reader.connection.prepare_cached(
-        "SELECT e.seq AS event, e.id AS event_id, t.name AS tenant, e.type, e.occurred_at, e.deliver_at,
-                e.ordering_key, e.payload
-         FROM tenants t CROSS JOIN events e ON e.tenant = t.id
-         WHERE t.name = ?1 AND e.id = ?2",
-    )?;
+    let mut statement = reader.connection.prepare_cached(concat!(
+        "SELECT ",
+        event_columns!(),
+        " FROM tenants t CROSS JOIN events e ON e.tenant = t.id WHERE t.name = ?1 AND e.id = ?2",
+    ))?;
     let mut rows = statement.query(params![tenant.as_str(), id.as_str()])?;
     match rows.next()? {
-        Some(row) => rows::event(row).map(Some),
+        Some(row) => rows::event(row, 0).map(Some),
         None => Ok(None),
     }
 }
 
-pub(super) fn list(reader: &Reader, filter: &Filter) -> Result<Page, Fault> {
+pub(super) fn list(reader: &Reader, filter: &Filter, held: &Holdings) -> Result<Page, Fault> {
     let before = match &filter.cursor {
         Some(Cursor(text)) => text.parse().map_err(|_| {
             StoreError::Configuration("the cursor is not one that this store gave".to_owned())
@@ -124,7 +87,7 @@ pub(super) fn list(reader: &Reader, filter: &Filter) -> Result<Page, Fault> {
     };
     // One more than asked for tells whether there is a next page.
     let wanted = filter.limit.saturating_add(1);
-    let mut found = newest(reader, &filter.tenant, filter.state, before, wanted)?;
+    let mut found = newest(reader, filter, before, wanted, held)?;
     let more = found.len() > filter.limit;
     found.truncate(filter.limit);
     let mut statement = reader.connection.prepare_cached(concat!(
@@ -138,7 +101,7 @@ pub(super) fn list(reader: &Reader, filter: &Filter) -> Result<Page, Fault> {
     for seq in &found {
         let mut rows = statement.query([seq])?;
         if let Some(row) = rows.next()? {
-            records.push(rows::record(&reader.connection, row)?);
+            records.push(rows::record(&reader.connection, row, held)?);
         }
     }
     Ok(Page {
@@ -150,17 +113,17 @@ pub(super) fn list(reader: &Reader, filter: &Filter) -> Result<Page, Fault> {
     })
 }
 
-/// The numbers of the tenant's newest deliveries in this state, or in any.
+/// The numbers of the tenant's newest deliveries in the state asked for, or in any.
 fn newest(
     reader: &Reader,
-    tenant: &TenantId,
-    state: Option<DeliveryState>,
+    filter: &Filter,
     before: i64,
     limit: usize,
+    held: &Holdings,
 ) -> Result<Vec<i64>, Fault> {
     // States that most deliveries pass through have no index, for it would be written each time:
     // they are picked out of all of the tenant's.
-    let (index, condition) = match state {
+    let (index, condition) = match filter.state {
         None => ("deliveries_tenant", "?3 IS NULL"),
         Some(DeliveryState::Pending | DeliveryState::Succeeded) => {
             ("deliveries_tenant", "state = ?3")
@@ -168,23 +131,55 @@ fn newest(
         Some(DeliveryState::Failed | DeliveryState::DeadLetter) => {
             ("deliveries_troubled", "state = ?3 AND state IN (2, 4)")
         }
-        Some(DeliveryState::Leased) => ("deliveries_leased", "state = ?3 AND stage = 2"),
+        Some(DeliveryState::Leased) => return newest_held(reader, filter, before, limit, held),
     };
     let mut statement = reader.connection.prepare_cached(&format!(
         "SELECT seq FROM deliveries INDEXED BY {index}
          WHERE tenant = (SELECT id FROM tenants WHERE name = ?1) AND seq < ?2 AND {condition}
-         ORDER BY seq DESC LIMIT ?4"
+         ORDER BY seq DESC"
     ))?;
+    let open = matches!(
+        filter.state,
+        Some(DeliveryState::Pending | DeliveryState::Failed)
+    );
     let rows = statement.query_map(
         params![
-            tenant.as_str(),
+            filter.tenant.as_str(),
             before,
-            state.map(state_number),
-            limit_number(limit)
+            filter.state.map(state_number)
         ],
         |row| row.get(0),
     )?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+    let found = rows.filter(|seq| match seq {
+        // It is leased, which the file does not say.
+        Ok(seq) => !open || held.until(*seq).is_none(),
+        Err(_) => true,
+    });
+    Ok(found.take(limit).collect::<rusqlite::Result<_>>()?)
+}
+
+/// The numbers of the tenant's newest deliveries that somebody holds.
+fn newest_held(
+    reader: &Reader,
+    filter: &Filter,
+    before: i64,
+    limit: usize,
+    held: &Holdings,
+) -> Result<Vec<i64>, Fault> {
+    let mut open = reader.connection.prepare_cached(
+        "SELECT 1 FROM deliveries
+         WHERE seq = ?1 AND tenant = (SELECT id FROM tenants WHERE name = ?2) AND state IN (0, 2)",
+    )?;
+    let mut found = Vec::new();
+    for seq in held.newest_first() {
+        if found.len() < limit
+            && seq < before
+            && open.exists(params![seq, filter.tenant.as_str()])?
+        {
+            found.push(seq);
+        }
+    }
+    Ok(found)
 }
 
 pub(super) fn tenants(reader: &Reader) -> Result<Vec<TenantId>, Fault> {
@@ -225,21 +220,21 @@ pub(super) fn bytes(reader: &Reader) -> Result<u64, Fault> {
     Ok(u64::try_from(bytes).unwrap_or(0))
 }
 
-pub(super) fn backlog(reader: &Reader) -> Result<Backlog, Fault> {
+pub(super) fn backlog(reader: &Reader, leased: usize) -> Result<Backlog, Fault> {
     let counts = reader
         .connection
         .prepare_cached(
-            "SELECT coalesce(sum(ready + delayed + behind), 0), coalesce(sum(in_flight), 0),
-                    coalesce(sum(succeeded), 0), coalesce(sum(dead_letter + blocking), 0)
+            "SELECT coalesce(sum(ready + delayed + behind), 0), coalesce(sum(succeeded), 0),
+                    coalesce(sum(dead_letter + blocking), 0)
              FROM lanes",
         )?
         .query_row([], |row| {
-            Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get::<_, i64>(3)?])
+            Ok([row.get(0)?, row.get(1)?, row.get::<_, i64>(2)?])
         })?;
-    let [waiting, leased, succeeded, dead_letter] =
-        counts.map(|count| u64::try_from(count).unwrap_or(0));
+    let [open, succeeded, dead_letter] = counts.map(|count| u64::try_from(count).unwrap_or(0));
+    let leased = u64::try_from(leased).unwrap_or(0);
     Ok(Backlog {
-        waiting,
+        waiting: open.saturating_sub(leased),
         leased,
         succeeded,
         dead_letter,

@@ -1,19 +1,20 @@
-//! What ends a lease or reopens a delivery: record, release, replay.
+//! What ends a lease or reopens a delivery: record, replay, skip.
 
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::params;
 use wasmhook_core::attempt::Attempt;
-use wasmhook_core::{DeliveryId, DeliveryState, ErrorClass, TenantId};
+use wasmhook_core::{DeliveryId, DeliveryState, ErrorClass, Sequence, TenantId};
 
 use super::clock::nanos;
 use super::lanes::{Stage, Tally};
-use super::lease::parse_token;
+use super::leases::parse_token;
+use super::names;
 use super::rows::{self, state_number};
 use super::sequences::advance;
 use super::thread::Fault;
 use super::writer::Writer;
 use crate::error::StoreError;
 use crate::plugin_use;
-use crate::queue::{Leased, Outcome, Recorded};
+use crate::queue::{Outcome, Recorded};
 
 /// Of very many attempts, so many of the first and of the latest are kept.
 const FIRST_KEPT: u32 = 10;
@@ -26,8 +27,9 @@ pub(super) fn record(writer: &Writer, outcomes: &[Outcome]) -> Result<Vec<Record
     for outcome in outcomes {
         answers.push(record_one(writer, outcome, now, &mut tally)?);
     }
-    let news = tally.apply(writer)?;
-    writer.announce(news);
+    tally.apply(writer)?;
+    // Places are free now, whatever becomes of the transaction.
+    writer.wake_for_work();
     Ok(answers)
 }
 
@@ -44,47 +46,46 @@ fn record_one(
             next.state
         ))));
     }
-    let Some((seq, lease)) = parse_token(&outcome.leased.token) else {
+    let number = parse_token(&outcome.leased.token);
+    let Some((seq, lane)) =
+        number.and_then(|(seq, lease)| Some((seq, writer.begin_end(seq, lease)?)))
+    else {
         return Ok(Recorded::LeaseLost);
     };
     let next_at = nanos(next.next_at);
-    let stage = Stage::of(next.state, next_at, now);
-    // A dead letter that blocks its sequence has a stage of its own.
-    let ended: Option<(i64, bool, Option<String>)> = writer
+    let sequence = outcome.leased.delivery.sequence.as_ref();
+    let stage = match Stage::of(next.state, next_at, now) {
+        // A dead letter that blocks its sequence has a stage of its own.
+        Stage::DeadLetter if sequence.is_some_and(Sequence::blocks) => Stage::Blocking,
+        stage => stage,
+    };
+    let written = writer
         .connection
         .prepare_cached(
-            "UPDATE deliveries SET state = ?3, back = NULL, attempt = ?5, next_at = ?6,
-                 stage = CASE WHEN ?3 = 4 AND blocks THEN 5 ELSE ?4 END,
-                 updated_at = ?7, replayed_at_attempt = ?8, lease = NULL, lease_until = NULL
-             WHERE seq = ?1 AND stage = 2 AND lease = ?2
-             RETURNING lane, blocks, sequence",
+            "UPDATE deliveries SET state = ?2, stage = ?3, attempt = ?4, next_at = ?5,
+                 updated_at = ?6, replayed_at_attempt = ?7
+             WHERE seq = ?1 AND stage = 0",
         )?
-        .query_row(
-            params![
-                seq,
-                lease,
-                state_number(next.state),
-                stage.number(),
-                next.attempt,
-                next_at,
-                now,
-                next.replayed_at_attempt
-            ],
-            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
-        )
-        .optional()?;
-    let Some((lane, blocks, sequence)) = ended else {
+        .execute(params![
+            seq,
+            state_number(next.state),
+            stage.number(),
+            next.attempt,
+            next_at,
+            now,
+            next.replayed_at_attempt
+        ])?;
+    if written == 0 {
+        // A repair by another process, which knows no leases, has moved it.
         return Ok(Recorded::LeaseLost);
-    };
+    }
     insert_attempt(writer, seq, &outcome.attempt)?;
-    tally.leave(lane, Stage::InFlight);
-    match sequence {
-        Some(_) if blocks && stage == Stage::DeadLetter => tally.enter(lane, Stage::Blocking),
-        Some(sequence) => {
-            tally.enter(lane, stage);
-            advance(writer, lane, &sequence, now, tally)?;
-        }
-        None => tally.enter(lane, stage),
+    tally.leave(lane, Stage::Ready);
+    writer.place(tally, lane, stage, (next_at, seq));
+    if let Some(sequence) = sequence
+        && stage != Stage::Blocking
+    {
+        advance(writer, lane, sequence.name(), now, tally)?;
     }
     Ok(Recorded::Written)
 }
@@ -130,32 +131,6 @@ fn insert_attempt(writer: &Writer, seq: i64, attempt: &Attempt) -> Result<(), Fa
     Ok(())
 }
 
-pub(super) fn release(writer: &Writer, leases: &[Leased]) -> Result<(), Fault> {
-    let now = writer.clock.now();
-    let mut tally = Tally::default();
-    let mut update = writer.connection.prepare_cached(
-        "UPDATE deliveries SET state = back, stage = 0, back = NULL, lease = NULL,
-             lease_until = NULL, updated_at = ?3
-         WHERE seq = ?1 AND stage = 2 AND lease = ?2
-         RETURNING lane",
-    )?;
-    for leased in leases {
-        let Some((seq, lease)) = parse_token(&leased.token) else {
-            continue;
-        };
-        let lane = update
-            .query_row(params![seq, lease, now], |row| row.get(0))
-            .optional()?;
-        if let Some(lane) = lane {
-            tally.leave(lane, Stage::InFlight);
-            tally.enter(lane, Stage::Ready);
-        }
-    }
-    let news = tally.apply(writer)?;
-    writer.announce(news);
-    Ok(())
-}
-
 /// A delivery that support asked for.
 struct Found {
     seq: i64,
@@ -167,22 +142,24 @@ struct Found {
 }
 
 fn find(writer: &Writer, tenant: &TenantId, id: &DeliveryId) -> Result<Found, Fault> {
-    let mut statement = writer.connection.prepare_cached(
-        "SELECT d.seq, d.lane, d.state, d.stage, d.sequence
-         FROM deliveries d JOIN tenants t ON t.id = d.tenant
-         WHERE t.name = ?1 AND d.id = ?2",
-    )?;
-    let mut rows = statement.query(params![tenant.as_str(), id.as_str()])?;
+    let Some(seq) = names::find(&writer.connection, tenant, id)? else {
+        return Err(Fault::Store(StoreError::NotFound));
+    };
+    let mut statement = writer
+        .connection
+        .prepare_cached("SELECT lane, state, stage, sequence FROM deliveries WHERE seq = ?1")?;
+    let mut rows = statement.query([seq])?;
     let Some(row) = rows.next()? else {
         return Err(Fault::Store(StoreError::NotFound));
     };
-    let seq = row.get(0)?;
+    let state = rows::state(row.get(1)?).ok_or_else(|| rows::corrupt("delivery", seq))?;
+    let held = !state.is_finished() && writer.is_held(seq);
     Ok(Found {
         seq,
-        lane: row.get(1)?,
-        state: rows::state(row.get(2)?).ok_or_else(|| rows::corrupt("delivery", seq))?,
-        blocking: row.get::<_, i64>(3)? == Stage::Blocking.number(),
-        sequence: row.get(4)?,
+        lane: row.get(0)?,
+        state: if held { DeliveryState::Leased } else { state },
+        blocking: row.get::<_, i64>(2)? == Stage::Blocking.number(),
+        sequence: row.get(3)?,
     })
 }
 
@@ -200,9 +177,7 @@ pub(super) fn skip(writer: &Writer, tenant: &TenantId, id: &DeliveryId) -> Resul
     tally.leave(found.lane, Stage::Blocking);
     tally.enter(found.lane, Stage::DeadLetter);
     advance(writer, found.lane, &sequence, now, &mut tally)?;
-    let news = tally.apply(writer)?;
-    writer.announce(news);
-    Ok(())
+    tally.apply(writer)
 }
 
 pub(super) fn replay(writer: &Writer, tenant: &TenantId, id: &DeliveryId) -> Result<(), Fault> {
@@ -233,11 +208,9 @@ pub(super) fn replay(writer: &Writer, tenant: &TenantId, id: &DeliveryId) -> Res
         .execute(params![seq, now, to.number()])?;
     let mut tally = Tally::default();
     tally.leave(lane, from);
-    tally.enter(lane, to);
+    writer.place(&mut tally, lane, to, (now, seq));
     if let Some(sequence) = sequence {
         advance(writer, lane, &sequence, now, &mut tally)?;
     }
-    let news = tally.apply(writer)?;
-    writer.announce(news);
-    Ok(())
+    tally.apply(writer)
 }

@@ -5,8 +5,7 @@ use wasmhook_core::DeliveryState;
 
 use super::clock::span;
 use super::lanes::{Stage, Tally, forget_tenant};
-use super::lease::limit_number;
-use super::rows::{self, corrupt};
+use super::rows::{self, corrupt, limit_number};
 use super::thread::Fault;
 use super::writer::Writer;
 use crate::queue::Retention;

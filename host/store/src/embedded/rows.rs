@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use bytes::Bytes;
 use jiff::Timestamp;
 use rusqlite::types::FromSql;
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, Row, RowIndex};
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::Error as ValueError;
@@ -17,18 +17,28 @@ use wasmhook_core::{
 
 use super::clock::timestamp;
 use super::lanes::Stage;
+use super::leases::Holdings;
 use super::sequences::turn;
 use super::thread::Fault;
 use crate::error::StoreError;
 use crate::plugin_use;
 use crate::queue::{Record, RejectedEvent};
 
-/// The columns that [`delivery`] reads, of deliveries `d`, tenants `t`, lanes `l` and events `e`.
+/// The columns that [`delivery`] reads, of deliveries `d`, tenants `t`, lanes `l` and events `e`: by their
+/// place, for to look for names takes longer than to read.
 macro_rules! delivery_columns {
     () => {
-        "d.seq, d.id, t.name AS tenant, e.id AS event_id, e.type, l.endpoint, d.state, d.attempt, \
-         d.replayed_at_attempt, d.next_at, d.created_at, d.updated_at, d.lease_until, d.resolved, \
-         d.resolver, d.lane, d.stage, d.sequence, d.blocks, d.max_attempts"
+        "d.seq, coalesce(d.name, d.id), t.name, e.id, e.type, l.endpoint, d.state, d.attempt, d.replayed_at_attempt, \
+         d.next_at, d.created_at, d.updated_at, d.resolved, d.resolver, d.lane, d.stage, d.sequence, \
+         d.blocks, d.max_attempts"
+    };
+}
+/// How many they are.
+pub(super) const DELIVERY_COLUMNS: usize = 19;
+/// The columns that [`event`] reads, of tenants `t` and events `e`.
+macro_rules! event_columns {
+    () => {
+        "e.seq, e.id, t.name, e.type, e.occurred_at, e.deliver_at, e.ordering_key, e.payload"
     };
 }
 /// What [`delivery_columns`] are read from, after `deliveries d`.
@@ -39,7 +49,7 @@ macro_rules! delivery_joins {
           CROSS JOIN tenants t ON t.id = d.tenant "
     };
 }
-pub(super) use {delivery_columns, delivery_joins};
+pub(super) use {delivery_columns, delivery_joins, event_columns};
 
 /// The state's number in the table.
 pub(super) fn state_number(state: DeliveryState) -> i64 {
@@ -59,44 +69,47 @@ pub(super) fn state(number: i64) -> Option<DeliveryState> {
         .find(|state| state_number(*state) == number)
 }
 
+/// The number of the delivery in a row of [`delivery_columns`].
+pub(super) fn seq(row: &Row<'_>) -> rusqlite::Result<i64> {
+    row.get(0)
+}
+
 /// The delivery in a row of [`delivery_columns`].
 pub(super) fn delivery(row: &Row<'_>) -> Result<Delivery, Fault> {
-    let seq: i64 = row.get("seq")?;
+    let seq = seq(row)?;
     let damaged = || corrupt("delivery", seq);
     Ok(Delivery {
-        id: checked(row, "id", |text| DeliveryId::new(text).ok()).ok_or_else(damaged)?,
-        tenant_id: checked(row, "tenant", |text| TenantId::new(text).ok()).ok_or_else(damaged)?,
-        event_id: checked(row, "event_id", |text| EventId::new(text).ok()).ok_or_else(damaged)?,
-        event_type: checked(row, "type", |text| EventType::new(text).ok()).ok_or_else(damaged)?,
-        endpoint_id: checked(row, "endpoint", |text| EndpointId::new(text).ok())
-            .ok_or_else(damaged)?,
-        resolved: packed(row, "resolved", |bytes| postcard::from_bytes(bytes))
-            .map_err(|()| damaged())?,
-        resolver: packed(row, "resolver", plugin_use::one_from_bytes).map_err(|()| damaged())?,
+        id: checked(row, 1, |text| DeliveryId::new(text).ok()).ok_or_else(damaged)?,
+        tenant_id: checked(row, 2, |text| TenantId::new(text).ok()).ok_or_else(damaged)?,
+        event_id: checked(row, 3, |text| EventId::new(text).ok()).ok_or_else(damaged)?,
+        event_type: checked(row, 4, |text| EventType::new(text).ok()).ok_or_else(damaged)?,
+        endpoint_id: checked(row, 5, |text| EndpointId::new(text).ok()).ok_or_else(damaged)?,
+        state: state(row.get(6)?).ok_or_else(damaged)?,
+        attempt: row.get(7)?,
+        replayed_at_attempt: row.get(8)?,
+        next_at: timestamp(row.get(9)?),
+        created_at: timestamp(row.get(10)?),
+        updated_at: timestamp(row.get(11)?),
+        resolved: packed(row, 12, |bytes| postcard::from_bytes(bytes)).map_err(|()| damaged())?,
+        resolver: packed(row, 13, plugin_use::one_from_bytes).map_err(|()| damaged())?,
         sequence: sequence(row)?,
-        state: state(row.get("state")?).ok_or_else(damaged)?,
-        attempt: row.get("attempt")?,
-        replayed_at_attempt: row.get("replayed_at_attempt")?,
-        next_at: timestamp(row.get("next_at")?),
-        created_at: timestamp(row.get("created_at")?),
-        updated_at: timestamp(row.get("updated_at")?),
     })
 }
 
 fn sequence(row: &Row<'_>) -> Result<Option<Sequence>, Fault> {
-    let Some(name) = row.get_ref("sequence")?.as_str_or_null().ok().flatten() else {
+    let Some(name) = row.get_ref(16)?.as_str_or_null().ok().flatten() else {
         return Ok(None);
     };
-    let seq: i64 = row.get("seq")?;
+    let seq = seq(row)?;
     let damaged = || corrupt("delivery", seq);
     let key = match name {
         "" => None,
         key => Some(OrderingKey::new(key).map_err(|_| damaged())?),
     };
-    let most: Option<u32> = row.get("max_attempts")?;
+    let most: Option<u32> = row.get(18)?;
     Ok(Some(Sequence {
         key,
-        on_dead_letter: if row.get("blocks")? {
+        on_dead_letter: if row.get(17)? {
             OnDeadLetter::Block
         } else {
             OnDeadLetter::Skip
@@ -105,43 +118,56 @@ fn sequence(row: &Row<'_>) -> Result<Option<Sequence>, Fault> {
     }))
 }
 
-/// Whose turn it is in the sequence where the delivery in a row waits for its own.
+/// Whose turn it is in the sequence where the delivery in a row of [`delivery_columns`] waits for its own.
 pub(super) fn behind(connection: &Connection, row: &Row<'_>) -> Result<Option<DeliveryId>, Fault> {
-    if row.get::<_, i64>("stage")? != Stage::Behind.number() {
+    if row.get::<_, i64>(15)? != Stage::Behind.number() {
         return Ok(None);
     }
-    let (lane, name): (i64, String) = (row.get("lane")?, row.get("sequence")?);
+    let (lane, name): (i64, String) = (row.get(14)?, row.get(16)?);
     let first = turn(connection, lane, &name)?;
     Ok(first.and_then(|id| DeliveryId::new(id).ok()))
 }
 
-/// The delivery in a row, with its attempts and its lease.
-pub(super) fn record(connection: &Connection, row: &Row<'_>) -> Result<Record, Fault> {
-    let delivery = delivery(row)?;
-    let attempts = attempts(connection, row.get("seq")?, &delivery)?;
+/// The delivery in a row of [`delivery_columns`], with its attempts, and its lease if it is `held`.
+pub(super) fn record(
+    connection: &Connection,
+    row: &Row<'_>,
+    held: &Holdings,
+) -> Result<Record, Fault> {
+    let seq = seq(row)?;
+    let mut delivery = delivery(row)?;
+    let attempts = attempts(connection, seq, &delivery)?;
+    let lease_until = held
+        .until(seq)
+        .filter(|_| !delivery.state.is_finished())
+        .map(timestamp);
+    if lease_until.is_some() {
+        delivery.state = DeliveryState::Leased;
+    }
     Ok(Record {
         delivery,
         attempts,
-        lease_until: row.get::<_, Option<i64>>("lease_until")?.map(timestamp),
+        lease_until,
         behind: None,
     })
 }
 
-/// The event with the columns `event_id`, `tenant`, `type`, `occurred_at`, `deliver_at`, `ordering_key` and
-/// `payload`.
-pub(super) fn event(row: &Row<'_>) -> Result<Event, Fault> {
-    let seq: i64 = row.get("event")?;
+/// The event in a row, whose [`event_columns`] begin at `first`.
+pub(super) fn event(row: &Row<'_>, first: usize) -> Result<Event, Fault> {
+    let seq: i64 = row.get(first)?;
     let damaged = || corrupt("event", seq);
+    let key: Option<String> = row.get(first + 6)?;
     Ok(Event {
-        id: checked(row, "event_id", |text| EventId::new(text).ok()).ok_or_else(damaged)?,
-        tenant_id: checked(row, "tenant", |text| TenantId::new(text).ok()).ok_or_else(damaged)?,
-        event_type: checked(row, "type", |text| EventType::new(text).ok()).ok_or_else(damaged)?,
-        payload: Payload::from_stored(Bytes::from(row.get::<_, Vec<u8>>("payload")?)),
-        occurred_at: checked(row, "occurred_at", |text| text.parse().ok()).ok_or_else(damaged)?,
-        deliver_at: row.get::<_, Option<i64>>("deliver_at")?.map(timestamp),
-        ordering_key: optional::<String>(row, "ordering_key")?
+        id: checked(row, first + 1, |text| EventId::new(text).ok()).ok_or_else(damaged)?,
+        tenant_id: checked(row, first + 2, |text| TenantId::new(text).ok()).ok_or_else(damaged)?,
+        event_type: checked(row, first + 3, |text| EventType::new(text).ok())
+            .ok_or_else(damaged)?,
+        occurred_at: checked(row, first + 4, |text| text.parse().ok()).ok_or_else(damaged)?,
+        deliver_at: row.get::<_, Option<i64>>(first + 5)?.map(timestamp),
+        ordering_key: key
             .map(|key| OrderingKey::new(key).map_err(|_| damaged()))
             .transpose()?,
+        payload: Payload::from_stored(Bytes::from(row.get::<_, Vec<u8>>(first + 7)?)),
     })
 }
 
@@ -212,14 +238,18 @@ pub(super) fn corrupt(kind: &str, seq: i64) -> Fault {
     Fault::Store(StoreError::Corrupt(format!("{kind} {seq}")))
 }
 
-fn checked<T>(row: &Row<'_>, column: &str, check: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+fn checked<T>(
+    row: &Row<'_>,
+    column: impl RowIndex,
+    check: impl FnOnce(&str) -> Option<T>,
+) -> Option<T> {
     check(row.get_ref(column).ok()?.as_str().ok()?)
 }
 
 /// What a column holds packed, if anything.
 fn packed<T>(
     row: &Row<'_>,
-    column: &str,
+    column: impl RowIndex,
     unpack: impl FnOnce(&[u8]) -> postcard::Result<T>,
 ) -> Result<Option<T>, ()> {
     let bytes = row.get_ref(column).map_err(drop)?.as_blob_or_null();
@@ -234,4 +264,9 @@ fn optional<T: FromSql>(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<
 /// A value of an enum by the name it has in JSON.
 fn named<T: for<'de> Deserialize<'de>>(name: &str) -> Option<T> {
     T::deserialize(IntoDeserializer::<ValueError>::into_deserializer(name)).ok()
+}
+
+/// A number of rows as a statement takes it.
+pub(super) fn limit_number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }

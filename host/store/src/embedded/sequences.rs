@@ -39,7 +39,7 @@ pub(super) fn advance(
         .prepare_cached("UPDATE deliveries SET stage = ?2 WHERE seq = ?1")?
         .execute(params![seq, to.number()])?;
     tally.leave(lane, Stage::Behind);
-    tally.enter(lane, to);
+    writer.place(tally, lane, to, (next_at, seq));
     Ok(())
 }
 
@@ -51,8 +51,8 @@ pub(super) fn turn(
 ) -> rusqlite::Result<Option<String>> {
     connection
         .prepare_cached(
-            "SELECT id FROM deliveries INDEXED BY deliveries_sequence
-             WHERE sequence = ?2 AND lane = ?1 AND stage IN (0, 1, 2, 5) AND stage <> 3 LIMIT 1",
+            "SELECT coalesce(name, id) FROM deliveries INDEXED BY deliveries_sequence
+             WHERE sequence = ?2 AND lane = ?1 AND stage IN (0, 1, 5) AND stage <> 3 LIMIT 1",
         )?
         .query_row(params![lane, sequence], |row| row.get(0))
         .optional()

@@ -38,8 +38,14 @@ pub(super) trait Session {
     /// The connection.
     fn connection(&self) -> &Connection;
 
+    /// Called after each task that did its work.
+    fn kept(&self) {}
+
+    /// Called after each task that failed and whose work was undone.
+    fn undone(&self) {}
+
     /// Called after each transaction, before the answers.
-    fn after(&self, committed: bool);
+    fn after(&self, _committed: bool) {}
 }
 
 trait Task<S>: Send {
@@ -94,10 +100,11 @@ pub(super) struct Worker<S> {
 }
 
 impl<S: Session + Send + 'static> Worker<S> {
-    /// Starts the thread. `transaction` is the statement that its transactions begin with.
+    /// Starts the thread. `transaction` is the statement that its transactions begin with; without one
+    /// each statement sees what is committed by then.
     pub(super) fn start(
         name: &str,
-        transaction: &'static str,
+        transaction: Option<&'static str>,
         session: S,
     ) -> Result<Self, StoreError> {
         let (tasks, queue) = channel();
@@ -143,7 +150,7 @@ impl<S> Drop for Worker<S> {
     }
 }
 
-fn serve<S: Session>(queue: &Receiver<Box<dyn Task<S>>>, session: &S, transaction: &str) {
+fn serve<S: Session>(queue: &Receiver<Box<dyn Task<S>>>, session: &S, transaction: Option<&str>) {
     while let Ok(first) = queue.recv() {
         let mut group = vec![first];
         group.extend(queue.try_iter().take(GROUP - 1));
@@ -157,12 +164,21 @@ fn serve<S: Session>(queue: &Receiver<Box<dyn Task<S>>>, session: &S, transactio
 
 fn run_group<S: Session>(
     session: &S,
-    transaction: &str,
+    transaction: Option<&str>,
     group: &mut [Box<dyn Task<S>>],
 ) -> rusqlite::Result<()> {
     let connection = session.connection();
+    let Some(transaction) = transaction else {
+        for task in group {
+            task.run(session);
+        }
+        return Ok(());
+    };
     execute(connection, transaction)?;
-    let done = run_tasks(session, group).and_then(|()| execute(connection, "COMMIT"));
+    let done = match group {
+        [task] => run_alone(session, task),
+        tasks => run_tasks(session, tasks).and_then(|()| execute(connection, "COMMIT")),
+    };
     if done.is_err() && !connection.is_autocommit() {
         // Nothing more can be done when even this fails; the next transaction will say so.
         _ = execute(connection, "ROLLBACK");
@@ -170,11 +186,29 @@ fn run_group<S: Session>(
     done
 }
 
+/// One that nobody shares the transaction with needs no savepoint.
+fn run_alone<S: Session>(session: &S, task: &mut Box<dyn Task<S>>) -> rusqlite::Result<()> {
+    let connection = session.connection();
+    if task.run(session) {
+        session.kept();
+        return execute(connection, "COMMIT");
+    }
+    session.undone();
+    // After some errors, such as a full disk, SQLite has undone it already.
+    if connection.is_autocommit() {
+        return Ok(());
+    }
+    execute(connection, "ROLLBACK")
+}
+
 fn run_tasks<S: Session>(session: &S, group: &mut [Box<dyn Task<S>>]) -> rusqlite::Result<()> {
     let connection = session.connection();
     for task in group {
         execute(connection, "SAVEPOINT task")?;
-        if !task.run(session) {
+        if task.run(session) {
+            session.kept();
+        } else {
+            session.undone();
             // After some errors, such as a full disk, SQLite has undone the whole transaction;
             // then this fails, and with it the group.
             execute(connection, "ROLLBACK TO task")?;

@@ -1,52 +1,162 @@
 //! What the tasks of the writing thread share.
 
-use std::cell::Cell;
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::sync::Arc;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 use tokio::sync::Notify;
 
+use super::changes::Changes;
 use super::clock::StoreClock;
-use super::thread::Session;
+use super::lanes::{Stage, Tally};
+use super::quotas;
+use super::schedule::{Allowance, Schedule, Standing};
+use super::thread::{Fault, Session};
+use super::window::{Fresh, Place};
 
-/// The connection that writes, and what the next lease needs to remember.
+/// The schedule of a host, which its threads share. Each holds it for a moment only.
+#[derive(Debug, Default)]
+pub(super) struct Shared(Mutex<Schedule>);
+
+impl Shared {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Schedule> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The connection that writes, and what it tells the host's schedule.
 pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) clock: Arc<StoreClock>,
-    /// Where the next lease goes on with its round of the tenants.
-    pub(super) last_tenant: Cell<i64>,
-    /// The tenant that got only a part of its turn in the last round, and what is left of it.
-    pub(super) begun: Cell<(i64, usize)>,
-    last_number: Cell<i64>,
-    news: Cell<bool>,
+    /// What the running task has changed.
+    pub(super) changes: RefCell<Changes>,
+    /// What tenants may take that have a quota, by name.
+    pub(super) quotas: RefCell<HashMap<String, Allowance>>,
+    /// What the tasks of the transaction before it have changed.
+    gathered: RefCell<Changes>,
+    schedule: Arc<Shared>,
+    /// Whether this process is the host, which alone leases.
+    host: bool,
+    /// Changes whenever another process has written.
+    version: Cell<i64>,
     wake: Arc<Notify>,
 }
 
 impl Writer {
-    pub(super) fn new(connection: Connection, clock: Arc<StoreClock>, wake: Arc<Notify>) -> Self {
-        // Lease numbers begin anywhere, so that a token from before a restart fits no lease after.
-        let start = RandomState::new().build_hasher().finish() >> 2;
+    pub(super) fn new(
+        connection: Connection,
+        clock: Arc<StoreClock>,
+        schedule: Arc<Shared>,
+        host: bool,
+        wake: Arc<Notify>,
+    ) -> Self {
         Self {
             connection,
             clock,
-            last_tenant: Cell::new(0),
-            begun: Cell::new((0, 0)),
-            last_number: Cell::new(i64::try_from(start).unwrap_or(0)),
-            news: Cell::new(false),
+            changes: RefCell::default(),
+            quotas: RefCell::default(),
+            gathered: RefCell::default(),
+            schedule,
+            host,
+            version: Cell::new(0),
             wake,
         }
     }
 
-    /// A number that no lease has had.
-    pub(super) fn next_lease(&self) -> i64 {
-        self.last_number.set(self.last_number.get() + 1);
-        self.last_number.get()
+    /// Reads what there is to do, if this is the host.
+    pub(super) fn start(&self) -> Result<(), Fault> {
+        if self.host {
+            self.version.set(self.version()?);
+            self.restart()?;
+        }
+        Ok(())
     }
 
-    /// Has those who wait for work woken after the commit.
-    pub(super) fn announce(&self, news: bool) {
-        self.news.set(self.news.get() || news);
+    /// The host's schedule; that of a tool is empty.
+    pub(super) fn schedule(&self) -> MutexGuard<'_, Schedule> {
+        self.schedule.lock()
+    }
+
+    /// Whether somebody holds this delivery.
+    pub(super) fn is_held(&self, seq: i64) -> bool {
+        self.schedule().leases().get(seq).is_some()
+    }
+
+    /// Begins the end of a lease, if it is in force; its lane. The place is free at once.
+    pub(super) fn begin_end(&self, seq: i64, lease: i64) -> Option<i64> {
+        let lane = self.schedule().begin_end(seq, lease)?;
+        self.changes.borrow_mut().ended.push(seq);
+        Some(lane)
+    }
+
+    /// A delivery came to this stage; its place is when it is due, and its number.
+    pub(super) fn place(&self, tally: &mut Tally, lane: i64, stage: Stage, place: Place) {
+        tally.enter(lane, stage);
+        match stage {
+            Stage::Ready => self.changes.borrow_mut().due.push((lane, place, None)),
+            Stage::Delayed => self.changes.borrow_mut().delay(place.0),
+            _ => {}
+        }
+    }
+
+    /// A delivery was enqueued that is due at once.
+    pub(super) fn place_fresh(&self, tally: &mut Tally, lane: i64, place: Place, fresh: Fresh) {
+        tally.enter(lane, Stage::Ready);
+        let mut changes = self.changes.borrow_mut();
+        changes.due.push((lane, place, Some(Box::new(fresh))));
+    }
+
+    /// Has those who wait for work look for it.
+    pub(super) fn wake_for_work(&self) {
+        if self.schedule().has_work() {
+            self.wake.notify_waiters();
+        }
+    }
+
+    fn version(&self) -> rusqlite::Result<i64> {
+        self.connection
+            .prepare_cached("PRAGMA data_version")?
+            .query_row([], |row| row.get(0))
+    }
+
+    /// Makes the schedule anew from the file.
+    fn restart(&self) -> Result<(), Fault> {
+        let named = quotas::named(&self.connection)?;
+        // Held while the file is read, so that no lease is of another time than what is read.
+        let mut schedule = self.schedule();
+        schedule.restart(Standing {
+            lanes: super::lanes::due(&self.connection)?,
+            allowances: quotas::numbered(&self.connection)?,
+            next_delayed: super::lease::next_delayed(&self.connection)?,
+        });
+        self.quotas.replace(named);
+        Ok(())
+    }
+
+    fn tell(&self, changes: Changes) -> Result<(), Fault> {
+        if !self.host {
+            return Ok(());
+        }
+        let all = changes.all;
+        let mut news = self.schedule().apply(changes);
+        let version = self.version()?;
+        if all || version != self.version.get() {
+            self.restart()?;
+            self.version.set(version);
+            news = true;
+        }
+        if news {
+            self.wake.notify_waiters();
+        }
+        Ok(())
+    }
+
+    fn undo(&self, changes: Changes) {
+        let mut schedule = self.schedule();
+        for seq in changes.ended {
+            schedule.keep(seq);
+        }
     }
 }
 
@@ -55,9 +165,23 @@ impl Session for Writer {
         &self.connection
     }
 
+    fn kept(&self) {
+        let changes = self.changes.take();
+        self.gathered.borrow_mut().append(changes);
+    }
+
+    fn undone(&self) {
+        self.undo(self.changes.take());
+    }
+
     fn after(&self, committed: bool) {
-        if self.news.take() && committed {
-            self.wake.notify_waiters();
+        let changes = self.gathered.take();
+        if !committed {
+            self.undo(changes);
+        } else if let Err(fault) = self.tell(changes) {
+            // The next transaction tries again.
+            tracing::error!(?fault, "the embedded store could not read what is due");
+            self.version.set(-1);
         }
     }
 }
