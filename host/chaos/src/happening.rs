@@ -33,8 +33,8 @@ impl Happening {
     }
 
     /// Whether it can have kept a host from recording what a receiver accepted at `accepted`.
-    pub(crate) fn explains(&self, store: Store, accepted: Duration) -> bool {
-        if self.store != store || !self.fault.breaks_leases() {
+    pub(crate) fn explains(&self, accepted: Duration) -> bool {
+        if !self.fault.breaks_leases(self.store, self.lasted()) {
             return false;
         }
         let to = match self.fault {
@@ -45,5 +45,12 @@ impl Happening {
             _ => self.to,
         };
         (self.from.saturating_sub(RECORDING)..=to + RECORDING).contains(&accepted)
+    }
+
+    /// Whether it can have undone that a delivery was made which came at `arrived`: nobody was told yet
+    /// that its event is durable.
+    pub(crate) fn unmakes(&self, arrived: Duration) -> bool {
+        self.fault.undoes(self.store)
+            && (self.from.saturating_sub(RECORDING)..=self.to).contains(&arrived)
     }
 }

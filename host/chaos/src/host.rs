@@ -14,7 +14,7 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(3);
 /// For plugins, of which there are none.
 const PLUGIN_BUDGET: Duration = Duration::from_secs(1);
 /// For recording.
-const RECORDING_ROOM: Duration = Duration::from_secs(4);
+pub(crate) const RECORDING_ROOM: Duration = Duration::from_secs(4);
 /// How long a lease lasts by these settings.
 pub(crate) const LEASE: Duration = Duration::from_secs(8);
 /// Deliveries in flight on one host.
@@ -26,8 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct HostPlan<'a> {
     pub(crate) name: &'static str,
     pub(crate) folder: &'a Path,
-    /// The port of Redis; the embedded store if there is none.
-    pub(crate) redis: Option<u16>,
+    /// The settings of Redis; the embedded store if there are none.
+    pub(crate) redis: Option<String>,
     pub(crate) types: &'a [&'a str],
 }
 
@@ -46,9 +46,9 @@ impl Host {
     pub(crate) fn new(plan: &HostPlan<'_>) -> anyhow::Result<Self> {
         let port = free_port()?;
         let config = plan.folder.join(format!("{}.toml", plan.name));
-        let store = match plan.redis {
-            Some(redis) => format!(
-                "[store]\nkind = \"redis\"\n[redis]\nurl = \"redis://127.0.0.1:{redis}\"\nconsumer = \"{}\"\n",
+        let store = match &plan.redis {
+            Some(settings) => format!(
+                "[store]\nkind = \"redis\"\n[redis]\nconsumer = \"{}\"\n{settings}",
                 plan.name
             ),
             None => "[store]\nkind = \"embedded\"\npath = \"data\"\n".to_owned(),

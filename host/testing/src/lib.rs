@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod certificates;
+mod leash;
 mod receiver;
 mod redis_cluster;
 mod redis_sentinel;
