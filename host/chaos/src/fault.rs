@@ -26,6 +26,9 @@ pub(crate) enum Fault {
     MasterPaused { of: Part },
     /// A replica is promoted because somebody asks for it.
     ReplicaPromoted { of: Part },
+    /// A replica is promoted that nobody asked to be, for its master seemed dead: on a machine that is
+    /// too busy. No plan has it.
+    ReplicaPromotedUnasked,
     /// A replica is killed with SIGKILL and started again: nothing is acknowledged meanwhile.
     ReplicaKilled { of: Part, down: Duration },
     /// A slot moves to another master, so many parts of its keys at a time.
@@ -71,7 +74,7 @@ pub(crate) enum Part {
 }
 
 impl Fault {
-    /// How many there are.
+    /// How many there are in plans.
     #[cfg(test)]
     pub(crate) const KINDS: usize = 20;
 
@@ -87,6 +90,7 @@ impl Fault {
             Self::MasterKilled { .. } => "master killed, replica promoted",
             Self::MasterPaused { .. } => "master paused, replica promoted",
             Self::ReplicaPromoted { .. } => "replica promoted on request",
+            Self::ReplicaPromotedUnasked => "replica promoted, unasked",
             Self::ReplicaKilled { .. } => "replica killed",
             Self::SlotMoved {
                 of: Part::Stream, ..
@@ -124,6 +128,7 @@ impl Fault {
             | Self::ReplicaPromoted { .. } => Duration::from_secs(10),
             Self::SlotMoved { steps, pause, .. } => *pause * (steps + 1),
             Self::HostStopped { .. }
+            | Self::ReplicaPromotedUnasked
             | Self::ClientsCut
             | Self::FunctionsFlushed
             | Self::GroupDestroyed => Duration::ZERO,
@@ -160,6 +165,7 @@ impl Fault {
             Self::SlotMoved { .. } | Self::ReplicaKilled { .. } => lasted > RECORDING_ROOM,
             Self::MasterKilled { .. }
             | Self::MasterPaused { .. }
+            | Self::ReplicaPromotedUnasked
             | Self::ReplicaPromoted { .. } => self.undoes(store),
             Self::HostStopped { .. }
             | Self::ClientsCut
@@ -170,11 +176,21 @@ impl Fault {
         }
     }
 
+    /// Whether hosts record less or nothing meanwhile, though no lease need be broken by that.
+    pub(crate) fn holds_up_recording(&self) -> bool {
+        matches!(
+            self,
+            Self::SlotMoved { .. } | Self::ReplicaKilled { .. } | Self::ReplicaPromoted { .. }
+        )
+    }
+
     /// Whether it undoes what was done, and acknowledged to nobody, since the replica that is promoted
     /// had it last. A cluster that is asked for a promotion holds up writes until the replica has all.
     pub(crate) fn undoes(&self, store: Store) -> bool {
         match self {
-            Self::MasterKilled { .. } | Self::MasterPaused { .. } => true,
+            Self::MasterKilled { .. }
+            | Self::MasterPaused { .. }
+            | Self::ReplicaPromotedUnasked => true,
             Self::ReplicaPromoted { .. } => store == Store::Sentinels,
             _ => false,
         }

@@ -53,16 +53,17 @@ pub(crate) async fn run(plans: Vec<Plan>) -> anyhow::Result<Vec<End>> {
     news.tick().await;
     loop {
         tokio::select! {
-            end = sites.join_next() => match end {
-                Some(end) => ends.push(end.context("a site's task ended by itself")?),
-                None => {
-                    ends.sort_by_key(|end| end.store as usize);
-                    return Ok(ends);
-                }
-            },
+            end = sites.join_next() => {
+                let Some(end) = end else {
+                    break;
+                };
+                ends.push(end.context("a site's task ended by itself")?);
+            }
             _ = news.tick() => tell(&watched),
         }
     }
+    ends.sort_by_key(|end: &End| end.store as usize);
+    Ok(ends)
 }
 
 fn tell(watched: &[(Store, Arc<Ledger>, Progress)]) {

@@ -91,27 +91,31 @@ impl Site {
         for (number, step) in steps.iter().enumerate() {
             let expected = step.calm + step.fault.duration();
             progress.step(number, steps.len(), expected);
+            let (calm, masters) = (self.ledger.now(), self.masters()?);
             tokio::time::sleep(step.calm).await;
-            let happening = self.happen(&step.fault).await;
+            if self.masters().ok().as_ref() != Some(&masters) {
+                let unasked = Fault::ReplicaPromotedUnasked;
+                let unasked = self.watch(&unasked, calm, happenings.last()).await?;
+                happenings.push(unasked);
+            }
+            let from = self.ledger.now();
+            let happening = self.watch(&step.fault, from, happenings.last()).await;
             let happening = happening.with_context(|| step.fault.name())?;
-            eprintln!(
-                "{:>4} of {:<4} {:<9} {:<32} {:>5.1} s, back after {:.1} s",
-                number + 1,
-                steps.len(),
-                self.store,
-                step.fault.name(),
-                happening.lasted().as_secs_f64(),
-                happening.recovery.as_secs_f64(),
-            );
+            eprintln!("{:>4} of {:<4} {happening}", number + 1, steps.len());
             happenings.push(happening);
         }
         progress.finish();
         Ok(())
     }
 
-    async fn happen(&mut self, fault: &Fault) -> anyhow::Result<Happening> {
+    /// Has a fault happen, or end, that began at `from`, and writes down what went on meanwhile.
+    async fn watch(
+        &mut self,
+        fault: &Fault,
+        from: Duration,
+        before: Option<&Happening>,
+    ) -> anyhow::Result<Happening> {
         let (acknowledged, accepted) = (self.ledger.acknowledged(), self.ledger.accepted());
-        let from = self.ledger.now();
         self.suffer(fault).await?;
         let to = self.ledger.now();
         for host in &mut self.hosts {
@@ -123,6 +127,9 @@ impl Site {
             store: self.store,
             fault: fault.clone(),
             from,
+            held_up: before
+                .and_then(|before| before.holds_up(from))
+                .unwrap_or(from),
             to,
             acknowledged: self.ledger.acknowledged() - acknowledged,
             accepted: self.ledger.accepted() - accepted,
@@ -169,6 +176,7 @@ impl Site {
             Fault::MasterKilled { of } => self.servers()?.kill_master(*of).await,
             Fault::MasterPaused { of } => self.servers()?.pause_master(*of).await,
             Fault::ReplicaPromoted { of } => self.servers()?.promote(*of).await,
+            Fault::ReplicaPromotedUnasked => self.servers()?.wait_until_whole().await,
             Fault::ReplicaKilled { of, down } => self.servers()?.kill_replica(*of, *down).await,
             Fault::SlotMoved {
                 of,
@@ -200,6 +208,12 @@ impl Site {
                 disk.clear(host)
             }
         }
+    }
+
+    fn masters(&self) -> anyhow::Result<Vec<usize>> {
+        self.servers
+            .as_ref()
+            .map_or(Ok(Vec::new()), Servers::masters)
     }
 
     fn servers(&mut self) -> anyhow::Result<&mut Servers> {

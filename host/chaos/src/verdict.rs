@@ -374,7 +374,7 @@ fn explain(
         }
     }
     for happening in happenings {
-        if happening.duplicates > store.hosts() * CONCURRENCY {
+        if happening.duplicates > store.hosts() * CONCURRENCY * happening.rounds() {
             problems.add(
                 "a fault made more duplicates than there were deliveries in flight",
                 format!("{} by {}", happening.duplicates, happening.fault.name()),

@@ -10,6 +10,9 @@ use super::{blocking, until};
 use crate::fault::Part;
 use crate::workload::{PREFIX, STREAM};
 
+/// Keys that are moved by one command, which holds up both servers.
+const AT_ONCE: usize = 1000;
+
 /// The slot that has this part of the keys.
 pub(super) fn slot(cluster: &RedisCluster, of: Part) -> io::Result<u16> {
     match of {
@@ -48,11 +51,16 @@ pub(super) async fn move_slot(
     let words = ["CLUSTER", "COUNTKEYSINSLOT", &slot.to_string()];
     let keys: usize = blocking(|| cluster.all()[from].ask(&words))?;
     ensure!(keys > 0, "there is nothing to move in slot {slot}");
-    let at_once = keys.div_ceil(steps.max(1) as usize).max(1);
+    let commands = keys.div_ceil(steps.max(1) as usize * AT_ONCE).max(1);
+    let at_once = keys.div_ceil(steps.max(1) as usize * commands);
     blocking(|| cluster.begin_move(slot, goal))?;
     tokio::time::sleep(pause).await;
+    let mut moved = 0;
     while blocking(|| cluster.move_keys(slot, goal, at_once))? {
-        tokio::time::sleep(pause).await;
+        moved += 1;
+        if moved % commands == 0 {
+            tokio::time::sleep(pause).await;
+        }
     }
     blocking(|| cluster.end_move(slot, goal))?;
     until("the slot has moved", || Ok(cluster.owner(slot)? == goal)).await

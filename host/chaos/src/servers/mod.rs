@@ -118,17 +118,10 @@ impl Servers {
 
     /// Has every master forget the functions, and so its replicas.
     pub(crate) fn flush_functions(&self) -> anyhow::Result<()> {
-        blocking(|| {
-            let masters = match self {
-                Self::Single { .. } => vec![0],
-                Self::Sentinels(servers) => vec![servers.master()?],
-                Self::Cluster(cluster) => cluster.masters()?,
-            };
-            for master in masters {
-                let () = self.all()[master].ask(&["FUNCTION", "FLUSH"])?;
-            }
-            Ok(())
-        })
+        for master in self.masters()? {
+            let () = blocking(|| self.all()[master].ask(&["FUNCTION", "FLUSH"]))?;
+        }
+        Ok(())
     }
 
     pub(crate) fn destroy_group(&self) -> anyhow::Result<()> {
@@ -138,18 +131,18 @@ impl Servers {
     /// Kills a master and starts it again when its replica is promoted.
     pub(crate) async fn kill_master(&mut self, of: Part) -> anyhow::Result<()> {
         let old = self.master(of)?;
-        self.server(old)?.kill()?;
+        self.server(old).kill()?;
         self.wait_for_another(of, old).await?;
-        blocking(|| self.server(old)?.restart().context("a killed master"))?;
+        blocking(|| self.server(old).restart().context("a killed master"))?;
         self.wait_until_whole().await
     }
 
     /// Pauses a master until its replica is promoted.
     pub(crate) async fn pause_master(&mut self, of: Part) -> anyhow::Result<()> {
         let old = self.master(of)?;
-        self.server(old)?.pause()?;
+        self.server(old).pause()?;
         let another = self.wait_for_another(of, old).await;
-        self.server(old)?.resume()?;
+        self.server(old).resume()?;
         another?;
         self.wait_until_whole().await
     }
@@ -174,9 +167,9 @@ impl Servers {
             Self::Sentinels(servers) => sentinels::replica_of(servers, master),
             Self::Cluster(cluster) => blocking(|| cluster.replica_of(master))?,
         };
-        self.server(replica)?.kill()?;
+        self.server(replica).kill()?;
         tokio::time::sleep(down).await;
-        blocking(|| self.server(replica)?.restart().context("a killed replica"))?;
+        blocking(|| self.server(replica).restart().context("a killed replica"))?;
         self.wait_until_whole().await
     }
 
@@ -195,6 +188,17 @@ impl Servers {
         self.wait_until_whole().await
     }
 
+    /// The numbers of the masters. Another answer than after the last fault means that a replica was
+    /// promoted which nobody asked to: its master seemed dead.
+    pub(crate) fn masters(&self) -> anyhow::Result<Vec<usize>> {
+        let masters = blocking(|| match self {
+            Self::Single { .. } => Ok(vec![0]),
+            Self::Sentinels(servers) => Ok(vec![servers.master()?]),
+            Self::Cluster(cluster) => cluster.masters(),
+        });
+        masters.context("there is no master")
+    }
+
     /// All servers of data.
     fn all(&self) -> &[RedisServer] {
         match self {
@@ -204,12 +208,12 @@ impl Servers {
         }
     }
 
-    fn server(&mut self, n: usize) -> anyhow::Result<&mut RedisServer> {
-        Ok(match self {
+    fn server(&mut self, n: usize) -> &mut RedisServer {
+        match self {
             Self::Single { server, .. } => server,
             Self::Sentinels(servers) => servers.server(n),
             Self::Cluster(cluster) => cluster.node(n),
-        })
+        }
     }
 
     /// The number of the master that has this part of the keys.
@@ -239,7 +243,7 @@ impl Servers {
     }
 
     /// Returns when every replica has what its master has.
-    async fn wait_until_whole(&self) -> anyhow::Result<()> {
+    pub(crate) async fn wait_until_whole(&self) -> anyhow::Result<()> {
         until("every replica has its master's data", || match self {
             Self::Single { .. } => Ok(true),
             Self::Sentinels(servers) => servers.is_whole(),
