@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal};
 use tokio::process::{Child, Command};
+use wasmhook_testing::free_port;
 
 /// One deadline over an exchange with the receiver.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(3);
@@ -115,17 +116,18 @@ impl Host {
         self.child = Some(child);
         let ready = async {
             while !self.answers("/readyz").await {
+                if let Some(status) = self.ended()? {
+                    bail!("host {} ended at once with {status}", self.name);
+                }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
+            Ok(())
         };
-        if tokio::time::timeout(PATIENCE, ready).await.is_err() {
-            bail!(
-                "host {} is not ready; its log is {}",
-                self.name,
-                self.log.display()
-            );
+        match tokio::time::timeout(PATIENCE, ready).await {
+            Ok(ready) => ready,
+            Err(_) => bail!("host {} is not ready", self.name),
         }
-        Ok(())
+        .with_context(|| format!("its log is {}", self.log.display()))
     }
 
     async fn answers(&self, path: &str) -> bool {
@@ -189,12 +191,6 @@ impl Host {
         rustix::process::kill_process(pid, signal)?;
         Ok(())
     }
-}
-
-fn free_port() -> anyhow::Result<u16> {
-    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?
-        .local_addr()?
-        .port())
 }
 
 #[cfg(test)]

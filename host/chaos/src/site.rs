@@ -65,7 +65,10 @@ impl Site {
                 redis: site.servers.as_ref().map(|servers| servers.settings(n)),
                 types: &TYPES,
             })?;
-            host.start().await?;
+            if let Err(error) = host.start().await {
+                site.keep();
+                return Err(error);
+            }
             site.hosts.push(host);
         }
         Ok(site)

@@ -357,8 +357,14 @@ impl Drop for RedisServer {
     }
 }
 
-/// A port that was free a moment ago.
-pub(crate) fn free_port() -> io::Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    Ok(listener.local_addr()?.port())
+/// A port that is free, and stays so while its server is away for a moment: it is below those that systems
+/// give to connections.
+pub fn free_port() -> io::Result<u16> {
+    for _ in 0..100 {
+        let port = fastrand::u16(10_000..32_000);
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err(io::Error::other("there is no free port"))
 }
