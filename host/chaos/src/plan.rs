@@ -54,7 +54,7 @@ pub(crate) struct Plan {
 pub(crate) fn plans(seed: u64, size: Size, stores: &[Store]) -> Vec<Plan> {
     let weights: usize = stores.iter().map(|store| store.weight()).sum();
     let rounds = (size.kills / Size::KILLS_PER_ROUND).max(1);
-    // What is left of a division by the ones before is for the last.
+    // As if all were laid side by side and cut: so the parts add up to the whole.
     let mut done = 0;
     let share = |all: usize, from: usize, to: usize| all * to / weights - all * from / weights;
     stores

@@ -368,3 +368,23 @@ pub fn free_port() -> io::Result<u16> {
     }
     Err(io::Error::other("there is no free port"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_tells_its_part_in_replication() {
+        let master = "# Replication\r\nrole:master\r\nconnected_slaves:2\r\n\
+            slave0:ip=127.0.0.1,port=7001,state=online,offset=14,lag=0\r\n\
+            slave1:ip=127.0.0.1,port=7002,state=wait_bgsave,offset=0,lag=0\r\n";
+        let master = Replication(master.to_owned());
+        assert!(master.is_master() && !master.is_linked());
+        assert_eq!((master.replicas(), master.follows()), (1, None));
+        let replica = "role:slave\r\nmaster_host:127.0.0.1\r\nmaster_port:7000\r\n\
+            master_link_status:up\r\n";
+        let replica = Replication(replica.to_owned());
+        assert!(!replica.is_master() && replica.is_linked());
+        assert_eq!((replica.replicas(), replica.follows()), (0, Some(7000)));
+    }
+}
