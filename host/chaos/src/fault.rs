@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use crate::host::RECORDING_ROOM;
+use crate::workload::Store;
+
 /// Something that happens to a site, and ends.
 #[derive(Debug, Clone)]
 pub(crate) enum Fault {
@@ -17,6 +20,26 @@ pub(crate) enum Fault {
     RedisReadOnly { lasts: Duration },
     /// Redis is at its memory limit.
     RedisFull { lasts: Duration },
+    /// A master is killed with SIGKILL, its replica is promoted, and it comes back.
+    MasterKilled { of: Part },
+    /// A master is stopped with SIGSTOP, its replica is promoted, and it goes on.
+    MasterPaused { of: Part },
+    /// A replica is promoted because somebody asks for it.
+    ReplicaPromoted { of: Part },
+    /// A replica is promoted that nobody asked to be, for its master seemed dead: on a machine that is
+    /// too busy. No plan has it.
+    ReplicaPromotedUnasked,
+    /// A replica is killed with SIGKILL and started again: nothing is acknowledged meanwhile.
+    ReplicaKilled { of: Part, down: Duration },
+    /// A slot moves to another master, so many parts of its keys at a time.
+    SlotMoved {
+        of: Part,
+        /// Which of the other masters, counted around.
+        to: usize,
+        steps: u32,
+        /// Before each step and after the last.
+        pause: Duration,
+    },
     /// Redis closes all connections.
     ClientsCut,
     /// Redis forgets the functions.
@@ -41,10 +64,19 @@ pub(crate) enum Fault {
     DiskFull { lasts: Duration },
 }
 
+/// Keys that are in one place: in a cluster those of one slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// The stream that producers push to.
+    Stream,
+    /// A shard of the queue.
+    Shard(u16),
+}
+
 impl Fault {
-    /// How many there are.
+    /// How many there are in plans.
     #[cfg(test)]
-    pub(crate) const KINDS: usize = 15;
+    pub(crate) const KINDS: usize = 20;
 
     /// In a few words, for the table.
     pub(crate) fn name(&self) -> &'static str {
@@ -55,6 +87,15 @@ impl Fault {
             Self::RedisKilled { .. } => "Redis killed",
             Self::RedisReadOnly { .. } => "Redis read-only",
             Self::RedisFull { .. } => "Redis at its memory limit",
+            Self::MasterKilled { .. } => "master killed, replica promoted",
+            Self::MasterPaused { .. } => "master paused, replica promoted",
+            Self::ReplicaPromoted { .. } => "replica promoted on request",
+            Self::ReplicaPromotedUnasked => "replica promoted, unasked",
+            Self::ReplicaKilled { .. } => "replica killed",
+            Self::SlotMoved {
+                of: Part::Stream, ..
+            } => "slot of the stream moved",
+            Self::SlotMoved { .. } => "slot of a shard moved",
             Self::ClientsCut => "Redis cuts its clients",
             Self::FunctionsFlushed => "functions flushed",
             Self::GroupDestroyed => "consumer group destroyed",
@@ -67,10 +108,12 @@ impl Fault {
         }
     }
 
-    /// How long it lasts, as far as it is planned.
+    /// How long it lasts: as far as it is planned, and as servers usually take to agree.
     pub(crate) fn duration(&self) -> Duration {
         match self {
-            Self::HostKilled { down, .. } | Self::RedisKilled { down } => *down,
+            Self::HostKilled { down, .. }
+            | Self::RedisKilled { down }
+            | Self::ReplicaKilled { down, .. } => *down,
             Self::HostPaused { pause, .. } => *pause,
             Self::RedisReadOnly { lasts }
             | Self::RedisFull { lasts }
@@ -80,7 +123,12 @@ impl Fault {
             | Self::ReceiverDown { lasts }
             | Self::ReceiverFailing { lasts }
             | Self::DiskFull { lasts } => *lasts,
+            Self::MasterKilled { .. }
+            | Self::MasterPaused { .. }
+            | Self::ReplicaPromoted { .. } => Duration::from_secs(10),
+            Self::SlotMoved { steps, pause, .. } => *pause * (steps + 1),
             Self::HostStopped { .. }
+            | Self::ReplicaPromotedUnasked
             | Self::ClientsCut
             | Self::FunctionsFlushed
             | Self::GroupDestroyed => Duration::ZERO,
@@ -90,13 +138,19 @@ impl Fault {
     /// Whether something is killed.
     #[cfg(test)]
     pub(crate) fn kills(&self) -> bool {
-        matches!(self, Self::HostKilled { .. } | Self::RedisKilled { .. })
+        matches!(
+            self,
+            Self::HostKilled { .. }
+                | Self::RedisKilled { .. }
+                | Self::MasterKilled { .. }
+                | Self::ReplicaKilled { .. }
+        )
     }
 
     /// Whether it can keep a host from recording what a receiver accepted until the lease has ended,
-    /// so that the receiver gets it twice. The others must not cause a single duplicate: a lost
-    /// answer is asked for again, and a host that is asked to end records first.
-    pub(crate) fn breaks_leases(&self) -> bool {
+    /// so that the receiver gets it twice; `lasted` is how long it did. The others must not cause a
+    /// single duplicate: a lost answer is asked for again, and a host that is asked to end records first.
+    pub(crate) fn breaks_leases(&self, store: Store, lasted: Duration) -> bool {
         match self {
             Self::HostKilled { .. }
             | Self::HostPaused { .. }
@@ -107,12 +161,38 @@ impl Fault {
             | Self::NetworkSilent { .. }
             | Self::ReceiverDown { .. }
             | Self::DiskFull { .. } => true,
+            // Nothing is recorded while the slot is on the move, or confirmed without the replica.
+            Self::SlotMoved { .. } | Self::ReplicaKilled { .. } => lasted > RECORDING_ROOM,
+            Self::MasterKilled { .. }
+            | Self::MasterPaused { .. }
+            | Self::ReplicaPromotedUnasked
+            | Self::ReplicaPromoted { .. } => self.undoes(store),
             Self::HostStopped { .. }
             | Self::ClientsCut
             | Self::FunctionsFlushed
             | Self::GroupDestroyed
             | Self::NetworkDelayed { .. }
             | Self::ReceiverFailing { .. } => false,
+        }
+    }
+
+    /// Whether hosts record less or nothing meanwhile, though no lease need be broken by that.
+    pub(crate) fn holds_up_recording(&self) -> bool {
+        matches!(
+            self,
+            Self::SlotMoved { .. } | Self::ReplicaKilled { .. } | Self::ReplicaPromoted { .. }
+        )
+    }
+
+    /// Whether it undoes what was done, and acknowledged to nobody, since the replica that is promoted
+    /// had it last. A cluster that is asked for a promotion holds up writes until the replica has all.
+    pub(crate) fn undoes(&self, store: Store) -> bool {
+        match self {
+            Self::MasterKilled { .. }
+            | Self::MasterPaused { .. }
+            | Self::ReplicaPromotedUnasked => true,
+            Self::ReplicaPromoted { .. } => store == Store::Sentinels,
+            _ => false,
         }
     }
 }

@@ -1,13 +1,17 @@
 //! What happened: a fault with its times and what went on meanwhile.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::fault::Fault;
-use crate::host::TIMEOUT;
+use crate::host::{LEASE, TIMEOUT};
 use crate::workload::Store;
 
-/// How long recording may take after a receiver has answered, on a busy machine.
-const RECORDING: Duration = Duration::from_secs(1);
+/// How long after a delivery's arrival it may be recorded: the receiver answers within half a second, and the
+/// machine may be busy.
+const RECORDING: Duration = Duration::from_secs(2);
+/// The longest that a host waits before it tries to record again.
+const BACKOFF: Duration = Duration::from_secs(5);
 
 /// A fault that happened. Times are since the start.
 #[derive(Debug)]
@@ -15,6 +19,8 @@ pub(crate) struct Happening {
     pub(crate) store: Store,
     pub(crate) fault: Fault,
     pub(crate) from: Duration,
+    /// Since when recording may have been held up: the start of this fault, or of one just before it.
+    pub(crate) held_up: Duration,
     pub(crate) to: Duration,
     /// Events acknowledged during the fault.
     pub(crate) acknowledged: u32,
@@ -32,9 +38,16 @@ impl Happening {
         self.to.saturating_sub(self.from)
     }
 
+    /// Since when recording may have been held up for a fault that begins at `next`, if this was the one
+    /// before. Hosts wait longer the longer they were refused, so they catch up some time after its end.
+    pub(crate) fn holds_up(&self, next: Duration) -> Option<Duration> {
+        let caught_up = self.to + self.lasted().min(BACKOFF) + RECORDING;
+        (self.fault.holds_up_recording() && next < caught_up).then_some(self.held_up)
+    }
+
     /// Whether it can have kept a host from recording what a receiver accepted at `accepted`.
-    pub(crate) fn explains(&self, store: Store, accepted: Duration) -> bool {
-        if self.store != store || !self.fault.breaks_leases() {
+    pub(crate) fn explains(&self, accepted: Duration) -> bool {
+        if !self.fault.breaks_leases(self.store, self.lasted()) {
             return false;
         }
         let to = match self.fault {
@@ -44,6 +57,75 @@ impl Happening {
             Fault::HostPaused { .. } => self.to + TIMEOUT,
             _ => self.to,
         };
-        (self.from.saturating_sub(RECORDING)..=to + RECORDING).contains(&accepted)
+        (self.held_up.saturating_sub(RECORDING)..=to + RECORDING).contains(&accepted)
+    }
+
+    /// How often all that is in flight can have been lost: once, and if a failover did it again for each lease
+    /// that ended before the new master's replica confirmed.
+    pub(crate) fn rounds(&self) -> usize {
+        if !self.fault.undoes(self.store) {
+            return 1;
+        }
+        let leases = self.lasted().as_secs() / LEASE.as_secs();
+        usize::try_from(leases).map_or(1, |leases| 1 + leases)
+    }
+
+    /// Whether it can have undone that a delivery was made which came at `arrived`: nobody was told yet
+    /// that its event is durable.
+    pub(crate) fn unmakes(&self, arrived: Duration) -> bool {
+        self.fault.undoes(self.store)
+            && (self.from.saturating_sub(RECORDING)..=self.to).contains(&arrived)
+    }
+}
+
+impl fmt::Display for Happening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (lasted, recovery) = (self.lasted().as_secs_f64(), self.recovery.as_secs_f64());
+        let (store, fault) = (self.store, self.fault.name());
+        write!(
+            f,
+            "{store:<9} {fault:<32} {lasted:>5.1} s, back after {recovery:.1} s"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::Part;
+
+    fn happening(fault: Fault, from: u64, to: u64) -> Happening {
+        Happening {
+            store: Store::Cluster,
+            fault,
+            from: Duration::from_secs(from),
+            held_up: Duration::from_secs(from),
+            to: Duration::from_secs(to),
+            acknowledged: 0,
+            accepted: 0,
+            recovery: Duration::ZERO,
+            duplicates: 0,
+        }
+    }
+
+    #[test]
+    fn what_was_not_recorded_yet_when_the_next_fault_began_is_explained_by_it() {
+        let of = Part::Stream;
+        let pause = Duration::from_secs(1);
+        let moved = Fault::SlotMoved {
+            of,
+            to: 0,
+            steps: 1,
+            pause,
+        };
+        let moved = happening(moved, 10, 12);
+        let mut killed = happening(Fault::MasterKilled { of }, 13, 18);
+        let during_the_move = Duration::from_millis(10_500);
+        assert!(!moved.explains(during_the_move) && !killed.explains(during_the_move));
+        killed.held_up = moved.holds_up(killed.from).unwrap();
+        assert!(killed.explains(during_the_move));
+        assert!(!killed.explains(Duration::from_secs(7)));
+        assert_eq!(moved.holds_up(Duration::from_secs(20)), None);
+        assert_eq!(killed.holds_up(Duration::from_secs(18)), None);
     }
 }

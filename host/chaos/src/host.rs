@@ -8,13 +8,14 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal};
 use tokio::process::{Child, Command};
+use wasmhook_testing::free_port;
 
 /// One deadline over an exchange with the receiver.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(3);
 /// For plugins, of which there are none.
 const PLUGIN_BUDGET: Duration = Duration::from_secs(1);
 /// For recording.
-const RECORDING_ROOM: Duration = Duration::from_secs(4);
+pub(crate) const RECORDING_ROOM: Duration = Duration::from_secs(4);
 /// How long a lease lasts by these settings.
 pub(crate) const LEASE: Duration = Duration::from_secs(8);
 /// Deliveries in flight on one host.
@@ -26,8 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct HostPlan<'a> {
     pub(crate) name: &'static str,
     pub(crate) folder: &'a Path,
-    /// The port of Redis; the embedded store if there is none.
-    pub(crate) redis: Option<u16>,
+    /// The settings of Redis; the embedded store if there are none.
+    pub(crate) redis: Option<String>,
     pub(crate) types: &'a [&'a str],
 }
 
@@ -46,9 +47,9 @@ impl Host {
     pub(crate) fn new(plan: &HostPlan<'_>) -> anyhow::Result<Self> {
         let port = free_port()?;
         let config = plan.folder.join(format!("{}.toml", plan.name));
-        let store = match plan.redis {
-            Some(redis) => format!(
-                "[store]\nkind = \"redis\"\n[redis]\nurl = \"redis://127.0.0.1:{redis}\"\nconsumer = \"{}\"\n",
+        let store = match &plan.redis {
+            Some(settings) => format!(
+                "[store]\nkind = \"redis\"\n[redis]\nconsumer = \"{}\"\n{settings}",
                 plan.name
             ),
             None => "[store]\nkind = \"embedded\"\npath = \"data\"\n".to_owned(),
@@ -115,17 +116,18 @@ impl Host {
         self.child = Some(child);
         let ready = async {
             while !self.answers("/readyz").await {
+                if let Some(status) = self.ended()? {
+                    bail!("host {} ended at once with {status}", self.name);
+                }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
+            Ok(())
         };
-        if tokio::time::timeout(PATIENCE, ready).await.is_err() {
-            bail!(
-                "host {} is not ready; its log is {}",
-                self.name,
-                self.log.display()
-            );
+        match tokio::time::timeout(PATIENCE, ready).await {
+            Ok(ready) => ready,
+            Err(_) => bail!("host {} is not ready", self.name),
         }
-        Ok(())
+        .with_context(|| format!("its log is {}", self.log.display()))
     }
 
     async fn answers(&self, path: &str) -> bool {
@@ -189,12 +191,6 @@ impl Host {
         rustix::process::kill_process(pid, signal)?;
         Ok(())
     }
-}
-
-fn free_port() -> anyhow::Result<u16> {
-    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?
-        .local_addr()?
-        .port())
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What producers were told and what receivers got: the two ends that must agree.
+//! What a site's producers were told and what its receiver got: the two ends that must agree.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -6,8 +6,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
+use jiff::Timestamp;
 
-use crate::workload::{Id, Pushed, Store};
+use crate::workload::{Id, Pushed};
 
 /// How often a receiver got a delivery.
 #[derive(Debug, Clone, Copy, Default)]
@@ -18,6 +19,8 @@ pub(crate) struct Arrivals {
     pub(crate) refused: u16,
     /// When it came first.
     pub(crate) first: Duration,
+    /// The same by the clock that records go by.
+    pub(crate) first_at: Timestamp,
     /// When it was first accepted, or refused for good; `None` if it never was.
     pub(crate) ended: Option<Duration>,
 }
@@ -25,7 +28,6 @@ pub(crate) struct Arrivals {
 /// A delivery that was accepted again.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Again {
-    pub(crate) store: Store,
     pub(crate) id: Id,
     /// When it was accepted the time before. What kept that from being recorded happened then.
     pub(crate) before: Duration,
@@ -37,12 +39,12 @@ struct Arrived {
     again: Vec<Again>,
 }
 
-/// Shared by producers and receivers.
+/// Shared by a site's producers and its receiver.
 pub(crate) struct Ledger {
     start: Instant,
     acknowledged: Vec<AtomicBool>,
-    acknowledgements: [AtomicU32; 2],
-    accepted: [AtomicU32; 2],
+    acknowledgements: AtomicU32,
+    accepted: AtomicU32,
     arrived: Mutex<Arrived>,
 }
 
@@ -51,8 +53,8 @@ impl Ledger {
         Self {
             start: Instant::now(),
             acknowledged: (0..events).map(|_| AtomicBool::new(false)).collect(),
-            acknowledgements: [AtomicU32::new(0), AtomicU32::new(0)],
-            accepted: [AtomicU32::new(0), AtomicU32::new(0)],
+            acknowledgements: AtomicU32::new(0),
+            accepted: AtomicU32::new(0),
             arrived: Mutex::default(),
         }
     }
@@ -65,7 +67,7 @@ impl Ledger {
     /// A producer was told that the event is durable.
     pub(crate) fn acknowledge(&self, event: Pushed) {
         if !self.acknowledged[event.0 as usize].swap(true, Ordering::SeqCst) {
-            self.acknowledgements[event.store() as usize].fetch_add(1, Ordering::SeqCst);
+            self.acknowledgements.fetch_add(1, Ordering::SeqCst);
         }
     }
 
@@ -78,20 +80,19 @@ impl Ledger {
         )
     }
 
-    /// How many events for the site were acknowledged.
-    pub(crate) fn acknowledged(&self, store: Store) -> u32 {
-        self.acknowledgements[store as usize].load(Ordering::SeqCst)
+    /// How many events were acknowledged.
+    pub(crate) fn acknowledged(&self) -> u32 {
+        self.acknowledgements.load(Ordering::SeqCst)
     }
 
     /// Whether nothing is left to push.
     pub(crate) fn is_all_acknowledged(&self) -> bool {
-        let count = |store| self.acknowledged(store) as usize;
-        count(Store::Redis) + count(Store::Embedded) == self.acknowledged.len()
+        self.acknowledged() as usize == self.acknowledged.len()
     }
 
-    /// How many deliveries the site's receiver accepted, each as often as it did.
-    pub(crate) fn accepted(&self, store: Store) -> u32 {
-        self.accepted[store as usize].load(Ordering::SeqCst)
+    /// How many deliveries the receiver accepted, each as often as it did.
+    pub(crate) fn accepted(&self) -> u32 {
+        self.accepted.load(Ordering::SeqCst)
     }
 
     /// Whether the delivery arrived before.
@@ -100,7 +101,7 @@ impl Ledger {
     }
 
     /// A delivery arrived and is answered with this status.
-    pub(crate) fn arrive(&self, store: Store, id: Id, status: StatusCode) {
+    pub(crate) fn arrive(&self, id: Id, status: StatusCode) {
         let accepted = status.is_success();
         let now = self.now();
         let mut arrived = self.lock();
@@ -108,21 +109,18 @@ impl Ledger {
         let (arrivals, last) = arrived.all.entry(id).or_default();
         if arrivals.accepted + arrivals.refused == 0 {
             arrivals.first = now;
+            arrivals.first_at = Timestamp::now();
         }
         if accepted || status == StatusCode::GONE {
             arrivals.ended.get_or_insert(now);
         }
         if accepted {
             if arrivals.accepted > 0 {
-                arrived.again.push(Again {
-                    store,
-                    id,
-                    before: *last,
-                });
+                arrived.again.push(Again { id, before: *last });
             }
             arrivals.accepted = arrivals.accepted.saturating_add(1);
             *last = now;
-            self.accepted[store as usize].fetch_add(1, Ordering::SeqCst);
+            self.accepted.fetch_add(1, Ordering::SeqCst);
         } else {
             arrivals.refused = arrivals.refused.saturating_add(1);
         }

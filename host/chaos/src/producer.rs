@@ -3,13 +3,16 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use redis::AsyncConnectionConfig;
-use redis::aio::MultiplexedConnection;
 use tokio::task::JoinSet;
 
 use crate::ledger::Ledger;
-use crate::site::{STREAM, Site};
-use crate::workload::{Pushed, Store};
+use crate::site::Site;
+use crate::workload::Pushed;
+
+mod stream;
+
+pub(crate) use stream::Door;
+use stream::Stream;
 
 /// Events pushed at once.
 const BATCH: usize = 16;
@@ -18,15 +21,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The pause before what failed is pushed again.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How far both sites are in their plans. As many events are pushed as correspond to it, so that
-/// there is traffic to the end.
+/// How far a site is in its plan. As many events are pushed as correspond to it, so that there is
+/// traffic to the end.
 #[derive(Clone)]
 pub(crate) struct Progress {
     events: u32,
-    sites: Arc<Mutex<[Where; 2]>>,
+    at: Arc<Mutex<Where>>,
 }
 
-/// How far one site is.
 #[derive(Clone, Copy)]
 struct Where {
     step: usize,
@@ -69,36 +71,41 @@ impl Progress {
         };
         Self {
             events,
-            sites: Arc::new(Mutex::new([start, start])),
+            at: Arc::new(Mutex::new(start)),
         }
     }
 
     /// A site begins a step.
-    pub(crate) fn step(&self, store: Store, step: usize, of: usize, expected: Duration) {
-        self.set(
-            store,
-            Where {
-                step,
-                of,
-                since: Instant::now(),
-                expected,
-            },
-        );
+    pub(crate) fn step(&self, step: usize, of: usize, expected: Duration) {
+        *self.at.lock().unwrap_or_else(PoisonError::into_inner) = Where {
+            step,
+            of,
+            since: Instant::now(),
+            expected,
+        };
     }
 
     /// A site is through.
-    pub(crate) fn finish(&self, store: Store) {
-        self.step(store, 1, 1, Duration::ZERO);
+    pub(crate) fn finish(&self) {
+        let (_, of) = self.steps();
+        self.step(of, of, Duration::ZERO);
     }
 
-    fn set(&self, store: Store, at: Where) {
-        self.sites.lock().unwrap_or_else(PoisonError::into_inner)[store as usize] = at;
+    /// How many events are pushed in all.
+    pub(crate) fn events(&self) -> u32 {
+        self.events
+    }
+
+    /// The steps that are done, and all.
+    pub(crate) fn steps(&self) -> (usize, usize) {
+        let at = *self.at.lock().unwrap_or_else(PoisonError::into_inner);
+        (at.step, at.of)
     }
 
     /// How many events may have been pushed by now.
     fn allowed(&self) -> u32 {
-        let sites = *self.sites.lock().unwrap_or_else(PoisonError::into_inner);
-        let share = sites.iter().map(Where::share).fold(1.0, f64::min);
+        let at = *self.at.lock().unwrap_or_else(PoisonError::into_inner);
+        let share = at.share().min(1.0);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -109,9 +116,8 @@ impl Progress {
     }
 }
 
-/// Hands out the events of one site in order.
+/// Hands out the events of a site in order.
 struct Cursor {
-    store: Store,
     next: Mutex<u32>,
     progress: Progress,
 }
@@ -124,61 +130,49 @@ impl Cursor {
         if *next >= self.progress.events {
             return None;
         }
-        let claimed: Vec<_> = (*next..allowed)
-            .map(Pushed)
-            .filter(|event| event.store() == self.store)
-            .take(BATCH)
-            .collect();
-        match claimed.last() {
-            Some(last) if claimed.len() == BATCH => *next = last.0 + 1,
-            _ => *next = allowed.max(*next),
+        let claimed: Vec<_> = (*next..allowed).take(BATCH).map(Pushed).collect();
+        if let Some(last) = claimed.last() {
+            *next = last.0 + 1;
         }
         Some(claimed)
     }
 }
 
-/// All producers.
+/// The producers of a site.
 pub(crate) struct Producers {
     tasks: JoinSet<()>,
 }
 
 impl Producers {
-    /// For the Redis site two that know Redis only and one to each host first; for the embedded one
-    /// two over HTTP.
+    /// Two over HTTP, one to each host first, and where there is a stream two that know Redis only.
     pub(crate) fn start(
-        sites: &[&Site],
+        site: &Site,
         ledger: &Arc<Ledger>,
         progress: &Progress,
     ) -> anyhow::Result<Self> {
         let mut tasks = JoinSet::new();
-        for site in sites {
-            let cursor = Arc::new(Cursor {
-                store: site.store,
-                next: Mutex::new(0),
-                progress: progress.clone(),
-            });
-            let urls: Vec<_> = site
-                .hosts
-                .iter()
-                .map(|host| format!("{}/v1/events", host.url))
-                .collect();
-            for first in 0..2 {
-                let way = Way::Http {
-                    client: reqwest::Client::builder()
-                        .no_proxy()
-                        .timeout(PATIENCE)
-                        .build()?,
-                    urls: urls.clone(),
-                    turn: first,
-                };
+        let cursor = Arc::new(Cursor {
+            next: Mutex::new(0),
+            progress: progress.clone(),
+        });
+        let urls: Vec<_> = site
+            .hosts
+            .iter()
+            .map(|host| format!("{}/v1/events", host.url))
+            .collect();
+        for first in 0..2 {
+            let way = Way::Http {
+                client: reqwest::Client::builder()
+                    .no_proxy()
+                    .timeout(PATIENCE)
+                    .build()?,
+                urls: urls.clone(),
+                turn: first,
+            };
+            tasks.spawn(push(way, Arc::clone(&cursor), Arc::clone(ledger)));
+            if let Some(servers) = &site.servers {
+                let way = Way::Stream(Stream::new(servers.door()));
                 tasks.spawn(push(way, Arc::clone(&cursor), Arc::clone(ledger)));
-                if let Some(port) = site.redis_port() {
-                    let way = Way::Stream {
-                        client: redis::Client::open(format!("redis://127.0.0.1:{port}"))?,
-                        connection: None,
-                    };
-                    tasks.spawn(push(way, Arc::clone(&cursor), Arc::clone(ledger)));
-                }
             }
         }
         Ok(Self { tasks })
@@ -193,16 +187,9 @@ impl Producers {
 }
 
 /// How a producer pushes.
-#[allow(
-    clippy::large_enum_variant,
-    reason = "there are a handful of producers"
-)]
 enum Way {
     /// `XADD`.
-    Stream {
-        client: redis::Client,
-        connection: Option<MultiplexedConnection>,
-    },
+    Stream(Stream),
     /// `POST /v1/events`, to the next host when one fails.
     Http {
         client: reqwest::Client,
@@ -230,13 +217,7 @@ impl Way {
     /// Whether the events were acknowledged. If not, they may be there all the same.
     async fn push(&mut self, events: &[Pushed]) -> bool {
         match self {
-            Self::Stream { client, connection } => {
-                let pushed = add(client, connection, events).await;
-                if pushed.is_err() {
-                    *connection = None;
-                }
-                pushed.is_ok()
-            }
+            Self::Stream(stream) => stream.push(events).await,
             Self::Http { client, urls, turn } => {
                 let url = &urls[*turn % urls.len()];
                 let pushed = post(client, url, events).await;
@@ -247,37 +228,6 @@ impl Way {
             }
         }
     }
-}
-
-async fn add(
-    client: &redis::Client,
-    connection: &mut Option<MultiplexedConnection>,
-    events: &[Pushed],
-) -> redis::RedisResult<()> {
-    let connection = if let Some(connection) = connection {
-        connection
-    } else {
-        let settings = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(PATIENCE))
-            .set_response_timeout(Some(PATIENCE));
-        let made = client
-            .get_multiplexed_async_connection_with_config(&settings)
-            .await?;
-        connection.insert(made)
-    };
-    let mut pipeline = redis::pipe();
-    for event in events {
-        pipeline.cmd("XADD").arg(STREAM).arg("*");
-        pipeline.arg("tenant").arg(event.tenant());
-        pipeline.arg("type").arg(event.event_type());
-        pipeline.arg("id").arg(event.id());
-        pipeline.arg("payload").arg(event.payload());
-        if let Some(key) = event.ordering_key() {
-            pipeline.arg("ordering_key").arg(key);
-        }
-        pipeline.ignore();
-    }
-    pipeline.exec_async(connection).await
 }
 
 async fn post(client: &reqwest::Client, url: &str, events: &[Pushed]) -> bool {

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::ledger::Ledger;
-use crate::workload::{self, Store, is_hard_to_please, is_unwanted, slowness};
+use crate::workload::{self, is_hard_to_please, is_unwanted, slowness};
 
 /// How it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,6 @@ pub(crate) enum Health {
 }
 
 struct Shared {
-    store: Store,
     ledger: Arc<Ledger>,
     strangers: AtomicU8,
 }
@@ -51,12 +50,11 @@ impl Drop for Receiver {
 }
 
 impl Receiver {
-    pub(crate) async fn start(store: Store, ledger: &Arc<Ledger>) -> std::io::Result<Self> {
+    pub(crate) async fn start(ledger: &Arc<Ledger>) -> std::io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let port = listener.local_addr()?.port();
         let (health, watched) = watch::channel(Health::Well);
         let shared = Arc::new(Shared {
-            store,
             ledger: Arc::clone(ledger),
             strangers: AtomicU8::new(0),
         });
@@ -137,7 +135,7 @@ async fn answer(
             } else {
                 StatusCode::NO_CONTENT
             };
-            shared.ledger.arrive(shared.store, id, status);
+            shared.ledger.arrive(id, status);
             tokio::time::sleep(slowness(id)).await;
             status
         }

@@ -5,10 +5,11 @@ use std::time::Duration;
 use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
 
-use crate::happening::Happening;
-use crate::verdict::Verdict;
+use crate::run::End;
+use crate::verdict::Account;
+use crate::workload::Store;
 
-/// One line of the table: all faults of one name on one store.
+/// One line of the table: all faults of one name on one site.
 #[derive(Default)]
 struct Line {
     times: usize,
@@ -19,7 +20,8 @@ struct Line {
     slowest: Duration,
 }
 
-pub(crate) fn print(happenings: &[Happening], verdict: &Verdict, seed: u64) {
+pub(crate) fn print(ends: &[End], seed: u64) {
+    let happenings = ends.iter().flat_map(|end| &end.happenings);
     let mut lines: Vec<(String, &str, Line)> = Vec::new();
     for happening in happenings {
         let (store, name) = (happening.store.to_string(), happening.fault.name());
@@ -38,36 +40,50 @@ pub(crate) fn print(happenings: &[Happening], verdict: &Verdict, seed: u64) {
     }
     lines.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
     println!("{}", table(&lines));
-    for site in &verdict.sites {
-        println!(
-            "{}: {} events acknowledged, {} deliveries: {} succeeded, {} dead letters, {} succeeded and \
-             removed since; {} in order, in {} sequences; accepted again: {} after a broken connection, {} after a broken lease",
-            site.store,
-            site.events,
-            site.deliveries,
-            site.succeeded,
-            site.dead_letters,
-            site.removed,
-            site.ordered,
-            site.sequences,
-            site.broken_connections,
-            site.broken_leases
-        );
+    for end in ends {
+        if let Some(account) = &end.account {
+            tell(end.store, account);
+        }
     }
-    for (what, count, example) in &verdict.problems.0 {
-        println!("BROKEN  {what}: {count} times, first {example}");
+    for end in ends {
+        for (what, count, example) in &end.problems.0 {
+            println!(
+                "BROKEN  {}: {what}: {count} times, first {example}",
+                end.store
+            );
+        }
     }
-    if verdict.passed() {
+    if ends.iter().all(End::is_good) {
         println!("nothing vanished, and everything that came twice is explained; seed {seed}");
     } else {
-        println!("the promise is broken; `cargo xtask chaos --seed {seed}` makes the same faults");
+        println!(
+            "the promise is broken; with `--seed {seed}` the same command makes the same faults"
+        );
     }
+}
+
+fn tell(store: Store, site: &Account) {
+    println!(
+        "{store}: {} events acknowledged, {} deliveries: {} succeeded, {} dead letters, {} succeeded and \
+         removed since; {} in order, in {} sequences, {} of them made again; accepted again: {} after a \
+         broken connection, {} after a broken lease",
+        site.events,
+        site.deliveries,
+        site.succeeded,
+        site.dead_letters,
+        site.removed,
+        site.ordered,
+        site.sequences,
+        site.made_again,
+        site.broken_connections,
+        site.broken_leases
+    );
 }
 
 fn table(lines: &[(String, &str, Line)]) -> Table {
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN).set_header([
-        "store",
+        "site",
         "fault",
         "times",
         "longest",

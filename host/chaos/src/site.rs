@@ -3,12 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
-use redis::aio::MultiplexedConnection;
+use anyhow::{Context as _, bail};
 use tempfile::TempDir;
 use wasmhook_store::embedded::EmbeddedStore;
-use wasmhook_store::redis::{RedisConfig, RedisStore};
-use wasmhook_testing::{Durability, RedisServer};
+use wasmhook_store::redis::RedisStore;
 
 use crate::disk::Disk;
 use crate::fault::Fault;
@@ -17,25 +15,24 @@ use crate::host::{Host, HostPlan};
 use crate::ledger::Ledger;
 use crate::plan::Step;
 use crate::producer::Progress;
-use crate::proxy::{Network, Proxy};
+use crate::proxy::Network;
 use crate::receiver::{Health, Receiver};
+use crate::servers::Servers;
 use crate::workload::{ENDPOINTS, Store, TENANTS, TYPES};
 
-/// The stream that producers push to, and its consumer group.
-pub(crate) const STREAM: &str = "wasmhook:events";
-const GROUP: &str = "wasmhook";
 /// The signing secret of every endpoint: the sample of the Standard Webhooks specification.
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 /// How long after a fault something must arrive.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The hosts' names.
+const NAMES: [&str; 2] = ["one", "two"];
 
 /// Everything of one store. Fields are dropped in this order: hosts before what they stand on.
 pub(crate) struct Site {
     pub(crate) store: Store,
     pub(crate) hosts: Vec<Host>,
     pub(crate) receiver: Receiver,
-    proxies: Vec<Proxy>,
-    redis: Option<RedisServer>,
+    pub(crate) servers: Option<Servers>,
     disk: Option<Disk>,
     folder: TempDir,
     ledger: Arc<Ledger>,
@@ -45,60 +42,42 @@ impl Site {
     /// Starts it, well.
     pub(crate) async fn start(store: Store, ledger: &Arc<Ledger>) -> anyhow::Result<Self> {
         let folder = TempDir::with_prefix("wasmhook-chaos-")?;
-        let receiver = Receiver::start(store, ledger).await?;
+        let receiver = Receiver::start(ledger).await?;
         write_tenants(&folder, &receiver.url())?;
         let mut site = Self {
             store,
             hosts: Vec::new(),
             receiver,
-            proxies: Vec::new(),
-            redis: None,
+            servers: Servers::start(store).await?,
             disk: None,
             folder,
             ledger: Arc::clone(ledger),
         };
-        match store {
-            Store::Redis => {
-                let server = RedisServer::start_with(Durability::Always, &[])?;
-                for name in ["one", "two"] {
-                    let proxy = Proxy::start(server.port()).await?;
-                    site.add_host(name, Some(proxy.port()))?;
-                    site.proxies.push(proxy);
-                }
-                site.redis = Some(server);
-            }
-            Store::Embedded => {
-                let disk = Disk::make(&site.folder.path().join("data"))?;
-                println!("the embedded store's disk is filled by {}", disk.means());
-                site.disk = Some(disk);
-                site.add_host("only", None)?;
-            }
+        if store == Store::Embedded {
+            let disk = Disk::make(&site.folder.path().join("data"))?;
+            println!("the embedded store's disk is filled by {}", disk.means());
+            site.disk = Some(disk);
         }
-        for host in &mut site.hosts {
-            host.start().await?;
+        for (n, name) in NAMES.into_iter().take(store.hosts()).enumerate() {
+            let mut host = Host::new(&HostPlan {
+                name,
+                folder: site.folder.path(),
+                redis: site.servers.as_ref().map(|servers| servers.settings(n)),
+                types: &TYPES,
+            })?;
+            if let Err(error) = host.start().await {
+                site.keep();
+                return Err(error);
+            }
+            site.hosts.push(host);
         }
         Ok(site)
     }
 
-    fn add_host(&mut self, name: &'static str, redis: Option<u16>) -> anyhow::Result<()> {
-        self.hosts.push(Host::new(&HostPlan {
-            name,
-            folder: self.folder.path(),
-            redis,
-            types: &TYPES,
-        })?);
-        Ok(())
-    }
-
-    /// The port of Redis, past all proxies.
-    pub(crate) fn redis_port(&self) -> Option<u16> {
-        self.redis.as_ref().map(RedisServer::port)
-    }
-
     /// The store, as a tool beside the hosts sees it.
     pub(crate) async fn open(&self) -> anyhow::Result<Arc<dyn wasmhook_store::Store>> {
-        Ok(match &self.redis {
-            Some(server) => Arc::new(RedisStore::connect(RedisConfig::new(server.url())).await?),
+        Ok(match &self.servers {
+            Some(servers) => Arc::new(RedisStore::connect(servers.config()).await?),
             None => Arc::new(EmbeddedStore::open_for_tools(
                 self.folder.path().join("data"),
             )?),
@@ -110,40 +89,36 @@ impl Site {
         &mut self,
         steps: &[Step],
         progress: &Progress,
-    ) -> anyhow::Result<Vec<Happening>> {
-        let mut happenings = Vec::with_capacity(steps.len());
+        happenings: &mut Vec<Happening>,
+    ) -> anyhow::Result<()> {
         for (number, step) in steps.iter().enumerate() {
             let expected = step.calm + step.fault.duration();
-            progress.step(self.store, number, steps.len(), expected);
+            progress.step(number, steps.len(), expected);
+            let (calm, masters) = (self.ledger.now(), self.masters()?);
             tokio::time::sleep(step.calm).await;
-            let happening = self.happen(&step.fault).await.map_err(|error| {
-                let (name, logs) = (step.fault.name(), self.keep());
-                error.context(format!(
-                    "{name}, on the {} site, whose logs are kept in {logs}",
-                    self.store
-                ))
-            })?;
-            eprintln!(
-                "{:>4} of {:<4} {:<9} {:<29} {:>5.1} s, back after {:.1} s",
-                number + 1,
-                steps.len(),
-                self.store,
-                step.fault.name(),
-                happening.lasted().as_secs_f64(),
-                happening.recovery.as_secs_f64(),
-            );
+            if self.masters().ok().as_ref() != Some(&masters) {
+                let unasked = Fault::ReplicaPromotedUnasked;
+                let unasked = self.watch(&unasked, calm, happenings.last()).await?;
+                happenings.push(unasked);
+            }
+            let from = self.ledger.now();
+            let happening = self.watch(&step.fault, from, happenings.last()).await;
+            let happening = happening.with_context(|| step.fault.name())?;
+            eprintln!("{:>4} of {:<4} {happening}", number + 1, steps.len());
             happenings.push(happening);
         }
-        progress.finish(self.store);
-        Ok(happenings)
+        progress.finish();
+        Ok(())
     }
 
-    async fn happen(&mut self, fault: &Fault) -> anyhow::Result<Happening> {
-        let (acknowledged, accepted) = (
-            self.ledger.acknowledged(self.store),
-            self.ledger.accepted(self.store),
-        );
-        let from = self.ledger.now();
+    /// Has a fault happen, or end, that began at `from`, and writes down what went on meanwhile.
+    async fn watch(
+        &mut self,
+        fault: &Fault,
+        from: Duration,
+        before: Option<&Happening>,
+    ) -> anyhow::Result<Happening> {
+        let (acknowledged, accepted) = (self.ledger.acknowledged(), self.ledger.accepted());
         self.suffer(fault).await?;
         let to = self.ledger.now();
         for host in &mut self.hosts {
@@ -155,9 +130,12 @@ impl Site {
             store: self.store,
             fault: fault.clone(),
             from,
+            held_up: before
+                .and_then(|before| before.holds_up(from))
+                .unwrap_or(from),
             to,
-            acknowledged: self.ledger.acknowledged(self.store) - acknowledged,
-            accepted: self.ledger.accepted(self.store) - accepted,
+            acknowledged: self.ledger.acknowledged() - acknowledged,
+            accepted: self.ledger.accepted() - accepted,
             recovery: self.recover(to).await?,
             duplicates: 0,
         };
@@ -166,10 +144,10 @@ impl Site {
 
     /// Waits until something arrives again; how long that took.
     async fn recover(&self, since: Duration) -> anyhow::Result<Duration> {
-        let before = self.ledger.accepted(self.store);
+        let before = self.ledger.accepted();
         loop {
             let took = self.ledger.now().saturating_sub(since);
-            if self.ledger.accepted(self.store) > before || self.ledger.is_all_acknowledged() {
+            if self.ledger.accepted() > before || self.ledger.is_all_acknowledged() {
                 return Ok(took);
             }
             if took > PATIENCE {
@@ -184,45 +162,44 @@ impl Site {
             Fault::HostKilled { host, down } => {
                 self.hosts[*host].kill().await?;
                 tokio::time::sleep(*down).await;
-                self.hosts[*host].start().await?;
+                self.hosts[*host].start().await
             }
             Fault::HostPaused { host, pause } => {
                 self.hosts[*host].pause()?;
                 tokio::time::sleep(*pause).await;
-                self.hosts[*host].go_on()?;
+                self.hosts[*host].go_on()
             }
             Fault::HostStopped { host } => {
                 self.hosts[*host].stop().await?;
-                self.hosts[*host].start().await?;
+                self.hosts[*host].start().await
             }
-            Fault::RedisKilled { down } => self.kill_redis(*down).await?,
-            Fault::RedisReadOnly { lasts } => {
-                // A master that is not there: nothing listens on port 1.
-                self.tell(&["REPLICAOF", "127.0.0.1", "1"]).await?;
-                self.ensure_refuses_writes().await?;
-                tokio::time::sleep(*lasts).await;
-                self.tell(&["REPLICAOF", "NO", "ONE"]).await?;
-            }
-            Fault::RedisFull { lasts } => {
-                let limit = self.used_memory().await? * 9 / 10;
-                self.tell(&["CONFIG", "SET", "maxmemory", &limit.to_string()])
-                    .await?;
-                self.ensure_refuses_writes().await?;
-                tokio::time::sleep(*lasts).await;
-                self.tell(&["CONFIG", "SET", "maxmemory", "0"]).await?;
-            }
-            Fault::ClientsCut => {
-                self.tell(&["CLIENT", "KILL", "TYPE", "pubsub"]).await?;
-                self.tell(&["CLIENT", "KILL", "TYPE", "normal"]).await?;
-            }
-            Fault::FunctionsFlushed => self.tell(&["FUNCTION", "FLUSH"]).await?,
-            Fault::GroupDestroyed => self.tell(&["XGROUP", "DESTROY", STREAM, GROUP]).await?,
+            Fault::RedisKilled { down } => self.servers()?.kill(*down).await,
+            Fault::RedisReadOnly { lasts } => self.servers()?.read_only(*lasts).await,
+            Fault::RedisFull { lasts } => self.servers()?.fill_memory(*lasts).await,
+            Fault::MasterKilled { of } => self.servers()?.kill_master(*of).await,
+            Fault::MasterPaused { of } => self.servers()?.pause_master(*of).await,
+            Fault::ReplicaPromoted { of } => self.servers()?.promote(*of).await,
+            Fault::ReplicaPromotedUnasked => self.servers()?.wait_until_whole().await,
+            Fault::ReplicaKilled { of, down } => self.servers()?.kill_replica(*of, *down).await,
+            Fault::SlotMoved {
+                of,
+                to,
+                steps,
+                pause,
+            } => self.servers()?.move_slot(*of, *to, *steps, *pause).await,
+            Fault::ClientsCut => self.servers()?.cut_clients(),
+            Fault::FunctionsFlushed => self.servers()?.flush_functions(),
+            Fault::GroupDestroyed => self.servers()?.destroy_group(),
             Fault::NetworkDelayed { host, by, lasts } => {
-                self.network(*host, Network::Slow(*by), *lasts).await;
+                let slow = Network::Slow(*by);
+                self.servers()?.network(*host, slow, *lasts).await
             }
-            Fault::NetworkCut { host, lasts } => self.network(*host, Network::Cut, *lasts).await,
+            Fault::NetworkCut { host, lasts } => {
+                self.servers()?.network(*host, Network::Cut, *lasts).await
+            }
             Fault::NetworkSilent { host, lasts } => {
-                self.network(*host, Network::Silent, *lasts).await;
+                let silent = Network::Silent;
+                self.servers()?.network(*host, silent, *lasts).await
             }
             Fault::ReceiverDown { lasts } => self.receiver(Health::Down, *lasts).await,
             Fault::ReceiverFailing { lasts } => self.receiver(Health::Failing, *lasts).await,
@@ -231,74 +208,31 @@ impl Site {
                 let disk = self.disk.as_ref().context("there is no disk to fill")?;
                 disk.fill(host)?;
                 tokio::time::sleep(*lasts).await;
-                disk.clear(host)?;
+                disk.clear(host)
             }
         }
-        Ok(())
     }
 
-    async fn kill_redis(&mut self, down: Duration) -> anyhow::Result<()> {
-        let server = self.redis.as_mut().context("there is no Redis to kill")?;
-        server.kill()?;
-        tokio::time::sleep(down).await;
-        tokio::task::block_in_place(|| server.restart())?;
-        Ok(())
+    fn masters(&self) -> anyhow::Result<Vec<usize>> {
+        self.servers
+            .as_ref()
+            .map_or(Ok(Vec::new()), Servers::masters)
     }
 
-    async fn network(&self, host: usize, network: Network, lasts: Duration) {
-        self.proxies[host].set(network);
-        tokio::time::sleep(lasts).await;
-        self.proxies[host].set(Network::Fine);
+    fn servers(&mut self) -> anyhow::Result<&mut Servers> {
+        self.servers.as_mut().context("there is no Redis")
     }
 
-    async fn receiver(&self, health: Health, lasts: Duration) {
+    async fn receiver(&self, health: Health, lasts: Duration) -> anyhow::Result<()> {
         self.receiver.set(health);
         tokio::time::sleep(lasts).await;
         self.receiver.set(Health::Well);
-    }
-
-    async fn redis(&self) -> anyhow::Result<MultiplexedConnection> {
-        let server = self.redis.as_ref().context("there is no Redis")?;
-        let client = redis::Client::open(server.url())?;
-        Ok(client.get_multiplexed_async_connection().await?)
-    }
-
-    async fn tell(&self, words: &[&str]) -> anyhow::Result<()> {
-        let mut connection = self.redis().await?;
-        let mut command = redis::cmd(words[0]);
-        command.arg(&words[1..]);
-        let told = command.exec_async(&mut connection).await;
-        told.with_context(|| format!("Redis does not do {}", words.join(" ")))
-    }
-
-    /// A fault that does not bite proves nothing.
-    async fn ensure_refuses_writes(&self) -> anyhow::Result<()> {
-        let written = self.tell(&["SET", "wasmhook-chaos", "1"]).await;
-        ensure!(written.is_err(), "Redis still writes");
         Ok(())
     }
 
-    async fn used_memory(&self) -> anyhow::Result<u64> {
-        let mut connection = self.redis().await?;
-        let info: String = redis::cmd("INFO")
-            .arg("memory")
-            .query_async(&mut connection)
-            .await?;
-        info.lines()
-            .find_map(|line| line.strip_prefix("used_memory:")?.trim().parse().ok())
-            .context("Redis does not say how much memory it uses")
-    }
-
     /// Entries of the stream that are not taken in yet; none without a stream.
-    pub(crate) async fn streaming(&self) -> anyhow::Result<u64> {
-        if self.redis.is_none() {
-            return Ok(0);
-        }
-        let mut connection = self.redis().await?;
-        Ok(redis::cmd("XLEN")
-            .arg(STREAM)
-            .query_async(&mut connection)
-            .await?)
+    pub(crate) fn streaming(&self) -> anyhow::Result<u64> {
+        self.servers.as_ref().map_or(Ok(0), Servers::streaming)
     }
 
     /// Keeps the folder with configuration and logs; says where.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use jiff::Timestamp;
 use wasmhook_core::{DeliveryState, Outcome};
 use wasmhook_store::{Backlog, Filter};
 
@@ -11,43 +12,29 @@ use crate::happening::Happening;
 use crate::host::CONCURRENCY;
 use crate::ledger::{Arrivals, Ledger};
 use crate::site::Site;
-use crate::workload::{self, HOSTS, Id, Store, is_unwanted};
+use crate::workload::{self, Id, Store, is_unwanted};
 
 /// How long what waits may not become less.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// So many finished deliveries per tenant are kept, as hosts are configured here.
 pub(crate) const KEPT: usize = 100_000;
 
-/// What was found.
-pub(crate) struct Verdict {
-    pub(crate) sites: Vec<Account>,
-    /// Each is a broken promise.
-    pub(crate) problems: Problems,
-}
-
-impl Verdict {
-    pub(crate) fn passed(&self) -> bool {
-        self.problems.0.is_empty()
-    }
-}
-
 /// Broken promises: how often each, and a first example.
 #[derive(Default)]
 pub(crate) struct Problems(pub(crate) Vec<(String, usize, String)>);
 
 impl Problems {
-    fn add(&mut self, store: Store, what: &str, example: impl Into<String>) {
-        let what = format!("{store}: {what}");
-        match self.0.iter_mut().find(|(known, ..)| *known == what) {
+    pub(crate) fn add(&mut self, what: &str, example: impl Into<String>) {
+        match self.0.iter_mut().find(|(known, ..)| known == what) {
             Some((_, count, _)) => *count += 1,
-            None => self.0.push((what, 1, example.into())),
+            None => self.0.push((what.to_owned(), 1, example.into())),
         }
     }
 }
 
 /// The figures of one site.
+#[derive(Default)]
 pub(crate) struct Account {
-    pub(crate) store: Store,
     pub(crate) events: usize,
     pub(crate) deliveries: usize,
     pub(crate) succeeded: usize,
@@ -63,6 +50,8 @@ pub(crate) struct Account {
     pub(crate) broken_connections: usize,
     /// Accepted again because a lease was broken.
     pub(crate) broken_leases: usize,
+    /// Deliveries in order that came before a failover undid that they were made, and were made again.
+    pub(crate) made_again: usize,
 }
 
 /// A delivery as its store keeps it.
@@ -77,36 +66,19 @@ struct Kept {
 struct Records {
     all: HashMap<Id, Kept>,
     /// Per tenant, endpoint and ordering key the deliveries, in the order in which they were enqueued.
-    sequences: HashMap<[String; 3], Vec<Id>>,
+    sequences: HashMap<[String; 3], Vec<Turn>>,
+}
+
+/// A delivery's place in a sequence.
+#[derive(Clone, Copy)]
+struct Turn {
+    id: Id,
+    /// When the store made it.
+    made: Timestamp,
 }
 
 /// Waits until all is quiet and compares.
 pub(crate) async fn judge(
-    sites: &mut [Site],
-    ledger: &Ledger,
-    happenings: &mut [Happening],
-) -> anyhow::Result<Verdict> {
-    let mut problems = Problems::default();
-    let mut accounts = Vec::new();
-    for site in &mut *sites {
-        accounts.push(judge_site(site, ledger, happenings, &mut problems).await?);
-    }
-    for (event, _) in ledger.events().filter(|(_, acknowledged)| !acknowledged) {
-        problems.add(event.store(), "an event was never acknowledged", event.id());
-    }
-    if !problems.0.is_empty() {
-        for site in sites {
-            let folder = site.keep();
-            println!("the logs of the {} site are kept in {folder}", site.store);
-        }
-    }
-    Ok(Verdict {
-        sites: accounts,
-        problems,
-    })
-}
-
-async fn judge_site(
     site: &mut Site,
     ledger: &Ledger,
     happenings: &mut [Happening],
@@ -114,30 +86,39 @@ async fn judge_site(
 ) -> anyhow::Result<Account> {
     let store = site.open().await?;
     if let Err(left) = quiet(site, &*store).await? {
-        problems.add(site.store, "it does not come to rest", left);
+        problems.add("it does not come to rest", left);
     }
     for host in &mut site.hosts {
         if let Some(status) = host.ended()? {
             problems.add(
-                site.store,
                 "a host ended by itself",
                 format!("{} with {status}", host.name),
             );
         }
     }
     if site.receiver.got_strangers() {
-        problems.add(site.store, "a request named no delivery", "");
+        problems.add("a request named no delivery", "");
     }
     for rejected in store.rejected(10).await? {
-        problems.add(site.store, "an event was rejected", rejected.reason);
+        problems.add("an event was rejected", rejected.reason);
     }
     let Records {
         all: kept,
         sequences,
-    } = read_settled(&*store, problems, site.store).await?;
-    let mut account = settle(site.store, ledger, &kept, problems);
-    explain(&mut account, ledger, &kept, happenings, problems);
-    check_order(&mut account, ledger, &sequences, problems);
+    } = read_settled(&*store, problems).await?;
+    let mut account = settle(ledger, &kept, problems);
+    explain(
+        &mut account,
+        site.store,
+        ledger,
+        &kept,
+        happenings,
+        problems,
+    );
+    check_order(&mut account, ledger, &sequences, happenings, problems);
+    for (event, _) in ledger.events().filter(|(_, acknowledged)| !acknowledged) {
+        problems.add("an event was never acknowledged", event.id());
+    }
     Ok(account)
 }
 
@@ -149,7 +130,7 @@ async fn quiet(
     let mut least = u64::MAX;
     let mut since = Instant::now();
     loop {
-        let streaming = site.streaming().await?;
+        let streaming = site.streaming()?;
         let backlog = store.backlog().await?;
         let left = streaming + backlog.waiting + backlog.leased;
         if left == 0 {
@@ -170,19 +151,18 @@ async fn quiet(
 async fn read_settled(
     store: &dyn wasmhook_store::Store,
     problems: &mut Problems,
-    of: Store,
 ) -> anyhow::Result<Records> {
     // Housekeeping may remove records between reading the lists and the counts, but not for ever.
     let mut tries = 3;
     loop {
         let mut found = Problems::default();
-        let (kept, listed) = read(store, &mut found, of).await?;
+        let (kept, listed) = read(store, &mut found).await?;
         let counted = store.backlog().await?;
         tries -= 1;
         if counted == listed || tries == 0 {
             if counted != listed {
                 let example = format!("{counted:?} and {listed:?}");
-                problems.add(of, "counts and lists differ", example);
+                problems.add("counts and lists differ", example);
             }
             problems.0.append(&mut found.0);
             return Ok(kept);
@@ -194,7 +174,6 @@ async fn read_settled(
 async fn read(
     store: &dyn wasmhook_store::Store,
     problems: &mut Problems,
-    of: Store,
 ) -> anyhow::Result<(Records, Backlog)> {
     let mut kept = Records::default();
     let mut counts = Backlog::default();
@@ -230,10 +209,14 @@ async fn read(
                         delivery.endpoint_id.to_string(),
                         sequence.name().to_owned(),
                     ];
-                    kept.sequences.entry(name).or_default().push(id);
+                    let made = delivery.created_at;
+                    kept.sequences
+                        .entry(name)
+                        .or_default()
+                        .push(Turn { id, made });
                 }
                 if kept.all.insert(id, Kept { state, unanswered }).is_some() {
-                    problems.add(of, "a delivery is listed twice", format!("{id:032x}"));
+                    problems.add("a delivery is listed twice", format!("{id:032x}"));
                 }
             }
             match page.next {
@@ -243,31 +226,17 @@ async fn read(
         }
     }
     // Lists begin with the newest.
-    kept.sequences.values_mut().for_each(|ids| ids.reverse());
+    kept.sequences
+        .values_mut()
+        .for_each(|turns| turns.reverse());
     Ok((kept, counts))
 }
 
 /// What must be there is there, in the state that it must have.
-fn settle(
-    store: Store,
-    ledger: &Ledger,
-    kept: &HashMap<Id, Kept>,
-    problems: &mut Problems,
-) -> Account {
-    let mut account = Account {
-        store,
-        events: 0,
-        deliveries: 0,
-        succeeded: 0,
-        dead_letters: 0,
-        removed: 0,
-        ordered: 0,
-        sequences: 0,
-        broken_connections: 0,
-        broken_leases: 0,
-    };
+fn settle(ledger: &Ledger, kept: &HashMap<Id, Kept>, problems: &mut Problems) -> Account {
+    let mut account = Account::default();
     let mut mine = 0;
-    for (event, acknowledged) in ledger.events().filter(|(event, _)| event.store() == store) {
+    for (event, acknowledged) in ledger.events() {
         account.events += usize::from(acknowledged);
         for id in event.deliveries() {
             let example = || {
@@ -287,32 +256,27 @@ fn settle(
                 Some(DeliveryState::Succeeded) => {
                     account.succeeded += 1;
                     if arrivals.accepted == 0 {
-                        problems.add(store, "a delivery succeeded and never arrived", example());
+                        problems.add("a delivery succeeded and never arrived", example());
                     }
                 }
                 Some(DeliveryState::DeadLetter) => {
                     account.dead_letters += 1;
                     if arrivals.refused == 0 {
-                        problems.add(
-                            store,
-                            "a delivery was given up and never refused",
-                            example(),
-                        );
+                        problems.add("a delivery was given up and never refused", example());
                     }
                 }
                 Some(state) => {
-                    problems.add(store, &format!("a delivery is left {state}"), example());
+                    problems.add(&format!("a delivery is left {state}"), example());
                 }
                 None if arrivals.accepted > 0 || is_unwanted(id) && arrivals.refused > 0 => {
                     account.removed += 1;
                 }
-                None => problems.add(store, "a delivery vanished", example()),
+                None => problems.add("a delivery vanished", example()),
             }
         }
     }
     if mine < kept.len() {
         problems.add(
-            store,
             "there are deliveries of no event",
             format!("{}", kept.len() - mine),
         );
@@ -320,7 +284,6 @@ fn settle(
     // Retention removes nothing of a tenant before it keeps its count of others.
     if account.removed > 0 && kept.len() < KEPT {
         problems.add(
-            store,
             "records were removed before their time",
             format!("{}", account.removed),
         );
@@ -329,35 +292,43 @@ fn settle(
 }
 
 /// What is in a sequence came for the first time after all that was enqueued before it had been accepted, or
-/// refused for good. What came again later does not count: that is explained on its own.
+/// refused for good. What came again later does not count: that is explained on its own. Nor does what came
+/// before its record was made: a failover undid the first one, of which nobody had been told that it is
+/// durable, and so did its place.
 fn check_order(
     account: &mut Account,
     ledger: &Ledger,
-    sequences: &HashMap<[String; 3], Vec<Id>>,
+    sequences: &HashMap<[String; 3], Vec<Turn>>,
+    happenings: &[Happening],
     problems: &mut Problems,
 ) {
-    for ([tenant, endpoint, key], ids) in sequences {
+    for ([tenant, endpoint, key], turns) in sequences {
+        let name = |id: Id| format!("whdel_{id:032x} of {tenant}, endpoint {endpoint}, {key}");
         account.sequences += 1;
-        account.ordered += ids.len();
-        let seen: Vec<_> = ids.iter().map(|id| ledger.arrivals(*id)).collect();
+        account.ordered += turns.len();
+        let mut seen = Vec::with_capacity(turns.len());
+        for turn in turns {
+            let arrivals = ledger.arrivals(turn.id);
+            // By the clock alone it would be said of others too: somebody may set it back.
+            let again = arrivals.first_at < turn.made
+                && happenings.iter().any(|it| it.unmakes(arrivals.first));
+            account.made_again += usize::from(again);
+            seen.push((arrivals, again));
+        }
         if let Some(place) = overtaking(&seen) {
-            let example = format!(
-                "whdel_{:032x} of {tenant}, endpoint {endpoint}, {key}",
-                ids[place]
-            );
-            problems.add(account.store, "a delivery arrived before its turn", example);
+            problems.add("a delivery arrived before its turn", name(turns[place].id));
         }
     }
     if account.ordered == 0 {
-        problems.add(account.store, "nothing was to arrive in order", "");
+        problems.add("nothing was to arrive in order", "");
     }
 }
 
-/// The first that came before another that was to come before it had ended.
-fn overtaking(seen: &[Arrivals]) -> Option<usize> {
+/// The first that came before another that was to come before it had ended, of those that were not made again.
+fn overtaking(seen: &[(Arrivals, bool)]) -> Option<usize> {
     let mut ended = Duration::ZERO;
-    seen.iter().position(|arrivals| {
-        let early = arrivals.first < ended;
+    seen.iter().position(|(arrivals, again)| {
+        let early = arrivals.first < ended && !again;
         ended = ended.max(arrivals.ended.unwrap_or_default());
         early
     })
@@ -366,17 +337,14 @@ fn overtaking(seen: &[Arrivals]) -> Option<usize> {
 /// Each delivery that was accepted again had its connection or its lease broken.
 fn explain(
     account: &mut Account,
+    store: Store,
     ledger: &Ledger,
     kept: &HashMap<Id, Kept>,
     happenings: &mut [Happening],
     problems: &mut Problems,
 ) {
     let mut unanswered: HashMap<Id, usize> = HashMap::new();
-    for again in ledger
-        .again()
-        .into_iter()
-        .filter(|again| again.store == account.store)
-    {
+    for again in ledger.again() {
         let left = unanswered
             .entry(again.id)
             .or_insert_with(|| kept.get(&again.id).map_or(0, |kept| kept.unanswered));
@@ -386,14 +354,10 @@ fn explain(
             continue;
         }
         account.broken_leases += 1;
-        let cause = happenings
-            .iter_mut()
-            .rev()
-            .find(|happening| happening.explains(again.store, again.before));
-        match cause {
+        let mut causes = happenings.iter_mut().rev();
+        match causes.find(|happening| happening.explains(again.before)) {
             Some(happening) => happening.duplicates += 1,
             None => problems.add(
-                account.store,
                 "a delivery was accepted twice with nothing broken",
                 format!(
                     "whdel_{:032x}, first {:.1} s after the start",
@@ -403,13 +367,9 @@ fn explain(
             ),
         }
     }
-    for happening in happenings
-        .iter()
-        .filter(|happening| happening.store == account.store)
-    {
-        if happening.duplicates > HOSTS * CONCURRENCY {
+    for happening in happenings {
+        if happening.duplicates > store.hosts() * CONCURRENCY * happening.rounds() {
             problems.add(
-                account.store,
                 "a fault made more duplicates than there were deliveries in flight",
                 format!("{} by {}", happening.duplicates, happening.fault.name()),
             );
@@ -423,14 +383,15 @@ mod tests {
 
     use super::*;
 
-    fn seen(times: &[(u64, u64)]) -> Vec<Arrivals> {
+    fn seen(times: &[(u64, u64)]) -> Vec<(Arrivals, bool)> {
         let arrivals = |(first, ended): &(u64, u64)| Arrivals {
             accepted: 1,
             refused: 0,
             first: Duration::from_secs(*first),
+            first_at: Timestamp::default(),
             ended: Some(Duration::from_secs(*ended)),
         };
-        times.iter().map(arrivals).collect()
+        times.iter().map(|times| (arrivals(times), false)).collect()
     }
 
     #[test]
@@ -439,6 +400,9 @@ mod tests {
         assert_eq!(overtaking(&seen(&[(1, 3), (3, 4), (9, 9)])), None);
         assert_eq!(overtaking(&seen(&[(1, 3), (2, 4)])), Some(1));
         assert_eq!(overtaking(&seen(&[(1, 8), (8, 9), (7, 7)])), Some(2));
+        let mut again = seen(&[(1, 8), (7, 7)]);
+        again[1].1 = true;
+        assert_eq!(overtaking(&again), None);
     }
 
     #[test]
@@ -446,7 +410,7 @@ mod tests {
         let ledger = Ledger::new(1);
         for status in [500, 503, 204, 204] {
             std::thread::sleep(Duration::from_millis(2));
-            ledger.arrive(Store::Redis, 7, StatusCode::from_u16(status).unwrap());
+            ledger.arrive(7, StatusCode::from_u16(status).unwrap());
         }
         let arrivals = ledger.arrivals(7);
         assert_eq!((arrivals.accepted, arrivals.refused), (2, 2));
@@ -454,7 +418,7 @@ mod tests {
         assert!(Duration::ZERO < arrivals.first && arrivals.first < ended);
         assert_eq!(ledger.again()[0].before, ended);
         for _ in 0..2 {
-            ledger.arrive(Store::Redis, 50, StatusCode::GONE);
+            ledger.arrive(50, StatusCode::GONE);
         }
         let refused = ledger.arrivals(50);
         assert_eq!(refused.ended, Some(refused.first));

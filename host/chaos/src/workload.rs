@@ -6,26 +6,58 @@ use std::time::Duration;
 use wasmhook_core::delivery::default_id;
 use wasmhook_core::{EndpointId, EventId, TenantId};
 
-/// Hosts on the one Redis.
-pub(crate) const HOSTS: usize = 2;
-/// The tenants of a site.
-pub(crate) const TENANTS: [&str; 4] = ["acme", "globex", "initech", "umbrella"];
+/// The beginning of every key, the stream that producers push to, and its consumer group: the defaults.
+pub(crate) const PREFIX: &str = "wasmhook";
+pub(crate) const STREAM: &str = "wasmhook:events";
+pub(crate) const GROUP: &str = "wasmhook";
+/// Shards of a queue on Redis.
+pub(crate) const SHARDS: u16 = 4;
+/// The tenants of a site. On Redis each shard has one.
+pub(crate) const TENANTS: [&str; 4] = ["acme", "initech", "soylent", "wonka"];
 /// The endpoints of every tenant, with what each subscribes to.
 pub(crate) const ENDPOINTS: [(&str, &str); 2] = [("main", "*"), ("audit", "order.created")];
 /// The catalog.
 pub(crate) const TYPES: [&str; 2] = ["invoice.paid", "order.created"];
 
-/// The sites, by their store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The sites, by what their queue is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Store {
+    /// One Redis.
     Redis,
+    /// A Redis master and its replica, watched by Sentinels.
+    Sentinels,
+    /// A Redis Cluster of three masters, each with a replica.
+    Cluster,
+    /// A file of the host's own.
     Embedded,
+}
+
+impl Store {
+    pub(crate) const ALL: [Self; 4] = [Self::Redis, Self::Sentinels, Self::Cluster, Self::Embedded];
+
+    /// How many hosts work on it.
+    pub(crate) fn hosts(self) -> usize {
+        match self {
+            Self::Redis | Self::Sentinels | Self::Cluster => 2,
+            Self::Embedded => 1,
+        }
+    }
+
+    /// Its part of all events and kills, in proportion to the others'.
+    pub(crate) fn weight(self) -> usize {
+        match self {
+            Self::Redis | Self::Sentinels | Self::Cluster => 3,
+            Self::Embedded => 2,
+        }
+    }
 }
 
 impl fmt::Display for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Redis => "Redis",
+            Self::Sentinels => "Sentinels",
+            Self::Cluster => "Cluster",
             Self::Embedded => "embedded",
         })
     }
@@ -34,26 +66,17 @@ impl fmt::Display for Store {
 /// A delivery's id, without its prefix.
 pub(crate) type Id = u128;
 
-/// The event with this number.
+/// The event with this number on its site.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Pushed(pub(crate) u32);
 
 impl Pushed {
-    /// Which site it goes to: one in five to the embedded one.
-    pub(crate) fn store(self) -> Store {
-        if self.0.is_multiple_of(5) {
-            Store::Embedded
-        } else {
-            Store::Redis
-        }
-    }
-
     pub(crate) fn id(self) -> String {
         format!("evt_{}", self.0)
     }
 
     pub(crate) fn tenant(self) -> &'static str {
-        TENANTS[self.0 as usize / 5 % TENANTS.len()]
+        TENANTS[self.0 as usize % TENANTS.len()]
     }
 
     pub(crate) fn event_type(self) -> &'static str {

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod certificates;
+mod leash;
 mod receiver;
 mod redis_cluster;
 mod redis_sentinel;
@@ -15,7 +16,7 @@ pub use certificates::Certificates;
 pub use receiver::{Answer, Received, Receiver};
 pub use redis_cluster::RedisCluster;
 pub use redis_sentinel::RedisSentinels;
-pub use redis_server::{Durability, RedisServer};
+pub use redis_server::{Durability, RedisServer, free_port};
 
 /// Looks again and again until it is so.
 pub(crate) fn wait_until(

@@ -70,8 +70,7 @@ impl RedisCluster {
         for n in masters..all {
             let node = &cluster.nodes[n];
             wait_until("a replica has its master's data", PATIENCE, || {
-                let info: String = node.ask(&["INFO", "replication"])?;
-                Ok(info.contains("master_link_status:up"))
+                Ok(node.replication()?.is_linked())
             })?;
         }
         Ok(cluster)
@@ -130,17 +129,69 @@ impl RedisCluster {
     /// # Errors
     /// When they do not in time.
     pub fn settle(&self) -> io::Result<()> {
-        let living: Vec<_> = self.nodes.iter().filter(|n| n.pid().is_some()).collect();
-        wait_until("the cluster's nodes agree", PATIENCE, || {
-            for node in &living {
-                let info: String = node.ask(&["CLUSTER", "INFO"])?;
-                let known = format!("cluster_known_nodes:{}\r", self.nodes.len());
-                if !info.contains("cluster_state:ok") || !info.contains(&known) {
-                    return Ok(false);
-                }
+        wait_until("the cluster's nodes agree", PATIENCE, || self.agrees())
+    }
+
+    /// Whether all nodes that run know each other and serve all slots.
+    fn agrees(&self) -> io::Result<bool> {
+        for node in self.nodes.iter().filter(|node| node.answers()) {
+            let info: String = node.ask(&["CLUSTER", "INFO"])?;
+            let known = format!("cluster_known_nodes:{}\r", self.nodes.len());
+            if !info.contains("cluster_state:ok") || !info.contains(&known) {
+                return Ok(false);
             }
-            Ok(true)
-        })
+        }
+        Ok(true)
+    }
+
+    /// Whether all nodes run, agree, and are masters that a replica has the data of, or replicas
+    /// that have their master's: for a cluster with replicas.
+    ///
+    /// # Errors
+    /// When a node cannot be asked.
+    pub fn is_whole(&self) -> io::Result<bool> {
+        for node in &self.nodes {
+            let is = node.replication()?;
+            let whole = if is.is_master() {
+                is.replicas() > 0
+            } else {
+                is.is_linked()
+            };
+            if !whole {
+                return Ok(false);
+            }
+        }
+        self.agrees()
+    }
+
+    /// The nodes that say that they are masters.
+    ///
+    /// # Errors
+    /// When a node cannot be asked.
+    pub fn masters(&self) -> io::Result<Vec<usize>> {
+        let mut masters = Vec::new();
+        for (n, node) in self.nodes.iter().enumerate() {
+            if node.answers() && node.replication()?.is_master() {
+                masters.push(n);
+            }
+        }
+        Ok(masters)
+    }
+
+    /// A replica of a node.
+    ///
+    /// # Errors
+    /// When it has none that answers.
+    pub fn replica_of(&self, master: usize) -> io::Result<usize> {
+        let port = self.nodes[master].port();
+        let follows = |node: &RedisServer| {
+            node.answers()
+                && node
+                    .replication()
+                    .is_ok_and(|is| is.follows() == Some(port))
+        };
+        let replica = self.nodes.iter().position(follows);
+        replica.ok_or_else(|| io::Error::other("the master has no replica"))
     }
 
     /// The addresses of all nodes, with TLS if they have it.
@@ -162,6 +213,11 @@ impl RedisCluster {
         &mut self.nodes[n]
     }
 
+    /// All nodes.
+    pub fn all(&self) -> &[RedisServer] {
+        &self.nodes
+    }
+
     /// How many nodes there are.
     pub fn nodes(&self) -> usize {
         self.nodes.len()
@@ -176,7 +232,9 @@ impl RedisCluster {
     /// # Errors
     /// When no node answers.
     pub fn slot(&self, key: &str) -> io::Result<u16> {
-        self.nodes[0].ask(&["CLUSTER", "KEYSLOT", key])
+        let node = self.nodes.iter().find(|node| node.answers());
+        let node = node.ok_or_else(|| io::Error::other("no node answers"))?;
+        node.ask(&["CLUSTER", "KEYSLOT", key])
     }
 
     /// Which running node serves a slot, as the node itself says.
@@ -185,7 +243,7 @@ impl RedisCluster {
     /// When none says that it does.
     pub fn owner(&self, slot: u16) -> io::Result<usize> {
         for (n, node) in self.nodes.iter().enumerate() {
-            if node.pid().is_none() {
+            if !node.answers() {
                 continue;
             }
             let Ok(nodes) = node.ask::<String>(&["CLUSTER", "NODES"]) else {

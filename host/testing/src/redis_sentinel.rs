@@ -38,8 +38,7 @@ impl RedisSentinels {
         }
         for replica in &servers[1..] {
             wait_until("a replica has its master's data", PATIENCE, || {
-                let info: String = replica.ask(&["INFO", "replication"])?;
-                Ok(info.contains("master_link_status:up"))
+                Ok(replica.replication()?.is_linked())
             })?;
         }
         let name = Self::MASTER;
@@ -90,24 +89,61 @@ impl RedisSentinels {
         &mut self.sentinels[n]
     }
 
-    /// Which running server says that it is the master, and is one that the Sentinels name.
+    /// Which server the Sentinels name as the master.
+    ///
+    /// # Errors
+    /// When no Sentinel answers, or they name another server.
+    pub fn named(&self) -> io::Result<usize> {
+        let sentinel = self.sentinels.iter().find(|sentinel| sentinel.answers());
+        let sentinel = sentinel.ok_or_else(|| io::Error::other("no Sentinel answers"))?;
+        let words = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", Self::MASTER];
+        let place: Vec<String> = sentinel.ask(&words)?;
+        let port = |server: &RedisServer| place.get(1) == Some(&server.port().to_string());
+        let server = self.servers.iter().position(port);
+        server.ok_or_else(|| io::Error::other("the Sentinels name an unknown server"))
+    }
+
+    /// Which running server says that it is the master, and is the one that the Sentinels name.
     ///
     /// # Errors
     /// When there is none at the moment.
     pub fn master(&self) -> io::Result<usize> {
-        for sentinel in self.sentinels.iter().filter(|s| s.pid().is_some()) {
-            let place: Vec<String> =
-                sentinel.ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", Self::MASTER])?;
-            for (n, server) in self.servers.iter().enumerate() {
-                if server.pid().is_some() && place.get(1) == Some(&server.port().to_string()) {
-                    let info: String = server.ask(&["INFO", "replication"])?;
-                    if info.contains("role:master") {
-                        return Ok(n);
-                    }
-                }
-            }
+        let named = self.named()?;
+        let server = &self.servers[named];
+        if server.answers() && server.replication()?.is_master() {
+            return Ok(named);
         }
         Err(io::Error::other("there is no master"))
+    }
+
+    /// Whether all servers run and have what the master has.
+    ///
+    /// # Errors
+    /// When one cannot be asked, or there is no master at the moment.
+    pub fn is_whole(&self) -> io::Result<bool> {
+        let master = self.master()?;
+        for (n, server) in self.servers.iter().enumerate() {
+            let is = server.replication()?;
+            let whole = if n == master {
+                is.replicas() == self.servers.len() - 1
+            } else {
+                is.is_linked() && is.follows() == Some(self.servers[master].port())
+            };
+            if !whole {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// All Sentinels.
+    pub fn sentinels(&self) -> &[RedisServer] {
+        &self.sentinels
+    }
+
+    /// All servers of data.
+    pub fn servers(&self) -> &[RedisServer] {
+        &self.servers
     }
 
     /// Returns the new master once it is another than `old`.

@@ -5,11 +5,13 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use crate::Certificates;
+use crate::leash::Leash;
 
 /// Names the server's program when it is not `redis-server` on the path.
 const PROGRAM: &str = "WASMHOOK_REDIS_SERVER";
@@ -37,7 +39,7 @@ enum Kind {
 }
 
 /// A Redis server on a free loopback port with a folder of its own. It is killed and its folder
-/// removed when this is dropped.
+/// removed when this is dropped; killed also when this process ends without that.
 pub struct RedisServer {
     program: OsString,
     port: u16,
@@ -45,6 +47,8 @@ pub struct RedisServer {
     extra: Vec<String>,
     folder: TempDir,
     child: Option<Child>,
+    leash: Option<Leash>,
+    paused: AtomicBool,
 }
 
 impl RedisServer {
@@ -81,6 +85,8 @@ impl RedisServer {
                 extra: extra.iter().map(|word| (*word).to_owned()).collect(),
                 folder: TempDir::with_prefix("wasmhook-redis-")?,
                 child: None,
+                leash: None,
+                paused: AtomicBool::new(false),
             };
             match server.restart() {
                 Ok(()) => return Ok(server),
@@ -128,6 +134,11 @@ impl RedisServer {
     /// The server's process, while it runs: for who measures it.
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
+    }
+
+    /// Whether it can be asked: it runs and is not paused.
+    pub fn answers(&self) -> bool {
+        self.child.is_some() && !self.paused.load(Ordering::SeqCst)
     }
 
     /// Starts it again after [`Self::stop`] or [`Self::kill`]; stops it first if it runs.
@@ -179,7 +190,10 @@ impl RedisServer {
                 error
             }
         })?;
+        let pid = child.id();
+        self.paused.store(false, Ordering::SeqCst);
         self.child = Some(child);
+        self.leash = Some(Leash::tie(pid)?);
         self.wait_until_ready()
     }
 
@@ -204,6 +218,7 @@ impl RedisServer {
     /// # Errors
     /// When it does not end.
     pub fn stop(&mut self) -> io::Result<()> {
+        self.leash = None;
         let Some(mut child) = self.child.take() else {
             return Ok(());
         };
@@ -227,6 +242,7 @@ impl RedisServer {
     /// # Errors
     /// When the system refuses.
     pub fn kill(&mut self) -> io::Result<()> {
+        self.leash = None;
         if let Some(mut child) = self.child.take() {
             child.kill()?;
             child.wait()?;
@@ -239,7 +255,9 @@ impl RedisServer {
     /// # Errors
     /// When it does not run, or the system refuses.
     pub fn pause(&self) -> io::Result<()> {
-        self.signal(rustix::process::Signal::STOP)
+        self.signal(rustix::process::Signal::STOP)?;
+        self.paused.store(true, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Lets it go on after [`Self::pause`].
@@ -247,7 +265,9 @@ impl RedisServer {
     /// # Errors
     /// When it does not run, or the system refuses.
     pub fn resume(&self) -> io::Result<()> {
-        self.signal(rustix::process::Signal::CONT)
+        self.signal(rustix::process::Signal::CONT)?;
+        self.paused.store(false, Ordering::SeqCst);
+        Ok(())
     }
 
     fn signal(&self, signal: rustix::process::Signal) -> io::Result<()> {
@@ -256,6 +276,11 @@ impl RedisServer {
             .and_then(rustix::process::Pid::from_raw)
             .ok_or_else(|| io::Error::other("the Redis server does not run"))?;
         Ok(rustix::process::kill_process(pid, signal)?)
+    }
+
+    /// What it says about its part in replication.
+    pub(crate) fn replication(&self) -> io::Result<Replication> {
+        self.ask(&["INFO", "replication"]).map(Replication)
     }
 
     fn dial(&self) -> io::Result<TcpStream> {
@@ -280,6 +305,7 @@ impl RedisServer {
                 && let Some(status) = child.try_wait()?
             {
                 self.child = None;
+                self.leash = None;
                 return Err(io::Error::other(format!(
                     "the Redis server ended at once: {status}"
                 )));
@@ -294,14 +320,71 @@ impl RedisServer {
     }
 }
 
+/// The words of a server about its part in replication.
+pub(crate) struct Replication(String);
+
+impl Replication {
+    fn value(&self, name: &str) -> Option<&str> {
+        let mut pairs = self.0.lines().filter_map(|line| line.split_once(':'));
+        let (_, value) = pairs.find(|(known, _)| *known == name)?;
+        Some(value.trim())
+    }
+
+    pub(crate) fn is_master(&self) -> bool {
+        self.value("role") == Some("master")
+    }
+
+    /// The port of the master that it follows.
+    pub(crate) fn follows(&self) -> Option<u16> {
+        self.value("master_port")?.parse().ok()
+    }
+
+    /// Whether it has what its master has, as a replica.
+    pub(crate) fn is_linked(&self) -> bool {
+        self.value("master_link_status") == Some("up")
+    }
+
+    /// How many replicas have what it has, as a master.
+    pub(crate) fn replicas(&self) -> usize {
+        let online = |line: &&str| line.starts_with("slave") && line.contains("state=online");
+        self.0.lines().filter(online).count()
+    }
+}
+
 impl Drop for RedisServer {
     fn drop(&mut self) {
         let _ = self.kill();
     }
 }
 
-/// A port that was free a moment ago.
-pub(crate) fn free_port() -> io::Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    Ok(listener.local_addr()?.port())
+/// A port that is free, and stays so while its server is away for a moment: it is below those that systems
+/// give to connections.
+pub fn free_port() -> io::Result<u16> {
+    for _ in 0..100 {
+        let port = fastrand::u16(10_000..32_000);
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err(io::Error::other("there is no free port"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_tells_its_part_in_replication() {
+        let master = "# Replication\r\nrole:master\r\nconnected_slaves:2\r\n\
+            slave0:ip=127.0.0.1,port=7001,state=online,offset=14,lag=0\r\n\
+            slave1:ip=127.0.0.1,port=7002,state=wait_bgsave,offset=0,lag=0\r\n";
+        let master = Replication(master.to_owned());
+        assert!(master.is_master() && !master.is_linked());
+        assert_eq!((master.replicas(), master.follows()), (1, None));
+        let replica = "role:slave\r\nmaster_host:127.0.0.1\r\nmaster_port:7000\r\n\
+            master_link_status:up\r\n";
+        let replica = Replication(replica.to_owned());
+        assert!(!replica.is_master() && replica.is_linked());
+        assert_eq!((replica.replicas(), replica.follows()), (0, Some(7000)));
+    }
 }

@@ -16,12 +16,14 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, bail};
 
+use crate::tools::valkey;
+
 const USAGE: &str =
     "expected one of: cargo xtask demo | test | bench [NAME…] | chaos [--short] | guests [--all]
 
   demo    build everything and show the whole job on the embedded store
-  test    build everything and run every test; what needs a language that this machine lacks is left
-          out, unless `--all-guests` follows or CI=true is set
+  test    build everything and run every test; what needs a language or a server that this machine
+          lacks is left out, unless `--all-guests` follows or CI=true is set
   bench   build everything optimised and measure; results in target/bench/latest.json
   chaos   break everything around real hosts and account for every event; --help says more
   guests  build the guest components in Rust; with `--all`, in every language";
@@ -82,7 +84,35 @@ fn test(rest: &[String]) -> anyhow::Result<()> {
     for tests in skipped {
         cargo.arg("--skip").arg(tests);
     }
-    run(&mut cargo)
+    run(&mut cargo)?;
+    if rest.iter().all(|word| word == ALL) {
+        test_on_valkey(must)?;
+    }
+    Ok(())
+}
+
+/// Runs the tests of the store on Redis again, on Valkey; there may be none unless `must`.
+fn test_on_valkey(must: bool) -> anyhow::Result<()> {
+    let server = match valkey::server() {
+        Ok(server) => server,
+        Err(why) if must => return Err(why.context("the store cannot be tested on Valkey")),
+        Err(why) => {
+            step(&format!(
+                "left out: the tests of the store on Valkey: {why:#}"
+            ));
+            return Ok(());
+        }
+    };
+    step("running the tests of the store on Valkey");
+    let mut cargo = cargo();
+    // All packages, as above, so that nothing is built again.
+    cargo.args(["test", "--locked", "--workspace"]);
+    for tests in ["redis", "kv", "check", "topologies"] {
+        cargo.args(["--test", tests]);
+    }
+    // Of the servers that are found, some are built without TLS.
+    cargo.args(["--", "--skip", "tls"]);
+    run(cargo.env("WASMHOOK_REDIS_SERVER", server))
 }
 
 fn guests(rest: &[String]) -> anyhow::Result<()> {

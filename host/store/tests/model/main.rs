@@ -15,6 +15,7 @@ use proptest::test_runner::{
     Config, FileFailurePersistence, RngSeed, TestCaseError, TestError, TestRunner,
 };
 use tokio::runtime::Runtime;
+use wasmhook_testing::RedisServer;
 
 mod observation;
 mod reference;
@@ -35,12 +36,14 @@ fn the_embedded_store_keeps_its_promises() {
 
 #[test]
 fn redis_keeps_its_promises() {
-    explore(async || Subject::redis(4).await);
+    let server = RedisServer::start().unwrap();
+    explore(async || Subject::redis(&server, 4).await);
 }
 
 #[test]
 fn redis_keeps_its_promises_on_one_shard() {
-    explore(async || Subject::redis(1).await);
+    let server = RedisServer::start().unwrap();
+    explore(async || Subject::redis(&server, 1).await);
 }
 
 fn explore(make: impl AsyncFn() -> Subject) {

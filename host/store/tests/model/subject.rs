@@ -1,7 +1,7 @@
 //! The stores under test, each as several workers see it, and their clocks.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -41,11 +41,9 @@ fn shifted(micros: i64) -> Timestamp {
 }
 
 impl Subject {
-    /// A deployment of its own on a server that all share, each worker with connections of its own.
-    pub(crate) async fn redis(shards: u16) -> Self {
-        static SERVER: OnceLock<RedisServer> = OnceLock::new();
+    /// A deployment of its own on this server, each worker with connections of its own.
+    pub(crate) async fn redis(server: &RedisServer, shards: u16) -> Self {
         static DEPLOYMENTS: AtomicI64 = AtomicI64::new(0);
-        let server = SERVER.get_or_init(|| RedisServer::start().unwrap());
         let mut config = RedisConfig::new(server.url());
         config.prefix = format!("model{}", DEPLOYMENTS.fetch_add(1, Ordering::SeqCst));
         config.shards = shards;

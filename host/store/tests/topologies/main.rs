@@ -9,3 +9,4 @@ mod connecting;
 mod load;
 mod sentinel;
 mod support;
+mod tls;

@@ -7,6 +7,7 @@ pub(crate) mod debian;
 pub(crate) mod go;
 pub(crate) mod node;
 pub(crate) mod python;
+pub(crate) mod valkey;
 
 use std::process::{Command, Stdio};
 
