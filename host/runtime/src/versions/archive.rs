@@ -5,6 +5,7 @@
 //! checked against its digest when it is read, and a history that cannot be read begins anew.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -52,6 +53,19 @@ struct Plugin {
     latest: Option<Digest>,
     /// Hash of the history as it is on disk.
     written: Option<u64>,
+}
+
+impl Plugin {
+    /// Whether a version, by the name of its files, is one of so many that are kept.
+    fn needs(&self, stem: &OsStr, versions: usize) -> bool {
+        let records = self.history.records().iter().rev();
+        records
+            .filter(|record| record.state != VersionState::Refused)
+            .map(|record| record.digest)
+            .take(versions)
+            .chain(self.latest)
+            .any(|digest| stem == digest.to_string().as_str())
+    }
 }
 
 /// A version as it was kept.
@@ -286,7 +300,7 @@ impl VersionArchive {
             Err(error) => tracing::warn!(tenant = %key.tenant, plugin = %key.name,
                 "the history of a plugin cannot be written: {error}"),
         }
-        self.prune(key, &history);
+        self.prune(key);
     }
 
     /// Forget what is in memory of a plugin that is gone, after writing it down; unless it has come back
@@ -304,26 +318,23 @@ impl VersionArchive {
     }
 
     /// Remove what is past the bound, what changed longest ago first, and what was refused.
-    fn prune(&self, key: &Key, history: &History) {
-        let latest = self.plugins().get(key).and_then(|plugin| plugin.latest);
-        let records = history.records().iter().rev();
-        let wanted: Vec<String> = records
-            .filter(|record| record.state != VersionState::Refused)
-            .map(|record| record.digest)
-            .take(self.versions)
-            .chain(latest)
-            .map(|digest| digest.to_string())
-            .collect();
+    fn prune(&self, key: &Key) {
         let entries = fs::read_dir(self.plugin(key)).into_iter().flatten();
         for entry in entries.flatten() {
             let path = entry.path();
             let is_version = path
                 .extension()
                 .is_some_and(|end| end == "wasm" || end == "toml");
-            let is_wanted = path
-                .file_stem()
-                .is_some_and(|stem| wanted.iter().any(|digest| stem == digest.as_str()));
-            if is_version && !is_wanted {
+            let Some(stem) = path.file_stem().filter(|_| is_version) else {
+                continue;
+            };
+            // Asked for each file, and removed under the lock: a version that comes to be kept meanwhile is
+            // made known first, and its files are looked for afterwards.
+            let plugins = self.plugins();
+            let Some(plugin) = plugins.get(key) else {
+                return;
+            };
+            if !plugin.needs(stem, self.versions) {
                 let _ = fs::remove_file(path);
             }
         }
@@ -399,14 +410,53 @@ fn read_history(path: &Path) -> Result<Option<(History, u64)>, String> {
 mod tests {
     use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt as _;
+    use std::time::{Duration, Instant};
 
     use super::*;
     use crate::loader::Version;
+    use crate::versions::Calls;
 
     fn kept(component: &[u8], manifest: Option<&str>) -> Kept {
         Kept {
             component: component.to_vec(),
             manifest: manifest.map(|text| text.as_bytes().to_vec()),
+        }
+    }
+
+    #[test]
+    fn a_version_that_is_being_kept_outlasts_the_writing_of_the_history() {
+        let archive = VersionArchive::open(None, 2, u64::MAX, true).unwrap();
+        let key = key("acme", "10-redact").unwrap();
+        drop_version(&archive, &key, b"serves");
+        for n in 1..=20_u32 {
+            let content = n.to_le_bytes();
+            let digest = Digest::of(&content);
+            // It was kept before, and is one of many that are to go just when it comes back.
+            let old = (0..100).map(|old| archive.plugin(&key).join(format!("{old}.wasm")));
+            for path in old.chain([archive.component(&key, digest)]) {
+                fs::write(path, content).unwrap();
+            }
+            // What makes a look write the history down before it loads what it found.
+            let served = Calls {
+                calls: n.into(),
+                faults: 0,
+            };
+            archive.with(&key, |history| {
+                history.counted(Digest::of(b"serves"), served);
+            });
+            std::thread::scope(|threads| {
+                threads.spawn(|| archive.persist(&key));
+                let is_there = |path: PathBuf| path.exists();
+                let begun = Instant::now();
+                while (0..100).all(|old| is_there(archive.plugin(&key).join(format!("{old}.wasm"))))
+                    && begun.elapsed() < Duration::from_secs(1)
+                {
+                    std::hint::spin_loop();
+                }
+                archive.keep(&key, digest, &content, None).unwrap();
+            });
+            let kept = archive.read(&key, digest);
+            assert!(kept.is_ok(), "version {n}: {kept:?}");
         }
     }
 
