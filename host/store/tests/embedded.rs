@@ -216,6 +216,50 @@ async fn leases_that_an_older_version_wrote_have_ended() {
 }
 
 #[tokio::test]
+async fn a_delivery_that_an_older_version_wrote_is_known() {
+    let folder = TempDir::new().unwrap();
+    make_older_file(folder.path());
+    let mut more = to(&event("acme", "evt_2"), &["main", "other"]);
+    more.extends = true;
+    let id = more.deliveries[0].id.clone();
+    let connection = rusqlite::Connection::open(folder.path().join("wasmhook.db")).unwrap();
+    let renamed = "UPDATE deliveries SET id = ?1 WHERE seq = 2";
+    assert_eq!(connection.execute(renamed, [id.as_str()]).unwrap(), 1);
+    drop(connection);
+
+    let store = host(folder.path()).unwrap();
+    assert_eq!(store.enqueue(&[more]).await.unwrap()[0].created, 1);
+    let acme = TenantId::new("acme").unwrap();
+    let found = store.get(&acme, &id).await.unwrap().unwrap();
+    assert_eq!(found.delivery.id, id);
+}
+
+#[tokio::test]
+async fn deliveries_are_found_by_their_ids_however_many_came_after() {
+    // More than the events of one part of the index.
+    const EVENTS: usize = 9_000;
+    let folder = TempDir::new().unwrap();
+    let store = host(folder.path()).unwrap();
+    let mut batch: Vec<_> = (0..EVENTS)
+        .map(|n| to(&event("acme", &format!("evt_{n}")), &["main"]))
+        .collect();
+    batch[1].deliveries[0].id = DeliveryId::new("of_ones_own").unwrap();
+    let ids = [0, 1, EVENTS - 1].map(|n| batch[n].deliveries[0].id.clone());
+    store.enqueue(&batch).await.unwrap();
+    let (acme, globex) = (
+        TenantId::new("acme").unwrap(),
+        TenantId::new("globex").unwrap(),
+    );
+    for id in &ids {
+        let found = store.get(&acme, id).await.unwrap().unwrap();
+        assert_eq!(found.delivery.id, *id);
+        assert!(store.get(&globex, id).await.unwrap().is_none());
+    }
+    let unknown = DeliveryId::new("whdel_00000000000000000000000000000000").unwrap();
+    assert!(store.get(&acme, &unknown).await.unwrap().is_none());
+}
+
+#[tokio::test]
 async fn a_tool_leaves_the_file_of_an_older_host_as_it_is() {
     let folder = TempDir::new().unwrap();
     make_older_file(folder.path());

@@ -25,7 +25,7 @@ const MIGRATIONS: [&str; 4] = [
 const BUSY: Duration = Duration::from_secs(10);
 
 /// Bytes of a page, of new files: with payloads of a kilobyte a commit then writes a third fewer pages than
-/// with the 4 KiB that SQLite takes by itself, and with twice as many it takes longer again.
+/// with the 4 KiB that `SQLite` takes by itself, and with twice as many it takes longer again.
 const PAGE: i64 = 8192;
 
 /// The write-ahead log is cut to this once it has been copied into the database.
