@@ -16,9 +16,9 @@ use crate::bindings::{config, http_client, key_value, log, signing};
 use crate::config::PluginHostConfig;
 use crate::error::RuntimeError;
 use crate::keepers::Keepers;
+use crate::lane::Lane;
 use crate::state::State;
 use crate::tenant_log::TenantLogs;
-use crate::turns::Turns;
 use crate::v0_1;
 use crate::wasi;
 
@@ -51,9 +51,8 @@ pub(crate) struct Shared {
     pub(crate) logs: TenantLogs,
     /// A permit for each call that may run.
     pub(crate) calls: Arc<Semaphore>,
-    /// Where guests that run for long take turns, on all cores but one, so that short calls find a
-    /// thread at any time.
-    pub(crate) lane: Arc<Turns>,
+    /// Where guests that run for long take turns, on all cores but one.
+    pub(crate) lane: Lane,
     pub(crate) keepers: Keepers,
     idle_instances: Arc<Semaphore>,
     idle_pages: Arc<Semaphore>,
@@ -73,7 +72,7 @@ impl Shared {
             clock,
             logs,
             calls: Arc::new(Semaphore::new(config.max_concurrent_calls as usize)),
-            lane: Arc::new(Turns::new(cores - 1)),
+            lane: Lane::start(cores - 1).map_err(RuntimeError::Thread)?,
             keepers: Keepers::default(),
             idle_instances: Arc::new(Semaphore::new(config.max_idle_instances as usize)),
             idle_pages: Arc::new(Semaphore::new(config.max_idle_bytes / PAGE)),
