@@ -16,7 +16,8 @@ pub(crate) const TRAILER: usize = 16 + 8 + MAGIC.len();
 /// memory for each file.
 const CHUNK: usize = 32 << 10;
 
-/// Write compiled code and its checksum, and see them onto the disk.
+/// Write compiled code and its checksum, and see them onto the disk: it is run from there, and a page that
+/// could not be written must not be found out when it is read again.
 pub(crate) fn write(mut file: &File, code: &[u8]) -> io::Result<()> {
     let mut hasher = Xxh3::new();
     hasher.update(code);

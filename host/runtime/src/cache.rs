@@ -165,8 +165,8 @@ impl Cache {
         let bytes = draft.file.metadata()?.len();
         // It is mapped from now on; what would change it in place has to go out of its way.
         draft.file.set_permissions(Permissions::from_mode(0o400))?;
+        // The name need not be on the disk: after a power cut the entry is there, or it is made again.
         fs::rename(&draft.path, self.path(digest))?;
-        File::open(self.folder.path())?.sync_all()?;
         self.held.fetch_add(bytes, Ordering::Relaxed);
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! One call of a plugin, from the permit to the answer.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -11,55 +12,20 @@ use wasmtime::{PoolConcurrencyLimitError, Trap};
 
 use crate::bindings::{classify, resolve, transform, types};
 use crate::budget::{Budget, Denied, Exceeded};
-use crate::classify::response_of;
 use crate::error::{Fault, PluginError};
-use crate::imports::signing::Signer;
 use crate::instance::{Instance, Metered, RESOLVE, TRANSFORM, WrongSignature};
 use crate::limits::Limits;
 use crate::meter::{Meter, WaitedTooLong};
-use crate::plugin::Plugin;
-use crate::sign::unsigned_of;
+use crate::plugin::{Code, Plugin};
+use crate::question::{OwnedEndpoint, Question};
 use crate::text;
 use crate::types::{
-    Call, CallResult, Choice, EndpointView, EventView, Judgement, Mode, NewEndpoint, Request,
-    Resolution, ResponseView, UnsignedView, Verdict,
+    Call, CallResult, Choice, EndpointView, EventView, Mode, NewEndpoint, Request, Resolution,
+    Verdict,
 };
 
 /// Characters kept of what a guest says about itself.
 pub(crate) const MESSAGE: usize = 200;
-
-/// What to ask of a guest.
-#[derive(Clone, Copy)]
-pub(crate) enum Question<'a> {
-    /// Nothing: only start.
-    Start,
-    Transform(&'a EventView<'a>, &'a EndpointView<'a>),
-    Resolve(&'a EventView<'a>, &'a [EndpointView<'a>]),
-    Classify(
-        &'a EventView<'a>,
-        &'a EndpointView<'a>,
-        &'a ResponseView<'a>,
-        Judgement,
-    ),
-    Sign(
-        &'a EndpointView<'a>,
-        &'a UnsignedView<'a>,
-        &'a Arc<dyn Signer>,
-    ),
-}
-
-impl<'a> Question<'a> {
-    /// The event that it is about.
-    fn event(self) -> Option<&'a EventView<'a>> {
-        match self {
-            // What is signed is a request, whatever event it is of.
-            Self::Start | Self::Sign(..) => None,
-            Self::Transform(event, _) | Self::Resolve(event, _) | Self::Classify(event, ..) => {
-                Some(event)
-            }
-        }
-    }
-}
 
 /// What it says, in the generated types.
 pub(crate) enum Answer {
@@ -108,7 +74,7 @@ impl Plugin {
         endpoint: &EndpointView<'_>,
     ) -> CallResult<Verdict> {
         self.ask(
-            Question::Transform(event, endpoint),
+            Question::transform(event, endpoint),
             wait,
             |answer, limits| match answer {
                 Answer::Transform(answer) => {
@@ -150,7 +116,7 @@ impl Plugin {
         subscribed: &[EndpointView<'_>],
     ) -> CallResult<Resolution> {
         self.ask(
-            Question::Resolve(event, subscribed),
+            Question::resolve(event, subscribed),
             wait,
             |answer, limits| match answer {
                 Answer::Resolve(answer) => {
@@ -171,18 +137,20 @@ impl Plugin {
 
     pub(crate) async fn ask<T>(
         &self,
-        question: Question<'_>,
+        question: Question,
         wait: Duration,
         read: impl FnOnce(Answer, &Limits) -> Result<T, Fault>,
     ) -> CallResult<T> {
         let began = Instant::now();
+        let watched = self.probation.get().zip(question.event());
+        let watched = watched.map(|(probation, event)| (probation, event.id.clone()));
         // On the heap: its 5 KiB would be part of every attempt's future, and be moved with it, for
         // tenants without a plugin too.
         let (value, Cost { cpu, memory }) = Box::pin(self.run(question, wait, read)).await;
         let took = began.elapsed();
         self.record.note(took, cpu, value.as_ref().err());
-        if let (Some(probation), Some(event)) = (self.probation.get(), question.event()) {
-            probation.note(event.id, took, value.as_ref().err());
+        if let Some((probation, event)) = watched {
+            probation.note(&event, took, value.as_ref().err());
         }
         match value {
             Ok(value) => Ok(Call {
@@ -207,13 +175,13 @@ impl Plugin {
     /// Run a question on an instance, within every limit, once there is a place for it.
     async fn run<T>(
         &self,
-        question: Question<'_>,
+        question: Question,
         wait: Duration,
         read: impl FnOnce(Answer, &Limits) -> Result<T, Fault>,
     ) -> (Result<T, Fault>, Cost) {
         let limits = &self.limits;
         let wall = limits.wall_time();
-        let pool = self.pools.of(question.event().map(|event| event.tenant));
+        let pool = self.pools.of(question.event().map(|event| &*event.tenant));
         let permits = async {
             let own = pool.places.acquire().await;
             (own, Semaphore::acquire(&self.shared.calls).await)
@@ -229,10 +197,19 @@ impl Plugin {
             .take(self.reuse)
             .unwrap_or_else(|| self.fresh(&pool));
         meter.restart(limits.cpu_time());
-        let call = self.run_on(instance, question, read, &meter);
-        let call = meter.measure(limits.wait_time(), call);
-        let (clean, value) = match timeout(wall, call).await {
-            Ok(Ok(ended)) => ended,
+        let served = !matches!(question, Question::Start);
+        let (code, own_limits) = (Arc::clone(&self.code), Arc::clone(limits));
+        let call = run_on(code, instance, question, own_limits, Arc::clone(&meter));
+        let is_long = self.runs_long.load(Ordering::Relaxed);
+        let (patience, lane) = (limits.wait_time(), &self.shared.lane);
+        let call = meter.measure(call, patience, lane, &pool.tenant, is_long);
+        let (instance, value) = match timeout(wall, call).await {
+            Ok(Ok((instance, answer))) => {
+                if is_long != meter.is_long() {
+                    self.runs_long.store(!is_long, Ordering::Relaxed);
+                }
+                (instance, answer.and_then(|answer| read(answer, limits)))
+            }
             Ok(Err(WaitedTooLong)) => {
                 let limit_ms = limits.wait_time_ms;
                 (None, Err(Fault::WaitTime { limit_ms }))
@@ -246,121 +223,96 @@ impl Plugin {
             cpu: meter.spent(),
             memory: meter.memory(),
         };
-        if let Some(instance) = clean {
+        if let Some(instance) = instance.filter(|_| is_clean(&value)) {
             // Another call may have it, and its meter, from here on.
             let kept = Metered { instance, meter };
-            let served = !matches!(question, Question::Start);
             pool.idle
                 .put(kept, &self.shared, limits, self.reuse, served);
         }
         (value, cost)
     }
+}
 
-    /// Owns the instance, and gives it back if the call was clean: that a guest says it failed is; to
-    /// have trapped or gone over a limit is not. One whose call is dropped half-way is gone.
-    async fn run_on<T>(
-        &self,
-        mut instance: Instance,
-        question: Question<'_>,
-        read: impl FnOnce(Answer, &Limits) -> Result<T, Fault>,
-        meter: &Meter,
-    ) -> (Option<Instance>, Result<T, Fault>) {
-        instance.begin_call(&self.limits);
-        let answer = self.put(&mut instance, question).await;
-        let state = instance.store.data_mut();
-        meter.note_memory(state.budget.memory());
-        state.log.end_call();
-        state.signer = None;
-        let value = match (state.budget.exceeded(), answer) {
-            (Some(exceeded), _) => Err(fault_of_use(exceeded, &self.limits)),
-            (None, Ok(answer)) => read(answer, &self.limits),
-            (None, Err(error)) => Err(fault(&error, meter, &state.budget, &self.limits)),
-        };
-        let clean = matches!(value, Ok(_) | Err(Fault::Guest { .. }));
-        (clean.then_some(instance), value)
-    }
+/// Whether an instance may serve again after this: that a guest says it failed is clean; to have trapped or
+/// gone over a limit is not.
+fn is_clean<T>(value: &Result<T, Fault>) -> bool {
+    matches!(value, Ok(_) | Err(Fault::Guest { .. }))
+}
 
-    /// Put the question to the guest.
-    async fn put(
-        &self,
-        instance: &mut Instance,
-        question: Question<'_>,
-    ) -> wasmtime::Result<Answer> {
-        let guest = instance.guest(&self.code.linked).await?;
-        let store = &mut instance.store;
-        Ok(match question {
-            Question::Transform(event, endpoint) => match guest.transform {
-                None => Answer::Started,
-                Some(guest) => Answer::Transform(
-                    guest
-                        .call_transform(store, event_of(event), endpoint_of(endpoint))
-                        .await?,
-                ),
-            },
-            Question::Resolve(event, subscribed) => match guest.resolve {
-                None => Answer::Started,
-                Some(guest) => {
-                    let subscribed: Vec<types::Endpoint<'_>> =
-                        subscribed.iter().map(endpoint_of).collect();
-                    Answer::Resolve(
-                        guest
-                            .call_resolve(store, event_of(event), &subscribed)
-                            .await?,
-                    )
-                }
-            },
-            Question::Classify(event, endpoint, response, so_far) => match guest.classify {
-                None => Answer::Started,
-                Some(guest) => Answer::Classify(
-                    guest
-                        .call_classify(
-                            store,
-                            event_of(event),
-                            endpoint_of(endpoint),
-                            response_of(response),
-                            so_far.into(),
-                        )
-                        .await?,
-                ),
-            },
-            Question::Sign(endpoint, request, signer) => match guest.sign {
-                None => Answer::Started,
-                Some(guest) => {
-                    store.data_mut().signer = Some(Arc::clone(signer));
-                    let request = unsigned_of(request);
-                    Answer::Sign(
-                        guest
-                            .call_sign(store, endpoint_of(endpoint), request)
-                            .await?,
-                    )
-                }
-            },
-            Question::Start => Answer::Started,
-        })
-    }
+/// Put a question to an instance. Owns it, and gives it back if there is an answer: one whose call ends
+/// otherwise, or is dropped half-way, is gone.
+async fn run_on(
+    code: Arc<Code>,
+    mut instance: Instance,
+    question: Question,
+    limits: Arc<Limits>,
+    meter: Arc<Meter>,
+) -> (Option<Instance>, Result<Answer, Fault>) {
+    instance.begin_call(&limits);
+    let answer = put(&code, &mut instance, &question).await;
+    let state = instance.store.data_mut();
+    meter.note_memory(state.budget.memory());
+    state.log.end_call();
+    state.signer = None;
+    let answer = match (state.budget.exceeded(), answer) {
+        (Some(exceeded), _) => Err(fault_of_use(exceeded, &limits)),
+        (None, answer) => answer.map_err(|error| fault(&error, &meter, &state.budget, &limits)),
+    };
+    (answer.is_ok().then_some(instance), answer)
+}
+
+/// Put the question to the guest.
+async fn put(
+    code: &Code,
+    instance: &mut Instance,
+    question: &Question,
+) -> wasmtime::Result<Answer> {
+    let guest = instance.guest(&code.linked).await?;
+    let store = &mut instance.store;
+    Ok(match question {
+        Question::Transform(event, endpoint) => match guest.transform {
+            None => Answer::Started,
+            Some(guest) => {
+                let called = guest.call_transform(store, event.guest(), endpoint.guest());
+                Answer::Transform(called.await?)
+            }
+        },
+        Question::Resolve(event, subscribed) => match guest.resolve {
+            None => Answer::Started,
+            Some(guest) => {
+                let subscribed: Vec<types::Endpoint<'_>> =
+                    subscribed.iter().map(OwnedEndpoint::guest).collect();
+                let called = guest.call_resolve(store, event.guest(), &subscribed);
+                Answer::Resolve(called.await?)
+            }
+        },
+        Question::Classify(event, endpoint, response, so_far) => match guest.classify {
+            None => Answer::Started,
+            Some(guest) => {
+                let headers = response.headers();
+                let (event, endpoint) = (event.guest(), endpoint.guest());
+                let (response, so_far) = (response.guest(&headers), (*so_far).into());
+                let called = guest.call_classify(store, event, endpoint, response, so_far);
+                Answer::Classify(called.await?)
+            }
+        },
+        Question::Sign(endpoint, request, signer) => match guest.sign {
+            None => Answer::Started,
+            Some(guest) => {
+                store.data_mut().signer = Some(Arc::clone(signer));
+                let headers = request.headers();
+                let called = guest.call_sign(store, endpoint.guest(), request.guest(&headers));
+                Answer::Sign(called.await?)
+            }
+        },
+        Question::Start => Answer::Started,
+    })
 }
 
 const NO_TRANSFORM: Fault = Fault::NotExported {
     interface: TRANSFORM,
 };
 const NO_RESOLVE: Fault = Fault::NotExported { interface: RESOLVE };
-
-fn event_of<'a>(event: &EventView<'a>) -> types::Event<'a> {
-    types::Event {
-        id: event.id,
-        tenant: event.tenant,
-        event_type: event.event_type,
-        occurred_at: event.occurred_at,
-        payload: event.payload,
-    }
-}
-
-fn endpoint_of<'a>(endpoint: &EndpointView<'a>) -> types::Endpoint<'a> {
-    types::Endpoint {
-        id: endpoint.id,
-        url: endpoint.url,
-    }
-}
 
 fn verdict(verdict: transform::Verdict, limits: &Limits) -> Result<Verdict, Fault> {
     let request = match verdict {

@@ -1,10 +1,11 @@
 //! Asking a plugin what to make of a receiver's answer.
 
 use crate::bindings::classify;
-use crate::call::{Answer, MESSAGE, Question, guest_fault};
+use crate::call::{Answer, MESSAGE, guest_fault};
 use crate::error::Fault;
 use crate::instance::CLASSIFY;
 use crate::plugin::Plugin;
+use crate::question::Question;
 use crate::text;
 use crate::types::{CallResult, Classification, EndpointView, EventView, Judgement, ResponseView};
 
@@ -18,7 +19,7 @@ impl Plugin {
         response: &ResponseView<'_>,
         so_far: Judgement,
     ) -> CallResult<Classification> {
-        let question = Question::Classify(event, endpoint, response, so_far);
+        let question = Question::classify(event, endpoint, response, so_far);
         let wait = self.shared.config.place_wait;
         self.ask(question, wait, |answer, _| match answer {
             Answer::Classify(Ok(verdict)) => Ok(Classification {
@@ -33,15 +34,6 @@ impl Plugin {
             }),
         })
         .await
-    }
-}
-
-pub(crate) fn response_of<'a>(response: &ResponseView<'a>) -> classify::Response<'a> {
-    classify::Response {
-        status: response.status,
-        headers: response.headers,
-        body: response.body,
-        complete: response.complete,
     }
 }
 

@@ -72,10 +72,8 @@ impl Instance {
         shared: &Shared,
         state: State,
         limits: &Limits,
-        tenant: &Arc<str>,
         meter: Arc<Meter>,
     ) -> Self {
-        let (lane, tenant) = (Arc::clone(&shared.lane), Arc::clone(tenant));
         let mut store = Store::new(&shared.engine, state);
         store.limiter(|state| &mut state.budget);
         store.set_hostcall_fuel(limits.lifted_bytes);
@@ -86,8 +84,7 @@ impl Instance {
                 return Ok(UpdateDeadline::Interrupt);
             }
             // A guest that spins would keep the thread otherwise.
-            let rest = meter.rest(&lane, &tenant);
-            Ok(UpdateDeadline::YieldCustom(LOOK_EVERY, rest))
+            Ok(UpdateDeadline::YieldCustom(LOOK_EVERY, meter.rest()))
         });
         Self {
             store,

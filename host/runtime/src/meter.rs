@@ -2,20 +2,20 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 
-use crate::turns::{Turn, Turns};
+use crate::lane::Lane;
 
-/// Processor time after which a guest counts as one that runs for long: a hundred times what a
-/// transform in Rust takes, twice what one in Python does.
-const LONG: Duration = Duration::from_millis(4);
+/// Processor time after which a guest counts as one that runs for long: fifty times what a transform in
+/// Rust takes, and as much as one in Python takes to start.
+const LONG: Duration = Duration::from_millis(2);
 
 /// What one call spends. A guest runs only while the future of its call is polled, on the polling
 /// thread, so the sum of that thread's processor time over the polls is the guest's. What passes
@@ -34,13 +34,29 @@ pub(crate) struct Meter {
     stopped: AtomicBool,
     /// Set while the guest is interrupted for others to run.
     rests: AtomicBool,
-    /// The turn of a guest that runs for long.
-    turn: Mutex<Option<Turn>>,
 }
 
 /// The guest waited in the host for longer than it may.
 #[derive(Debug)]
 pub(crate) struct WaitedTooLong;
+
+/// A call whose polls are counted, on whichever thread they are.
+struct Counted<F> {
+    meter: Arc<Meter>,
+    work: Pin<Box<F>>,
+}
+
+impl<F: Future> Future for Counted<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        self.meter.began.store(thread_nanos(), Ordering::Relaxed);
+        let poll = self.work.as_mut().poll(context);
+        let spent = self.meter.since_began();
+        self.meter.spent.fetch_add(spent, Ordering::Relaxed);
+        poll
+    }
+}
 
 impl Meter {
     /// Begin a call that may spend `budget`.
@@ -53,70 +69,93 @@ impl Meter {
         self.rests.store(false, Ordering::Relaxed);
     }
 
-    /// Run `work`, counting, and give it up once it has waited for `patience` in all.
-    pub(crate) async fn measure<F: Future>(
-        &self,
-        patience: Duration,
+    /// Run `work`, counting, and give it up once it has waited for `patience` in all. Here as long as it
+    /// runs for short; then, or from the start if `is_long` is to be expected, in the lane.
+    pub(crate) async fn measure<F>(
+        self: &Arc<Self>,
         work: F,
-    ) -> Result<F::Output, WaitedTooLong> {
-        let mut work = pin!(work);
+        patience: Duration,
+        lane: &Lane,
+        tenant: &Arc<str>,
+        is_long: bool,
+    ) -> Result<F::Output, WaitedTooLong>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send,
+    {
+        let mut work = Counted {
+            meter: Arc::clone(self),
+            work: Box::pin(work),
+        };
         // Wakes who waits too long; a timer that is set anew is never over at once.
         let mut alarm = pin!(sleep(patience));
         let mut patience = patience;
         let mut waits_since: Option<Instant> = None;
-        poll_fn(|context| {
-            if let Some(since) = waits_since.take() {
-                patience = patience.saturating_sub(since.elapsed());
-                if patience.is_zero() {
-                    return Poll::Ready(Err(WaitedTooLong));
+        let mut is_long = is_long;
+        loop {
+            if is_long {
+                let (back, poll) = lane.poll(tenant, work).await;
+                work = back;
+                match poll {
+                    Poll::Ready(output) => return Ok(output),
+                    Poll::Pending if self.rests() => continue,
+                    // It waits in the host, and has to be polled by who is to be woken.
+                    Poll::Pending => {}
                 }
             }
-            self.began.store(thread_nanos(), Ordering::Relaxed);
-            let poll = work.as_mut().poll(context);
-            self.spent.fetch_add(self.since_began(), Ordering::Relaxed);
-            if self.rests.load(Ordering::Relaxed) {
-                return Poll::Pending;
+            let ended = poll_fn(|context| {
+                if let Some(since) = waits_since.take() {
+                    patience = patience.saturating_sub(since.elapsed());
+                    if patience.is_zero() {
+                        return Poll::Ready(Err(WaitedTooLong));
+                    }
+                }
+                match Pin::new(&mut work).poll(context) {
+                    Poll::Ready(output) => Poll::Ready(Ok(Some(output))),
+                    Poll::Pending if self.rests() => Poll::Ready(Ok(None)),
+                    Poll::Pending => {
+                        let now = Instant::now();
+                        waits_since = Some(now);
+                        alarm.as_mut().reset(now + patience);
+                        alarm.as_mut().poll(context).map(|()| Err(WaitedTooLong))
+                    }
+                }
+            });
+            if let Some(output) = ended.await? {
+                return Ok(output);
             }
-            // Whether it ended or waits in the host: others may run.
-            drop(self.take_turn());
-            if let Poll::Ready(output) = poll {
-                return Poll::Ready(Ok(output));
+            // It was interrupted.
+            is_long = self.is_long();
+            if !is_long {
+                yield_now().await;
             }
-            let now = Instant::now();
-            waits_since = Some(now);
-            alarm.as_mut().reset(now + patience);
-            alarm.as_mut().poll(context).map(|()| Err(WaitedTooLong))
-        })
-        .await
+        }
     }
 
-    /// What an interrupted guest waits for before it runs on: that others had the thread, and, once it
-    /// has run for long, its tenant's turn among those that do. None of this is its own waiting.
-    pub(crate) fn rest(
-        self: &Arc<Self>,
-        lane: &Arc<Turns>,
-        tenant: &Arc<str>,
-    ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    /// What an interrupted guest waits for before it runs on: to be polled again, when others had the
+    /// thread. This is not its own waiting.
+    pub(crate) fn rest(self: &Arc<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         self.rests.store(true, Ordering::Relaxed);
-        let ended = self.take_turn();
-        let long = self.spent() + Duration::from_nanos(self.since_began()) >= LONG;
-        let (meter, lane, tenant) = (Arc::clone(self), Arc::clone(lane), Arc::clone(tenant));
-        Box::pin(async move {
-            drop(ended);
-            yield_now().await;
-            if long {
-                let turn = lane.wait(&tenant).await;
-                *meter.turn.lock().unwrap_or_else(PoisonError::into_inner) = turn;
+        let meter = Arc::clone(self);
+        let mut rested = false;
+        Box::pin(poll_fn(move |_| {
+            if std::mem::replace(&mut rested, true) {
+                meter.rests.store(false, Ordering::Relaxed);
+                Poll::Ready(())
+            } else {
+                Poll::Pending
             }
-            meter.rests.store(false, Ordering::Relaxed);
-        })
+        }))
     }
 
-    fn take_turn(&self) -> Option<Turn> {
-        self.turn
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+    /// Whether the guest is interrupted, and does not wait for anything of its own.
+    fn rests(&self) -> bool {
+        self.rests.load(Ordering::Relaxed)
+    }
+
+    /// Whether the call has run for long.
+    pub(crate) fn is_long(&self) -> bool {
+        self.spent() >= LONG
     }
 
     /// Whether the guest that runs at this moment, on this thread, has to stop.

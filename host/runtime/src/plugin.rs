@@ -90,7 +90,9 @@ pub struct Plugin {
     pub(crate) config: Arc<BTreeMap<String, String>>,
     grants: Arc<Grants>,
     log: Option<Arc<TenantLog>>,
-    pub(crate) limits: Limits,
+    pub(crate) limits: Arc<Limits>,
+    /// Whether the call that ended last ran for long, so that the next one is expected to.
+    pub(crate) runs_long: AtomicBool,
     pub(crate) reuse: Reuse,
     pub(crate) pools: Pools,
     pub(crate) record: Record,
@@ -112,7 +114,8 @@ impl Plugin {
     ) -> Self {
         let settings = &shared.config;
         Self {
-            limits: settings.limits.with(&manifest.limits, &settings.most()),
+            limits: Arc::new(settings.limits.with(&manifest.limits, &settings.most())),
+            runs_long: AtomicBool::new(false),
             reuse: manifest.reuse.unwrap_or(settings.reuse),
             pools: Pools::new(&tenant, settings.max_concurrent_calls_per_plugin as usize),
             config: Arc::new(manifest.config.clone()),
@@ -222,7 +225,7 @@ impl Plugin {
         let config = Arc::clone(&self.config);
         let state = State::new(&self.limits, config, log, provided);
         let (limits, counts) = (&self.limits, Arc::clone(&meter));
-        let instance = Instance::prepare(&self.shared, state, limits, &pool.tenant, counts);
+        let instance = Instance::prepare(&self.shared, state, limits, counts);
         Metered { instance, meter }
     }
 }

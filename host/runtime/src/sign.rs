@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::bindings::sign;
-use crate::call::{Answer, Question, check_headers, guest_fault};
+use crate::call::{Answer, check_headers, guest_fault};
 use crate::error::Fault;
 use crate::imports::signing::Signer;
 use crate::instance::SIGN;
 use crate::plugin::Plugin;
+use crate::question::Question;
 use crate::types::{CallResult, EndpointView, UnsignedView};
 
 impl Plugin {
@@ -19,7 +19,7 @@ impl Plugin {
         request: &UnsignedView<'_>,
         signer: &Arc<dyn Signer>,
     ) -> CallResult<Vec<(String, String)>> {
-        let question = Question::Sign(endpoint, request, signer);
+        let question = Question::sign(endpoint, request, signer);
         let wait = self.shared.config.place_wait;
         self.ask(question, wait, |answer, limits| match answer {
             Answer::Sign(Ok(headers)) => {
@@ -30,16 +30,5 @@ impl Plugin {
             _ => Err(Fault::NotExported { interface: SIGN }),
         })
         .await
-    }
-}
-
-pub(crate) fn unsigned_of<'a>(request: &UnsignedView<'a>) -> sign::UnsignedRequest<'a> {
-    sign::UnsignedRequest {
-        delivery_id: request.delivery_id,
-        event_id: request.event_id,
-        event_type: request.event_type,
-        timestamp: request.timestamp,
-        headers: request.headers,
-        body: request.body,
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::ShadowRules;
 use crate::error::{Fault, PluginError};
 use crate::plugin::Plugin;
+use crate::question::{OwnedEndpoint, OwnedEvent};
 use crate::types::{CallResult, Digest, EndpointView, EventView, Resolution, Verdict};
 
 /// Calls of one shadow at once.
@@ -62,37 +63,6 @@ struct Tally {
     samples: VecDeque<Difference>,
 }
 
-/// An event that outlives the call it came with.
-struct OwnedEvent {
-    id: String,
-    tenant: String,
-    event_type: String,
-    occurred_at: String,
-    payload: Vec<u8>,
-}
-
-impl OwnedEvent {
-    fn of(event: &EventView<'_>) -> Self {
-        Self {
-            id: event.id.to_owned(),
-            tenant: event.tenant.to_owned(),
-            event_type: event.event_type.to_owned(),
-            occurred_at: event.occurred_at.to_owned(),
-            payload: event.payload.to_vec(),
-        }
-    }
-
-    fn view(&self) -> EventView<'_> {
-        EventView {
-            id: &self.id,
-            tenant: &self.tenant,
-            event_type: &self.event_type,
-            occurred_at: &self.occurred_at,
-            payload: &self.payload,
-        }
-    }
-}
-
 impl Shadow {
     pub(super) fn new(rules: ShadowRules) -> Self {
         Self {
@@ -123,11 +93,12 @@ impl Shadow {
             return;
         };
         let (shadow, plugin, event) = (Arc::clone(self), Arc::clone(plugin), OwnedEvent::of(event));
-        let (id, url) = (endpoint.id.to_owned(), endpoint.url.to_owned());
+        let endpoint = OwnedEndpoint::of(endpoint);
         let expected = value(answer);
         tokio::spawn(async move {
-            let endpoint = EndpointView { id: &id, url: &url };
-            let answer = plugin.transform_at_leisure(&event.view(), &endpoint).await;
+            let answer = plugin
+                .transform_at_leisure(&event.view(), &endpoint.view())
+                .await;
             let parts = parts(&expected, &value(&answer), differing_verdicts);
             shadow.note(&plugin, &event.id, parts);
             drop(slot);
@@ -145,16 +116,10 @@ impl Shadow {
             return;
         };
         let (shadow, plugin, event) = (Arc::clone(self), Arc::clone(plugin), OwnedEvent::of(event));
-        let subscribed: Vec<(String, String)> = subscribed
-            .iter()
-            .map(|endpoint| (endpoint.id.to_owned(), endpoint.url.to_owned()))
-            .collect();
+        let subscribed: Vec<OwnedEndpoint> = subscribed.iter().map(OwnedEndpoint::of).collect();
         let expected = value(answer);
         tokio::spawn(async move {
-            let views: Vec<EndpointView<'_>> = subscribed
-                .iter()
-                .map(|(id, url)| EndpointView { id, url })
-                .collect();
+            let views: Vec<EndpointView<'_>> = subscribed.iter().map(OwnedEndpoint::view).collect();
             let answer = plugin.resolve_at_leisure(&event.view(), &views).await;
             let parts = parts(&expected, &value(&answer), differing_resolutions);
             shadow.note(&plugin, &event.id, parts);
