@@ -14,6 +14,7 @@
 mod cpu;
 mod fairness;
 mod floor;
+mod interpreted;
 mod many_plugins;
 mod plugin;
 mod queue;
@@ -102,6 +103,7 @@ async fn measure(parts: Vec<String>) -> anyhow::Result<()> {
     }
     if wanted("reload") {
         scenario::reload(&mut results).await?;
+        interpreted::measure(&mut results).await?;
     }
     if wanted("memory") {
         queue::memory(&mut results).await?;

@@ -36,12 +36,19 @@ const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What a host says of a plugin.
 #[derive(Deserialize)]
-struct Listed {
+pub(crate) struct Listed {
     tenant: String,
     state: String,
     digest: Option<String>,
     errors: u64,
     p99_us: Option<f64>,
+}
+
+impl Listed {
+    /// Whether the version with this digest serves.
+    pub(crate) fn serves(&self, digest: &str) -> bool {
+        self.state == "serving" && self.digest.as_deref() == Some(digest)
+    }
 }
 
 fn name(number: u64) -> String {
@@ -195,7 +202,8 @@ async fn replace(
         looked = Instant::now();
         let listed = list(host).await?;
         let serve_new = |plugin: &&Listed| {
-            plugin.state == "serving" && plugin.digest.as_ref() == wanted.get(&plugin.tenant)
+            let wanted = wanted.get(&plugin.tenant);
+            wanted.is_some_and(|digest| plugin.serves(digest))
         };
         let done = listed.iter().filter(serve_new).count();
         if done == wanted.len() {
@@ -273,11 +281,11 @@ async fn push(
     pipe.exec_async(connection).await.context("XADD failed")
 }
 
-fn all_serve(listed: &[Listed], tenants: u64) -> bool {
+pub(crate) fn all_serve(listed: &[Listed], tenants: u64) -> bool {
     listed.len() as u64 == tenants && listed.iter().all(|plugin| plugin.state == "serving")
 }
 
-async fn wait_for(
+pub(crate) async fn wait_for(
     host: &Host,
     patience: Duration,
     is_so: impl Fn(&[Listed]) -> bool,
@@ -301,7 +309,7 @@ async fn wait_for(
     }
 }
 
-async fn list(host: &Host) -> anyhow::Result<Vec<Listed>> {
+pub(crate) async fn list(host: &Host) -> anyhow::Result<Vec<Listed>> {
     let client = reqwest::Client::builder().no_proxy().build()?;
     let request = client.get(format!("{}/v1/plugins", host.url));
     let bytes = request.send().await?.bytes().await?;

@@ -366,7 +366,7 @@ pub(crate) async fn reload(results: &mut Results) -> anyhow::Result<()> {
 }
 
 /// The attempts that did not end well, by the host's own metrics.
-async fn failed_attempts(host: &Host) -> anyhow::Result<f64> {
+pub(crate) async fn failed_attempts(host: &Host) -> anyhow::Result<f64> {
     let client = reqwest::Client::builder().no_proxy().build()?;
     let request = client.get(format!("{}/metrics", host.url));
     let text = request.send().await?.text().await?;

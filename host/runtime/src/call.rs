@@ -205,7 +205,7 @@ impl Plugin {
         let call = meter.measure(call, patience, lane, &pool.tenant, is_long);
         let (instance, value) = match timeout(wall, call).await {
             Ok(Ok((instance, answer))) => {
-                if is_long != meter.is_long() {
+                if is_long != meter.was_stopped() {
                     self.runs_long.store(!is_long, Ordering::Relaxed);
                 }
                 (instance, answer.and_then(|answer| read(answer, limits)))

@@ -1,4 +1,4 @@
-//! Where guests that run for long go on: threads of the lowest priority, so that the system gives the
+//! Where guests that run for long go on: threads of a low priority, so that the system gives the
 //! processor to everybody else in the moment that they want it, and no delivery waits behind a guest on one
 //! of the threads that deliver.
 
@@ -16,10 +16,10 @@ use tokio::sync::oneshot;
 
 use crate::turns::Turns;
 
-/// How much less a guest here wants of a busy processor than others do: the most that can be asked for, a
-/// seventieth of a fair share. Not the idle class, which gets nothing at all of a processor that is never
-/// idle: a guest that needs a few milliseconds more than most is to have them within its time on the wall.
-const NICENESS: i32 = 19;
+/// How much less a guest here wants of a busy processor than others do: a tenth of a fair share. Not the idle
+/// class, nor the most that can be asked for: a processor that is never idle leaves next to nothing then, and a
+/// guest that needs a few milliseconds more than most is to have them within its time on the wall.
+const NICENESS: i32 = 10;
 
 /// The threads, and the turns at them: tenant by tenant.
 pub(crate) struct Lane {

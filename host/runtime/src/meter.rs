@@ -13,9 +13,9 @@ use tokio::time::{Instant, sleep};
 
 use crate::lane::Lane;
 
-/// Processor time after which a guest counts as one that runs for long: fifty times what a transform in
-/// Rust takes, and as much as one in Python takes to start.
-const LONG: Duration = Duration::from_millis(2);
+/// Processor time after which a guest counts as one that runs for long: a hundred times what a transform in
+/// Rust takes, and twice what one in Python takes to start.
+const LONG: Duration = Duration::from_millis(4);
 
 /// What one call spends. A guest runs only while the future of its call is polled, on the polling
 /// thread, so the sum of that thread's processor time over the polls is the guest's. What passes
@@ -154,7 +154,7 @@ impl Meter {
     }
 
     /// Whether the call has run for long.
-    pub(crate) fn is_long(&self) -> bool {
+    fn is_long(&self) -> bool {
         self.spent() >= LONG
     }
 

@@ -91,7 +91,8 @@ pub struct Plugin {
     grants: Arc<Grants>,
     log: Option<Arc<TenantLog>>,
     pub(crate) limits: Arc<Limits>,
-    /// Whether the call that ended last ran for long, so that the next one is expected to.
+    /// Whether the call that ended last was stopped for its processor time, so that the next one is expected
+    /// to run for long.
     pub(crate) runs_long: AtomicBool,
     pub(crate) reuse: Reuse,
     pub(crate) pools: Pools,
