@@ -60,10 +60,10 @@ impl Happening {
         (self.held_up.saturating_sub(RECORDING)..=to + RECORDING).contains(&accepted)
     }
 
-    /// How often all that is in flight can have been lost: once, and if a failover did it again for each lease
-    /// that ended before the new master's replica confirmed.
+    /// How often all that is in flight can have been lost: once, and where nothing is recorded or confirmed
+    /// for long, again for each lease that ended meanwhile.
     pub(crate) fn rounds(&self) -> usize {
-        if !self.fault.undoes(self.store) {
+        if !self.fault.undoes(self.store) && !self.fault.holds_up_recording() {
             return 1;
         }
         let leases = self.lasted().as_secs() / LEASE.as_secs();

@@ -41,7 +41,7 @@ use crate::workload::Store;
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask chaos")]
 struct Arguments {
-    /// Two minutes instead of most of an hour.
+    /// Two minutes instead of some forty.
     #[arg(long)]
     short: bool,
     /// Repeats the faults of an earlier run.

@@ -152,7 +152,7 @@ impl Servers {
         let old = self.master(of)?;
         match self {
             Self::Single { .. } => bail!("there is no replica to promote"),
-            Self::Sentinels(servers) => sentinels::promote(servers).await?,
+            Self::Sentinels(servers) => sentinels::promote(servers, old).await?,
             Self::Cluster(cluster) => cluster::promote(cluster, old)?,
         }
         self.wait_for_another(of, old).await?;

@@ -2,28 +2,30 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use wasmhook_testing::RedisSentinels;
 
-use super::blocking;
+use super::until;
 
-/// How long a Sentinel may refuse a failover, as it does while it is busy with the last one.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// After which time a Sentinel is asked again: it may refuse, or give up, for it was busy with the last
+/// failover or has not heard of the replica for a while.
+const AGAIN: Duration = Duration::from_secs(5);
 
-/// Asks a Sentinel for a failover. The old master goes on as one until the Sentinels make it a
-/// replica, some ten seconds later.
-pub(super) async fn promote(servers: &RedisSentinels) -> anyhow::Result<()> {
+/// Asks a Sentinel for a failover until it names another master. The old one goes on as a master until the
+/// Sentinels make it a replica, some ten seconds later.
+pub(super) async fn promote(servers: &RedisSentinels, old: usize) -> anyhow::Result<()> {
     let words = ["SENTINEL", "FAILOVER", RedisSentinels::MASTER];
-    let start = Instant::now();
-    loop {
-        match blocking(|| servers.sentinels()[0].ask::<()>(&words)) {
-            Ok(()) => return Ok(()),
-            Err(error) if start.elapsed() > PATIENCE => {
-                return Err(error).context("the Sentinels promote no replica");
-            }
-            Err(_) => tokio::time::sleep(Duration::from_millis(500)).await,
+    let mut asked: Option<Instant> = None;
+    until("a Sentinel promotes a replica", || {
+        if servers.named()? != old {
+            return Ok(true);
         }
-    }
+        if asked.is_none_or(|asked| asked.elapsed() > AGAIN) {
+            asked = Some(Instant::now());
+            let () = servers.sentinels()[0].ask(&words)?;
+        }
+        Ok(false)
+    })
+    .await
 }
 
 /// The other server, for there are two.
