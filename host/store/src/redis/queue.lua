@@ -651,20 +651,17 @@ local function shares(p, tenants)
   return weights, rooms, begun, total
 end
 
--- The tenants whose turn is next, where in the ring they stand, and what they may have before the others: the
--- latter two only while there is anybody who may. With `new` only those that stand before all that had a turn.
+-- The tenants whose turn is next, and what they may have before the others, if anybody may. With `new` only
+-- those that stand before all that had a turn.
 local function next_in_turn(p, limit, new, before)
-  if not new and redis.call('EXISTS', p .. 'D') == 0 then
-    return redis.call('ZRANGE', p .. 't', 0, limit - 1), {}, {}
+  local tenants
+  if new then
+    tenants = redis.call('ZRANGE', p .. 't', '-inf', num(before), 'BYSCORE', 'LIMIT', 0, limit)
+  else
+    tenants = redis.call('ZRANGE', p .. 't', 0, limit - 1)
   end
-  local last = new and num(before) or '+inf'
-  local found = redis.call('ZRANGE', p .. 't', '-inf', last, 'BYSCORE', 'LIMIT', 0, limit, 'WITHSCORES')
-  local tenants, places = {}, {}
-  for i = 1, #found, 2 do
-    tenants[#tenants + 1] = found[i]
-    places[#places + 1] = tonumber(found[i + 1])
-  end
-  return tenants, places, #tenants > 0 and redis.call('HMGET', p .. 'D', unpack(tenants)) or {}
+  if #tenants == 0 or redis.call('EXISTS', p .. 'D') == 0 then return tenants, {} end
+  return tenants, redis.call('HMGET', p .. 'D', unpack(tenants))
 end
 
 -- ARGV: channel, me, most, duration in us, most per endpoint, whether to tell others (1 or 0) that more is
@@ -696,12 +693,12 @@ local function lease(keys, argv)
     -- A tenant costs as much as several deliveries do, so few are served at a time, and more of each.
     local length = want - taken < MUCH and 1 or TURN
     local limit = math.min(math.ceil((want - taken) / length), SCAN)
-    local tenants, places, owed = next_in_turn(p, limit, new, before)
+    local tenants, owed = next_in_turn(p, limit, new, before)
     local n = #tenants
     if n == 0 then break end
     -- Whether others wait who cannot have a turn now.
     local crowded = (new or n == limit) and redis.call('ZCARD', p .. 't') > n
-    local gone, fair, greedy, full = {}, {}, {}, {}
+    local gone, fair, greedy, full, spent, spare = {}, {}, {}, {}, {}, {}
     local weights, rooms, begun = {}, {}, {}
     local total = n
     if quotas then weights, rooms, begun, total = shares(p, tenants) end
@@ -720,12 +717,12 @@ local function lease(keys, argv)
       local rest, place = nil, nil
       if owed[i] then
         rest, place = string.match(owed[i], '^(%d+):?(%d*)$')
-        if place ~= '' and places[i] < before then
+        if place ~= '' then
           rest = tonumber(rest)
           share = math.min(share, rest)
         else
           rest = nil
-          redis.call('HDEL', p .. 'D', tenant)
+          spent[#spent + 1] = tenant
         end
       end
       local most = math.min(share, want - taken)
@@ -766,14 +763,19 @@ local function lease(keys, argv)
             fair[#fair + 1] = tenant
           end
           -- One more than a turn, or short turns would leave nothing.
-          local spare = weight * (length + 1) - got
-          if not left and spare > 0 then redis.call('HSET', p .. 'D', tenant, num(spare)) end
+          local over = weight * (length + 1) - got
+          if not left and over > 0 then
+            spare[#spare + 1] = tenant
+            spare[#spare + 1] = over
+          end
         end
         if begun[i] and not kept then redis.call('HDEL', p .. 'C', tenant) end
       end
     end
     if #full > 0 then redis.call('SADD', p .. 'B', unpack(full)) end
     if #gone > 0 then redis.call('ZREM', p .. 't', unpack(gone)) end
+    if #spent > 0 then redis.call('HDEL', p .. 'D', unpack(spent)) end
+    if #spare > 0 then redis.call('HSET', p .. 'D', unpack(spare)) end
     behind(p .. 't', turn, fair, greedy)
   end
   -- Hosts that are idle hear only of the start of work, and this one may have its hands full.
