@@ -141,7 +141,7 @@ impl Running {
         let mut backoff = Backoff::new("lease deliveries");
         while !self.stop.is_cancelled() {
             let permits = tokio::select! {
-                permits = self.free(places) => permits,
+                permits = free(places, self.worker.config.batch) => permits,
                 () = self.stop.cancelled() => break,
             };
             let asked = permits.len();
@@ -178,46 +178,20 @@ impl Running {
         while !self.stop.is_cancelled() {
             let ready = async {
                 new_work.wait(self.worker.config.idle).await;
-                let permits = self.free_now(places);
-                if permits.is_empty() {
-                    // Of these nobody gets many: they are for all who come with little.
-                    (self.free(kept).await, light)
-                } else {
-                    (permits, self.worker.config.max_per_endpoint)
-                }
+                free_of_either(places, kept, self.worker.config.batch).await
             };
-            let (permits, light) = tokio::select! {
+            let (permits, among_kept) = tokio::select! {
                 ready = ready => ready,
                 () = self.stop.cancelled() => break,
             };
+            // Of the kept ones nobody gets many: they are for all who come with little.
+            let light = if among_kept {
+                light
+            } else {
+                self.worker.config.max_per_endpoint
+            };
             let request = self.request(permits.len());
             self.start(new_work.lease(&request, light).await, permits);
-        }
-    }
-
-    /// Waits for at least one free place, then takes up to a batch of them.
-    async fn free(&self, places: &Arc<Semaphore>) -> Vec<OwnedSemaphorePermit> {
-        let Ok(first) = Arc::clone(places).acquire_owned().await else {
-            return Vec::new();
-        };
-        let mut permits = vec![first];
-        self.fill(places, &mut permits);
-        permits
-    }
-
-    /// Takes up to a batch of the places that are free now.
-    fn free_now(&self, places: &Arc<Semaphore>) -> Vec<OwnedSemaphorePermit> {
-        let mut permits = Vec::new();
-        self.fill(places, &mut permits);
-        permits
-    }
-
-    fn fill(&self, places: &Arc<Semaphore>, permits: &mut Vec<OwnedSemaphorePermit>) {
-        while permits.len() < self.worker.config.batch {
-            match Arc::clone(places).try_acquire_owned() {
-                Ok(permit) => permits.push(permit),
-                Err(_) => break,
-            }
         }
     }
 
@@ -284,5 +258,68 @@ impl Running {
             // Fails only when the recorder is gone, and then the lease expires by itself.
             let _ = ended.send(Ended { ending, permit }).await;
         }
+    }
+}
+
+/// Waits for at least one free place, then takes up to so many.
+async fn free(places: &Arc<Semaphore>, most: usize) -> Vec<OwnedSemaphorePermit> {
+    let Ok(first) = Arc::clone(places).acquire_owned().await else {
+        return Vec::new();
+    };
+    let mut permits = vec![first];
+    permits.extend(free_now(places, most.saturating_sub(1)));
+    permits
+}
+
+/// Takes up to so many of the places that are free now.
+fn free_now(places: &Arc<Semaphore>, most: usize) -> Vec<OwnedSemaphorePermit> {
+    std::iter::from_fn(|| Arc::clone(places).try_acquire_owned().ok())
+        .take(most)
+        .collect()
+}
+
+/// Waits for at least one free place, one of the kept ones only while there is no other, and says whether it is
+/// one of those. Either may be held for long by slow receivers, so whichever is free first will do.
+async fn free_of_either(
+    places: &Arc<Semaphore>,
+    kept: &Arc<Semaphore>,
+    most: usize,
+) -> (Vec<OwnedSemaphorePermit>, bool) {
+    tokio::select! {
+        biased;
+        permits = free(places, most) => (permits, false),
+        permits = free(kept, most) => (permits, true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(count: usize) -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(count))
+    }
+
+    #[tokio::test]
+    async fn kept_places_are_taken_only_while_there_is_no_other() {
+        let (others, kept) = (places(3), places(2));
+        let (held, among_kept) = free_of_either(&others, &kept, 8).await;
+        assert_eq!((held.len(), among_kept), (3, false));
+        let (more, among_kept) = free_of_either(&others, &kept, 8).await;
+        assert_eq!((more.len(), among_kept), (2, true));
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_kept_place_takes_another_that_is_free_first() {
+        let (others, kept) = (places(0), places(0));
+        let waiting = {
+            let (others, kept) = (Arc::clone(&others), Arc::clone(&kept));
+            tokio::spawn(async move { free_of_either(&others, &kept, 8).await })
+        };
+        tokio::task::yield_now().await;
+        others.add_permits(1);
+        let waited = tokio::time::timeout(Duration::from_secs(60), waiting).await;
+        let (permits, among_kept) = waited.unwrap().unwrap();
+        assert_eq!((permits.len(), among_kept), (1, false));
     }
 }
