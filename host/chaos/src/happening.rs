@@ -11,7 +11,7 @@ use crate::workload::Store;
 /// machine may be busy.
 const RECORDING: Duration = Duration::from_secs(2);
 /// The longest that a host waits before it tries to record again.
-const BACKOFF: Duration = Duration::from_secs(5);
+const BACKOFF: Duration = Duration::from_secs(1);
 
 /// A fault that happened. Times are since the start.
 #[derive(Debug)]

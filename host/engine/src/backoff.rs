@@ -6,8 +6,8 @@ use wasmhook_store::StoreError;
 
 /// The first wait after a failure.
 const FIRST: Duration = Duration::from_millis(100);
-/// No wait is longer, so that work goes on soon after the store is back.
-const LONGEST: Duration = Duration::from_secs(5);
+/// No wait is longer: leases go on ending while what came of them waits to be recorded.
+const LONGEST: Duration = Duration::from_secs(1);
 
 /// Exponential waits over consecutive failures, with one log line when they begin and one when
 /// they end.

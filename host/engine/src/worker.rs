@@ -174,24 +174,42 @@ impl Running {
         kept: &Arc<Semaphore>,
         new_work: &dyn NewWork,
     ) {
-        let light = kept.available_permits().div_ceil(KEPT_SHARE);
-        while !self.stop.is_cancelled() {
-            let ready = async {
-                new_work.wait(self.worker.config.idle).await;
-                free_of_either(places, kept, self.worker.config.batch).await
-            };
-            let (permits, among_kept) = tokio::select! {
-                ready = ready => ready,
-                () = self.stop.cancelled() => break,
-            };
-            // Of the kept ones nobody gets many: they are for all who come with little.
-            let light = if among_kept {
-                light
+        let (batch, idle) = (self.worker.config.batch, self.worker.config.idle);
+        let few = kept.available_permits().div_ceil(KEPT_SHARE);
+        // Of the kept ones nobody gets many: they are for all who come with little.
+        let light = |among_kept: bool| {
+            if among_kept {
+                few
             } else {
                 self.worker.config.max_per_endpoint
+            }
+        };
+        while !self.stop.is_cancelled() {
+            let offered: Vec<_> = free_now(kept, batch).collect();
+            let request = self.request(offered.len());
+            let among_kept = places.available_permits() < offered.len();
+            let waiting = new_work.wait(&request, light(among_kept), idle);
+            tokio::pin!(waiting);
+            let brought = tokio::select! {
+                brought = &mut waiting => brought,
+                () = self.stop.cancelled() => {
+                    new_work.interrupt();
+                    waiting.await
+                }
+            };
+            if !brought.is_empty() {
+                let others = free_now(places, brought.len());
+                self.start(brought, others.chain(offered));
+                continue;
+            }
+            drop(offered);
+            let (permits, among_kept) = tokio::select! {
+                ready = free_of_either(places, kept, batch) => ready,
+                () = self.stop.cancelled() => break,
             };
             let request = self.request(permits.len());
-            self.start(new_work.lease(&request, light).await, permits);
+            let leased = new_work.lease(&request, light(among_kept)).await;
+            self.start(leased, permits);
         }
     }
 
@@ -229,7 +247,7 @@ impl Running {
     }
 
     /// Has deliveries attempted, each in a place of its own.
-    fn start(&self, leased: Vec<Leased>, places: Vec<OwnedSemaphorePermit>) {
+    fn start(&self, leased: Vec<Leased>, places: impl IntoIterator<Item = OwnedSemaphorePermit>) {
         for (leased, place) in leased.into_iter().zip(places) {
             self.attempts.spawn(self.attempt(leased, place));
         }
@@ -272,10 +290,8 @@ async fn free(places: &Arc<Semaphore>, most: usize) -> Vec<OwnedSemaphorePermit>
 }
 
 /// Takes up to so many of the places that are free now.
-fn free_now(places: &Arc<Semaphore>, most: usize) -> Vec<OwnedSemaphorePermit> {
-    std::iter::from_fn(|| Arc::clone(places).try_acquire_owned().ok())
-        .take(most)
-        .collect()
+fn free_now(places: &Arc<Semaphore>, most: usize) -> impl Iterator<Item = OwnedSemaphorePermit> {
+    std::iter::from_fn(|| Arc::clone(places).try_acquire_owned().ok()).take(most)
 }
 
 /// Waits for at least one free place, one of the kept ones only while there is no other, and says whether it is

@@ -308,8 +308,14 @@ pub trait Store: Send + Sync + 'static {
 /// one event is not to wait until one is free of those whose events fill the host.
 #[async_trait]
 pub trait NewWork: Send + Sync {
-    /// Returns when a tenant may have work that had none, or after `timeout`. May return early.
-    async fn wait(&self, timeout: Duration);
+    /// Returns when a tenant may have work that had none, or after `timeout`. May return early. What this store
+    /// is given to enqueue meanwhile it may lease by the same step, as `lease` does: that is what is returned.
+    /// To be awaited to its end, which [`NewWork::interrupt`] brings: who drops it instead may lose that until the
+    /// lease ends.
+    async fn wait(&self, request: &LeaseRequest, light: usize, timeout: Duration) -> Vec<Leased>;
+
+    /// Lets who waits return now.
+    fn interrupt(&self);
 
     /// Leases as [`Store::lease`] does, but only such work that this store has heard of, and for no endpoint
     /// more than come to `light` in flight.

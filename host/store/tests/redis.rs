@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -527,7 +528,9 @@ async fn new_work_is_leased_apart_from_the_rest() {
     new_work.wait_for_rest(Duration::from_secs(60)).await;
     for event in 0..4 {
         push(&store, "light", event..event + 1).await;
-        new_work.wait(Duration::from_secs(60)).await;
+        let nothing = request(0);
+        let none = new_work.wait(&nothing, 128, Duration::from_secs(60));
+        assert_eq!(none.await.len(), 0);
         let leased = new_work.lease(&request(32), 128).await;
         assert_eq!(of(&leased, "light").count(), 1);
         assert_eq!(leased.len(), 1);
@@ -547,26 +550,80 @@ async fn new_work_is_leased_apart_from_the_rest() {
     new_work.wait_for_rest(Duration::from_secs(60)).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lease_that_follows_at_once_finds_what_is_being_enqueued() {
-    let server = RedisServer::start().unwrap();
-    let store = std::sync::Arc::new(store(&server).await);
-    // Nothing is known of work.
-    while !lease(&store).await.is_empty() {}
-    for event in 0..200 {
-        let pushing = tokio::spawn({
-            let store = std::sync::Arc::clone(&store);
-            async move { push(&store, "acme", event..event + 1).await }
-        });
+/// Returns when what is enqueued is leased for this task, too.
+async fn waiting(store: &Arc<RedisStore>, max: usize) -> tokio::task::JoinHandle<Vec<Leased>> {
+    let store = Arc::clone(store);
+    // News of the start.
+    let new_work = store.new_work().unwrap();
+    assert_eq!(new_work.lease(&request(8), 128).await.len(), 0);
+    let (ready, is_ready) = tokio::sync::oneshot::channel();
+    let waiting = tokio::spawn(async move {
         let new_work = store.new_work().unwrap();
-        let mut leased = Vec::new();
-        while leased.is_empty() {
-            new_work.wait(Duration::from_secs(60)).await;
-            leased = new_work.lease(&request(8), 128).await;
-        }
-        pushing.await.unwrap();
+        let request = request(max);
+        let brought = new_work.wait(&request, 128, Duration::from_secs(60));
+        tokio::pin!(brought);
+        let first = std::future::poll_fn(|context| Poll::Ready(brought.as_mut().poll(context)));
+        assert!(first.await.is_pending());
+        ready.send(()).unwrap();
+        brought.await
+    });
+    is_ready.await.unwrap();
+    waiting
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_enqueued_while_a_worker_waits_is_leased_by_the_same_step() {
+    let server = RedisServer::start().unwrap();
+    let store = Arc::new(store(&server).await);
+    for event in 0..50 {
+        let waiting = waiting(&store, 8).await;
+        push(&store, "acme", event..event + 1).await;
+        let mut leased = waiting.await.unwrap();
         assert_eq!(leased.len(), 1);
         assert_eq!(leased[0].event.id.as_str(), format!("e{event}"));
+        store.record(&[accepted(leased.remove(0))]).await.unwrap();
+    }
+    let stats: String = server.ask(&["INFO", "commandstats"]).unwrap();
+    let (_, calls) = stats.split_once("cmdstat_fcall:calls=").unwrap();
+    let calls: usize = calls.split(',').next().unwrap().parse().unwrap();
+    assert!(
+        calls < 3 * 50,
+        "{calls} for 50 events, of which one is to enqueue and one to record"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_more_than_a_worker_that_waits_would_take_is_told_of() {
+    let server = RedisServer::start().unwrap();
+    let store = Arc::new(store(&server).await);
+    let waiting = waiting(&store, 3).await;
+    push(&store, "acme", 0..5).await;
+    assert_eq!(waiting.await.unwrap().len(), 3);
+    let new_work = store.new_work().unwrap();
+    let nothing = request(0);
+    let news = new_work.wait(&nothing, 128, Duration::from_secs(60));
+    assert_eq!(news.await.len(), 0);
+    assert_eq!(store.lease(&request(8)).await.unwrap().leased.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_stops_waiting_while_something_is_enqueued_loses_nothing() {
+    let server = RedisServer::start().unwrap();
+    let store = Arc::new(store(&server).await);
+    for event in 0..50 {
+        let waiting = waiting(&store, 8).await;
+        let pushing = tokio::spawn({
+            let store = Arc::clone(&store);
+            async move { push(&store, "acme", event..event + 1).await }
+        });
+        tokio::time::sleep(20 * Duration::from_micros(1) * u32::try_from(event).unwrap()).await;
+        store.new_work().unwrap().interrupt();
+        let mut leased = waiting.await.unwrap();
+        pushing.await.unwrap();
+        if leased.is_empty() {
+            leased = store.lease(&request(8)).await.unwrap().leased;
+        }
+        assert_eq!(leased.len(), 1, "of event {event}");
         store.record(&[accepted(leased.remove(0))]).await.unwrap();
     }
 }

@@ -179,11 +179,6 @@ impl Link {
         self.timing.connect
     }
 
-    /// Whether a server gets calls in the order in which they are made: they all take one connection.
-    pub(super) fn is_in_order(&self) -> bool {
-        !self.is_cluster() && !self.confirms()
-    }
-
     /// Whether this is a cluster, whose nodes fail one by one.
     pub(super) fn is_cluster(&self) -> bool {
         self.cluster.is_some()

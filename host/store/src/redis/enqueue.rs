@@ -1,8 +1,5 @@
 //! Writing events with their deliveries.
 
-use std::future::poll_fn;
-use std::task::Poll;
-
 use futures_util::future::try_join_all;
 use wasmhook_core::ports::Enqueued;
 use wasmhook_core::{Delivery, EventId, TenantId};
@@ -86,7 +83,7 @@ impl RedisStore {
             let mut made = Vec::new();
             for (places, call) in calls {
                 let items = places.iter().map(|place| &batch[order[*place]]);
-                let enqueued = self.enqueue_call(&call, items).await?;
+                let enqueued = self.enqueue_call(call, items).await?;
                 made.extend(places.iter().map(|place| order[*place]).zip(enqueued));
             }
             Ok::<_, StoreError>(made)
@@ -98,38 +95,50 @@ impl RedisStore {
         Ok(answers)
     }
 
-    /// Makes one call, and tells that there is work: right behind the call if that can be, for a lease
-    /// that is asked for now is answered together with it.
+    /// Makes one call. What it made is leased by the same step if a worker waits for new work; otherwise it is
+    /// told that there is some.
     async fn enqueue_call(
         &self,
-        call: &Call,
+        mut call: Call,
         items: impl Iterator<Item = &EventDeliveries> + Send,
     ) -> Result<Vec<Enqueued>, StoreError> {
         let shard = call.about();
-        let loads = self.functions.loads();
-        let running = self.run("enqueue", call);
-        tokio::pin!(running);
-        let mut announced = None;
-        let first = poll_fn(|context| Poll::Ready(running.as_mut().poll(context)));
-        let reply = match first.await {
-            Poll::Ready(reply) => reply?,
-            Poll::Pending => {
-                if self.link.is_in_order() && self.outlook.is_idle(shard) {
-                    announced = Some(self.fresh.announce(shard));
-                    self.outlook.work(shard);
-                }
-                running.await?
+        // Without the lock another call for new work is on its way.
+        let mut heard = self.heard(shard, true).try_lock().ok();
+        let offer = heard.as_ref().and_then(|_| self.offers.take());
+        match (&offer, &heard) {
+            (Some(offer), Some(heard)) => offer.write(&mut call, heard.as_ref()),
+            _ => {
+                call.arg(0);
             }
-        };
+        }
+        let announced = self.fresh.announce(shard);
+        let mut reply = self.run("enqueue", &call).await?;
         let unexpected = || self.link.unexpected("enqueue");
-        let (enqueued, first) = self.keep(reply, items).ok_or_else(unexpected)?;
-        // Who was told too early has asked in vain.
-        let told = announced.is_some() && loads == self.functions.loads();
+        let (enqueued, first) = self.keep(&mut reply, items).ok_or_else(unexpected)?;
         drop(announced);
-        if first && !told {
-            self.outlook.work(shard);
-        } else if enqueued.iter().any(|enqueued| enqueued.created > 0) && !told {
-            self.outlook.rest(shard);
+        match (offer, &mut heard) {
+            (Some(offer), Some(heard)) if !reply.is_empty() => {
+                let part = self.read_lease(shard, offer.quota(), reply, heard, true);
+                match part.await {
+                    Ok(part) => {
+                        self.note_left(&part);
+                        self.bring(offer, part.leased).await;
+                    }
+                    // The next call puts it back.
+                    Err(error) => {
+                        self.outlook.work(shard);
+                        tracing::warn!(%error, "what was enqueued could not be leased");
+                    }
+                }
+            }
+            _ => {
+                if first {
+                    self.outlook.work(shard);
+                } else if enqueued.iter().any(|enqueued| enqueued.created > 0) {
+                    self.outlook.rest(shard);
+                }
+            }
         }
         Ok(enqueued)
     }
@@ -138,7 +147,7 @@ impl RedisStore {
     /// because of it.
     fn keep<'a>(
         &self,
-        mut reply: Reply,
+        reply: &mut Reply,
         items: impl Iterator<Item = &'a EventDeliveries>,
     ) -> Option<(Vec<Enqueued>, bool)> {
         let mut stamp: u64 = reply.text()?.parse().ok()?;

@@ -5,8 +5,8 @@
 //! has, and only the first lease of it may take it from here: what comes after may have been changed
 //! by others. Bounded by size; what is pushed out is read from the server like everything else.
 //!
-//! A lease may be asked for right behind what is enqueued, and both answers come at once. Who has that of
-//! the lease waits until the other's is worked up.
+//! A lease for new work may give what was enqueued a moment ago, and both answers come together. Who has that
+//! of the lease waits until the other's is worked up.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -46,12 +46,12 @@ impl Weighter<Key, Waiting> for Size {
 /// What this host enqueued and need not read.
 pub(super) struct Fresh {
     deliveries: Cache<Key, Waiting, Size>,
-    /// For each shard, how much is being enqueued that others were told of.
+    /// For each shard, how many calls enqueue something.
     announced: Vec<AtomicUsize>,
     settled: Notify,
 }
 
-/// Something that is being enqueued and that others were told of; dropped when it is kept.
+/// Something that is being enqueued; dropped when it is kept.
 pub(super) struct Announced<'a> {
     fresh: &'a Fresh,
     shard: usize,

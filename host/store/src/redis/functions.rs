@@ -1,8 +1,6 @@
 //! Calling the server-side functions, and loading them whenever a server does not know them.
 
 use std::io::Write as _;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use redis::{Arg, Cmd, RedisError, Value};
 
@@ -27,8 +25,6 @@ const LOADS: usize = 3;
 pub(super) struct Functions {
     library: String,
     code: String,
-    /// How often a call found them missing.
-    loads: Arc<AtomicUsize>,
 }
 
 /// A call in the making.
@@ -106,11 +102,7 @@ impl Functions {
             "#!lua name={library}\n{}",
             SOURCE.replace("'@_", &format!("'{library}_"))
         );
-        Self {
-            library,
-            code,
-            loads: Arc::default(),
-        }
+        Self { library, code }
     }
 
     /// Checks that the user may do what the queue does, then gives the functions to the server, or
@@ -151,11 +143,6 @@ impl Functions {
         }
     }
 
-    /// How often a call found them missing and was made again.
-    pub(super) fn loads(&self) -> usize {
-        self.loads.load(Ordering::SeqCst)
-    }
-
     /// Makes the call. A server that lost the functions, or never had them, gets them.
     pub(super) async fn run(&self, link: &Link, call: &Call) -> Result<Value, StoreError> {
         for _ in 0..LOADS {
@@ -165,7 +152,6 @@ impl Functions {
                     return Ok(answer);
                 }
                 Err(error) if error.to_string().contains("Function not found") => {
-                    self.loads.fetch_add(1, Ordering::SeqCst);
                     tracing::info!(server = link.name(), "loading the queue's functions");
                     link.raw_at(call.shard(), &self.load_command())
                         .await

@@ -11,6 +11,7 @@ use redis::Value;
 use wasmhook_core::{DeliveryId, EndpointId, Event, TenantId};
 
 use super::outlook::Outlook;
+use super::reply::Reply;
 use super::{CHUNK, RedisStore, codec, micros};
 use crate::error::StoreError;
 use crate::queue::{Batch, LeaseRequest, LeaseToken, Leased};
@@ -131,9 +132,7 @@ impl RedisStore {
         new: Option<usize>,
     ) -> Result<ShardBatch, StoreError> {
         // One call after the other: the function takes what this host has not heard of for lost.
-        let mut heard = self.heard[2 * shard + usize::from(new.is_some())]
-            .lock()
-            .await;
+        let mut heard = self.heard(shard, new.is_some()).lock().await;
         let mut call = self.call("lease", shard);
         call.arg(&self.channel).arg(&self.me).arg(quota);
         call.arg(micros(request.duration).max(1000));
@@ -141,7 +140,21 @@ impl RedisStore {
         call.arg(u8::from(new.is_none() && self.outlook.may_tell()));
         call.arg(new.map_or(0, |light| light.max(1)));
         call.arg(heard.as_ref().map_or("", |token| &token.0));
-        let mut reply = self.run("lease", &call).await?;
+        let reply = self.run("lease", &call).await?;
+        self.read_lease(shard, quota, reply, &mut heard, new.is_some())
+            .await
+    }
+
+    /// What a shard leased by its reply, `new` if to a call for new work. The deliveries that this host does not
+    /// have at hand are read; should that fail, the next call puts all of this one back.
+    pub(super) async fn read_lease(
+        &self,
+        shard: usize,
+        quota: usize,
+        mut reply: Reply,
+        heard: &mut Option<LeaseToken>,
+        new: bool,
+    ) -> Result<ShardBatch, StoreError> {
         let unexpected = || self.link.unexpected("lease");
         let wait = reply.int().ok_or_else(unexpected)?;
         let token = LeaseToken(reply.text().ok_or_else(unexpected)?.into());
@@ -177,19 +190,18 @@ impl RedisStore {
                 }
             }
         }
-        if new.is_some() && missing.iter().any(|(stamp, _)| stamp.is_some()) {
+        if new && missing.iter().any(|(stamp, _)| stamp.is_some()) {
             self.fresh.settle(shard).await;
         }
         let mut unread = Vec::new();
         for (stamp, delivery) in missing {
-            let stamp = stamp.filter(|_| new.is_some());
+            let stamp = stamp.filter(|_| new);
             match stamp.and_then(|stamp| self.take_fresh(shard, stamp, &delivery.id, &token)) {
                 Some(leased) => batch.leased.push(leased),
                 None => unread.push(delivery),
             }
         }
         if !unread.is_empty() {
-            // If this fails, the next call puts all of this one back.
             let reading = self.read_leased(&token, unread, &mut batch.leased);
             self.on_shard(shard, self.absence.patience(shard), reading)
                 .await?;

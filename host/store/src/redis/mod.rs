@@ -34,6 +34,7 @@ mod lease;
 mod list;
 mod memory;
 mod new_work;
+mod offer;
 mod outlook;
 mod record;
 mod reply;
@@ -58,6 +59,7 @@ use fresh::Fresh;
 use functions::{Call, Functions};
 use keys::Keys;
 use memory::ServerMemory;
+use offer::Offers;
 use outlook::Outlook;
 use reply::Reply;
 use wake::{Listener, News};
@@ -90,6 +92,7 @@ pub struct RedisStore {
     fresh: Fresh,
     /// For each shard the last lease that this host knows of: by calls for all its work, and for new work.
     heard: Vec<Mutex<Option<LeaseToken>>>,
+    offers: Offers,
     turn: AtomicUsize,
     _listener: Listener,
 }
@@ -129,6 +132,7 @@ impl RedisStore {
             heard: std::iter::repeat_with(Mutex::default)
                 .take(2 * keys.shards())
                 .collect(),
+            offers: Offers::default(),
             keys,
             turn: AtomicUsize::new(0),
             _listener: listener,
@@ -137,6 +141,11 @@ impl RedisStore {
 
     fn call(&self, name: &'static str, shard: usize) -> Call {
         self.functions.call(name, shard, self.keys.shard(shard))
+    }
+
+    /// The last lease that this host heard of from a shard, of calls for new work or of the others.
+    fn heard(&self, shard: usize, new: bool) -> &Mutex<Option<LeaseToken>> {
+        &self.heard[2 * shard + usize::from(new)]
     }
 
     async fn run(&self, name: &'static str, call: &Call) -> Result<Reply, StoreError> {

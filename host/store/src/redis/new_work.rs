@@ -5,14 +5,49 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::join_all;
 
-use super::lease::REST;
+use super::lease::{REST, ShardBatch};
+use super::offer::Offer;
 use super::{CHUNK, RedisStore};
 use crate::queue::{LeaseRequest, Leased, NewWork};
 
+impl RedisStore {
+    /// Notes what a lease of new work left behind.
+    pub(super) fn note_left(&self, part: &ShardBatch) {
+        if part.taken >= part.quota {
+            self.outlook.work(part.shard);
+        } else if part.next_due == Some(Duration::ZERO) {
+            self.outlook.rest(part.shard);
+        }
+    }
+
+    /// Brings a worker what was leased for it when it was enqueued.
+    pub(super) async fn bring(&self, offer: Offer, leased: Vec<Leased>) {
+        if let Err(leased) = offer.bring(leased)
+            && let Err(error) = self.release_leases(&leased).await
+        {
+            tracing::warn!(%error, "what nobody waited for any more comes again when its lease ends");
+        }
+    }
+}
+
 #[async_trait]
 impl NewWork for RedisStore {
-    async fn wait(&self, timeout: Duration) {
-        self.outlook.wait_for_news(timeout).await;
+    async fn wait(&self, request: &LeaseRequest, light: usize, timeout: Duration) -> Vec<Leased> {
+        if request.max == 0 {
+            self.outlook.wait_for_news(timeout).await;
+            return Vec::new();
+        }
+        let mut waiting = self.offers.make(request.clone(), light);
+        tokio::select! {
+            biased;
+            brought = waiting.brought() => return brought,
+            () = self.outlook.wait_for_news(timeout) => {}
+        }
+        waiting.end().await
+    }
+
+    fn interrupt(&self) {
+        self.outlook.work_anywhere();
     }
 
     async fn lease(&self, request: &LeaseRequest, light: usize) -> Vec<Leased> {
@@ -29,13 +64,9 @@ impl NewWork for RedisStore {
         for (shard, answer) in shards.iter().zip(join_all(calls).await) {
             match answer {
                 Ok(part) => {
-                    if part.taken >= part.quota {
-                        self.outlook.work(part.shard);
-                    } else if part.next_due == Some(Duration::ZERO) {
-                        self.outlook.rest(part.shard);
-                    } else {
-                        self.outlook.empty(part.shard, part.next_due);
-                    }
+                    self.note_left(&part);
+                    // Nothing, if something was noted.
+                    self.outlook.empty(part.shard, part.next_due);
                     leased.extend(part.leased);
                 }
                 // It is asked for all its work after a rest.

@@ -80,11 +80,6 @@ impl Outlook {
         }
     }
 
-    /// Whether nothing is known of work in a shard.
-    pub(super) fn is_idle(&self, shard: usize) -> bool {
-        self.shards[shard].load(Ordering::SeqCst) > ASKING
-    }
-
     /// The shards with news, at most so many. Who takes them is about to ask them.
     pub(super) fn take_news(&self, most: usize) -> Vec<usize> {
         let with_news = |shard: &usize| self.fresh[*shard].load(Ordering::SeqCst);

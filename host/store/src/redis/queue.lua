@@ -362,6 +362,8 @@ local function advance(p, sequences, now, queues, waiting)
   end
 end
 
+local lease
+
 -- Whether an event asks for nothing of its deliveries, by its flags in `enqueue`.
 local function plainly(flags)
   return flags == '0' or flags == '1'
@@ -370,12 +372,16 @@ end
 -- ARGV: channel, me, then per event: tenant, event's part of its keys (<tenant> \0 <event>), extends
 -- (0|1, or 2|3 if any delivery is scheduled or in a sequence), packed event, number of deliveries, and per
 -- delivery: its key, its id, its lane, its record after the stamp, and for 2|3 when it is due, in ms, and =
--- with the key of its sequence, or nothing for either. Events of one tenant are best side by side. Reply:
--- the first stamp, then per event the number created (their stamps follow one another), or -1 for a
--- duplicate; at last how many tenants stand before all that had a turn because of it.
+-- with the key of its sequence, or nothing for either. Events of one tenant are best side by side. At last 0,
+-- or what the host leases by the same step if tenants stand before all that had a turn because of it: as in
+-- `lease` the fence that it heard of, most for an endpoint that gets some, most per endpoint, duration, most.
+-- Reply: the first stamp, then per event the number created (their stamps follow one another), or -1 for a
+-- duplicate; how many tenants stand before all that had a turn because of it; and the reply of `lease`, if there
+-- was one.
 local function enqueue(keys, argv)
   local p = keys[1]
-  local n = #argv
+  local most = argv[#argv]
+  local n = #argv - (most == '0' and 1 or 5)
   local wanted = {}
   local i = 3
   while i <= n do
@@ -462,8 +468,13 @@ local function enqueue(keys, argv)
     redis.call('HINCRBY', p .. 'k', 'o', num(stamp - first))
     for name, members in pairs(sequences) do many('ZADD', p .. 'g:' .. name, members, 2) end
     advance(p, sequences, now, queues, waiting)
-    reply[#reply + 1] = queue(p, queues, first, 'RPUSH')
+    local before = queue(p, queues, first, 'RPUSH')
+    reply[#reply + 1] = before
     delay(p, argv[1], waiting)
+    if before > 0 and most ~= '0' then
+      local leased = lease(keys, { argv[1], argv[2], most, argv[n + 4], argv[n + 3], '0', argv[n + 2], argv[n + 1] })
+      for j = 1, #leased do reply[#reply + 1] = leased[j] end
+    end
     wake(p, argv[1], argv[2], quiet)
   else
     reply[#reply + 1] = 0
@@ -669,7 +680,7 @@ end
 -- serve all; and the fence of the last lease of this kind here that this host heard of (or empty). Reply: us
 -- until there is more to do (-1: nothing waits; 0 also when new work was asked for and there is other), fence,
 -- then groups of tenant, endpoint, number of entries, entries.
-local function lease(keys, argv)
+function lease(keys, argv)
   local p = keys[1]
   local channel, me = argv[1], argv[2]
   local want, duration, cap = tonumber(argv[3]), tonumber(argv[4]), tonumber(argv[5])
