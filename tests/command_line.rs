@@ -22,8 +22,7 @@ fn fails(site: &Site, words: &[&str], code: i32, sentence: &str) {
 
 fn with(change: impl FnOnce(&str) -> String) -> Site {
     let site = Site::embedded();
-    let config = std::fs::read_to_string(site.path("wasmhook.toml")).unwrap();
-    site.write("wasmhook.toml", &change(&config));
+    site.configure(change);
     site
 }
 
