@@ -6,7 +6,8 @@ mod support;
 
 use std::time::Duration;
 
-use support::{Site, wait_for};
+use serde_json::{Value, json};
+use support::{Listener, Site, event, http, wait_for};
 use wasmhook_testing::{Answer, Durability, Receiver, RedisCluster};
 
 const STREAM: &str = "wasmhook:events";
@@ -132,4 +133,54 @@ async fn a_master_that_hangs_holds_up_only_its_own_events_and_nothing_is_lost() 
         (left == 0).then_some(())
     });
     assert_eq!(host.stop(), Some(0), "{}", host.log());
+}
+
+/// A producer that waits for answers is told which of its events are durable, and may repeat them all.
+#[test]
+fn a_batch_of_which_a_shard_is_away_is_durable_in_part_and_whole_once_it_is_repeated() {
+    let mut stage = Stage::set();
+    let (lost, other) = (tenant_of(stage.lost.0), tenant_of(stage.other.0));
+    let receiver = Listener::start(204);
+    let site = Site::cluster(&stage.cluster.urls());
+    for tenant in [&lost, &other] {
+        site.endpoint(tenant, "main", &receiver.url(), "*");
+    }
+    let _host = site.serve();
+    let events = [(&other, "evt_1"), (&lost, "evt_1"), (&other, "evt_2")];
+    let line = |(tenant, id): (&String, &str)| event(tenant, "invoice.paid", id, &json!({})) + "\n";
+    let batch: String = events.map(line).concat();
+    let push = || {
+        let lines = "Content-Type: application/x-ndjson";
+        let (status, answer) = http(site.port, "POST", "/v1/events", &[lines], &batch).unwrap();
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        let results = answer["results"].as_array().cloned().unwrap_or_default();
+        let results: Vec<_> = results.iter().map(|one| one["status"].clone()).collect();
+        (status, results)
+    };
+    let victim = stage.lost.1;
+    stage.cluster.node(victim).pause().unwrap();
+    assert_eq!(
+        push(),
+        (
+            503,
+            vec![json!("enqueued"), json!("unavailable"), json!("enqueued")]
+        )
+    );
+    stage.wait_for_recorded(stage.other, 2);
+
+    stage.cluster.node(victim).resume().unwrap();
+    let results = wait_for("the batch to be taken in", || {
+        let (status, results) = push();
+        (status == 202).then_some(results)
+    });
+    assert_eq!(
+        (&results[0], &results[2]),
+        (&json!("duplicate"), &json!("duplicate"))
+    );
+    stage.wait_for_recorded(stage.lost, 1);
+    assert_eq!(
+        receiver.wait_for_deliveries(3).len(),
+        3,
+        "none went out twice"
+    );
 }

@@ -22,8 +22,7 @@ fn fails(site: &Site, words: &[&str], code: i32, sentence: &str) {
 
 fn with(change: impl FnOnce(&str) -> String) -> Site {
     let site = Site::embedded();
-    let config = std::fs::read_to_string(site.path("wasmhook.toml")).unwrap();
-    site.write("wasmhook.toml", &change(&config));
+    site.configure(change);
     site
 }
 
@@ -332,6 +331,35 @@ fn the_doctor_finds_nothing_wrong_with_a_sound_site() {
         assert!(text.contains(words), "{words}: {text}");
     }
     assert!(!text.contains("WRONG"), "{text}");
+}
+
+#[test]
+fn the_doctor_says_how_much_may_be_in_flight() {
+    let site = Site::embedded();
+    site.endpoint("acme", "main", "http://127.0.0.1:9/hook", "*");
+    site.write("tenants/globex/tenant.toml", "max_in_flight = 90\n");
+    let in_flight = |more: &[&str]| {
+        let output = site.run(&[&["doctor"], more].concat());
+        let text = String::from_utf8(output.stdout).unwrap();
+        let line = text.lines().find(|line| line.contains("in flight"));
+        line.unwrap_or_else(|| panic!("{text}")).to_owned()
+    };
+    let line = in_flight(&[]);
+    for words in [
+        "1024 deliveries on this host",
+        "256 for one endpoint",
+        "any number for one tenant",
+        "another max_in_flight: 1",
+    ] {
+        assert!(line.contains(words), "{words}: {line}");
+    }
+    let line = in_flight(&["--set", "worker.max_per_tenant=50"]);
+    assert!(
+        line.contains("50 for one tenant (worker.max_per_tenant)"),
+        "{line}"
+    );
+    let line = in_flight(&["--set", "worker.max_per_tenant=90"]);
+    assert!(!line.contains("another"), "{line}");
 }
 
 #[test]

@@ -7,14 +7,12 @@ mod support;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use support::{Listener, Site, component, http, wait_for};
+use support::{Listener, Site, component, push, wait_for};
 
 /// A site with a folder of global plugins.
 fn site() -> Site {
     let site = Site::embedded();
-    let config = std::fs::read_to_string(site.path("wasmhook.toml")).unwrap();
-    let config = format!("{config}[plugins]\nglobal = \"global\"\n");
-    site.write("wasmhook.toml", &config);
+    site.configure(|config| format!("{config}[plugins]\nglobal = \"global\"\n"));
     std::fs::create_dir(site.path("global")).unwrap();
     site
 }
@@ -24,14 +22,6 @@ fn global(site: &Site, name: &str, component: &Path, manifest: &str) {
     let aside = site.path("global/.incoming");
     std::fs::copy(component, &aside).unwrap();
     std::fs::rename(&aside, site.path(&format!("global/{name}.wasm"))).unwrap();
-}
-
-fn push(site: &Site, tenant: &str, id: &str, payload: &Value) {
-    let event = json!({"tenant": tenant, "type": "invoice.paid", "id": id, "payload": payload});
-    let json = "Content-Type: application/json";
-    let (status, answer) =
-        http(site.port, "POST", "/v1/events", &[json], &event.to_string()).unwrap();
-    assert_eq!(status, 202, "{answer}");
 }
 
 /// The plugins that the one attempt at the one delivery of a tenant went through.

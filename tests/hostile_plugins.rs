@@ -6,22 +6,13 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::{Listener, Site, component, http, push_lines, wait_for};
+use support::{Listener, Site, component, event, push_lines, wait_for};
 use wasmhook_testing::RedisServer;
-
-const JSON: &str = "Content-Type: application/json";
 
 /// A host that may deliver to this machine's loopback address and to nothing else that is private.
 fn site() -> Site {
     let site = Site::embedded();
-    let config = std::fs::read_to_string(site.path("wasmhook.toml")).unwrap();
-    site.write(
-        "wasmhook.toml",
-        &config.replace(
-            "allow_private_addresses = true",
-            "allowed_networks = [\"127.0.0.1/32\"]",
-        ),
-    );
+    site.allow_this_machine_only();
     site
 }
 
@@ -31,10 +22,7 @@ fn hostile(site: &Site, tenant: &str, config: &str) {
 }
 
 fn push(site: &Site, tenant: &str, id: &str) {
-    let event = json!({"tenant": tenant, "type": "invoice.paid", "id": id, "payload": {"card": "4242 4242"}});
-    let (status, answer) =
-        http(site.port, "POST", "/v1/events", &[JSON], &event.to_string()).unwrap();
-    assert_eq!(status, 202, "{answer}");
+    support::push(site, tenant, id, &json!({"card": "4242 4242"}));
 }
 
 /// The last attempt at the one delivery of a tenant, once that is given up.
@@ -100,7 +88,7 @@ fn requests_that_smuggle_and_guests_that_flood_are_plugin_errors_and_neighbours_
         push(&site, behaviour, "evt_1");
     }
     let neighbours: String = (0..50)
-        .map(|n| json!({"tenant": "neighbour", "type": "invoice.paid", "id": format!("evt_{n}"), "payload": {}}).to_string() + "\n")
+        .map(|n| event("neighbour", "invoice.paid", &format!("evt_{n}"), &json!({})) + "\n")
         .collect();
     assert!(push_lines(&site, &neighbours).status.success());
     receiver.wait_for_deliveries(50);
@@ -178,7 +166,7 @@ fn a_resolver_cannot_send_deliveries_where_the_operator_does_not_allow() {
 fn a_resolver_that_spins_does_not_hold_up_the_stream_for_others() {
     let lines = |tenant: &str, count: u32| -> String {
         (0..count)
-            .map(|n| json!({"tenant": tenant, "type": "invoice.paid", "id": format!("evt_{n}"), "payload": {}}).to_string() + "\n")
+            .map(|n| event(tenant, "invoice.paid", &format!("evt_{n}"), &json!({})) + "\n")
             .collect()
     };
     let redis = RedisServer::start().unwrap();

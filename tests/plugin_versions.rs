@@ -6,29 +6,19 @@ mod support;
 
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use support::{Listener, Site, component, http, wait_for};
+use support::{Listener, Site, component, wait_for};
 
 const NAME: &str = "10-redact";
 const MANIFEST: &str = "[config]\nbehaviour = \"panic\"\nfields = \"card\"\n";
 
 fn push(site: &Site, id: &str) {
-    let event =
-        json!({"tenant": "acme", "type": "invoice.paid", "id": id, "payload": {"card": "4242"}});
-    let json = "Content-Type: application/json";
-    let (status, answer) =
-        http(site.port, "POST", "/v1/events", &[json], &event.to_string()).unwrap();
-    assert_eq!(status, 202, "{answer}");
+    support::push(site, "acme", id, &json!({"card": "4242"}));
 }
 
 /// A site whose plugin redacts, and which tries often enough to outlast a bad version.
 fn site(receiver: &Listener) -> Site {
     let site = Site::embedded();
-    let config = std::fs::read_to_string(site.path("wasmhook.toml")).unwrap();
-    let schedule = vec!["\"300ms\""; 60].join(",");
-    site.write(
-        "wasmhook.toml",
-        &config.replace("\"200ms\", \"400ms\"", &schedule),
-    );
+    site.try_often();
     site.endpoint("acme", "main", &receiver.url(), "*");
     site.plugin("acme", NAME, &component("redact.wasm"), MANIFEST);
     site
@@ -212,10 +202,7 @@ fn a_shadow_is_compared_on_live_events_and_sends_nothing() {
     wait_for_version(&site, "serving", &old);
     site.plugin("acme", NAME, &component("hostile.wasm"), manifest);
     wait_for_version(&site, "shadow", &old);
-    let event = json!({"tenant": "acme", "type": "invoice.paid", "id": "evt_1", "payload": {"region": "eu"}});
-    let json = "Content-Type: application/json";
-    let pushed = http(site.port, "POST", "/v1/events", &[json], &event.to_string()).unwrap();
-    assert_eq!(pushed.0, 202);
+    support::push(&site, "acme", "evt_1", &json!({"region": "eu"}));
     receiver.wait_for_deliveries(2);
     let compared = wait_for("the comparisons", || {
         let listed = site.json(&["plugins", "list"]);
@@ -249,11 +236,7 @@ fn a_shadow_is_compared_on_live_events_and_sends_nothing() {
 /// A site whose retries come too late for any test to see one.
 fn patient_site() -> Site {
     let site = Site::embedded();
-    let config = std::fs::read_to_string(site.path("wasmhook.toml")).unwrap();
-    site.write(
-        "wasmhook.toml",
-        &config.replace("\"200ms\", \"400ms\"", "\"2h\", \"2h\""),
-    );
+    site.configure(|config| config.replace("\"200ms\", \"400ms\"", "\"2h\", \"2h\""));
     site
 }
 

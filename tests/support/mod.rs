@@ -12,7 +12,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// How long anything may take before a test fails. Generous: it bounds a hang, it measures nothing.
@@ -20,6 +20,9 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The published sample secret of the Standard Webhooks specification.
 pub const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// The header of a push over HTTP.
+pub const JSON: &str = "Content-Type: application/json";
 
 /// The root of the repository.
 pub fn root() -> PathBuf {
@@ -112,6 +115,24 @@ impl Site {
         let path = self.path(relative);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
+    }
+
+    /// Changes the configuration file.
+    pub fn configure(&self, change: impl FnOnce(&str) -> String) {
+        let config = std::fs::read_to_string(self.path("wasmhook.toml")).unwrap();
+        self.write("wasmhook.toml", &change(&config));
+    }
+
+    /// Has deliveries tried often enough to outlast a plugin that is to be mended.
+    pub fn try_often(&self) {
+        let schedule = vec!["\"300ms\""; 60].join(",");
+        self.configure(|config| config.replace("\"200ms\", \"400ms\"", &schedule));
+    }
+
+    /// Allows this machine's loopback address, and nothing else that is private.
+    pub fn allow_this_machine_only(&self) {
+        let allowed = "allowed_networks = [\"127.0.0.1/32\"]";
+        self.configure(|config| config.replace("allow_private_addresses = true", allowed));
     }
 
     /// Adds an endpoint to a tenant, with the sample secret.
@@ -343,6 +364,18 @@ pub fn http(
     stream.read_to_string(&mut answer).ok()?;
     let status = answer.split(' ').nth(1)?.parse().ok()?;
     Some((status, answer.split_once("\r\n\r\n")?.1.to_owned()))
+}
+
+/// An event as producers write it.
+pub fn event(tenant: &str, kind: &str, id: &str, payload: &Value) -> String {
+    json!({"tenant": tenant, "type": kind, "id": id, "payload": payload}).to_string()
+}
+
+/// Pushes an event of the type `invoice.paid` over HTTP; it must be taken in.
+pub fn push(site: &Site, tenant: &str, id: &str, payload: &Value) {
+    let event = event(tenant, "invoice.paid", id, payload);
+    let (status, answer) = http(site.port, "POST", "/v1/events", &[JSON], &event).unwrap();
+    assert_eq!(status, 202, "{answer}");
 }
 
 /// Pushes lines of NDJSON with `wasmhook event push`.

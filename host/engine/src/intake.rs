@@ -67,16 +67,6 @@ pub struct Taken {
     pub failures: Vec<(usize, StoreError)>,
 }
 
-impl Taken {
-    /// What became of every event, or why that is not known of all.
-    pub fn whole(self) -> Result<Vec<Verdict>, StoreError> {
-        match self.failures.into_iter().next() {
-            Some((_, error)) => Err(error),
-            None => Ok(self.verdicts.into_iter().flatten().collect()),
-        }
-    }
-}
-
 /// Settings of intake.
 #[derive(Debug, Clone)]
 pub struct IntakeConfig {

@@ -21,6 +21,7 @@ pub mod resolve;
 pub mod sign;
 mod slow_resolvers;
 pub mod stream;
+pub mod transform;
 pub mod worker;
 
 pub use attempt::{Attempter, AttempterConfig};

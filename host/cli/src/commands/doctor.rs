@@ -1,12 +1,14 @@
 //! `wasmhook doctor`
 
 use std::fmt::Write as _;
+use std::num::NonZeroU32;
 use std::path::Path;
 
 use serde::Serialize;
 use wasmhook_runtime::Services;
 use wasmhook_store::Store;
 use wasmhook_store::embedded::DATABASE;
+use wasmhook_tenants::Tenants;
 
 use crate::config::{Config, StoreKind};
 use crate::exit::{Coded, Exit};
@@ -168,6 +170,34 @@ fn tenants(config: &Config, findings: &mut Findings) {
             format!("{count} with {endpoints} endpoints, whose secrets are there"),
         );
     }
+    in_flight(config, &tenants, findings);
+}
+
+/// How much may be in flight: what is due beyond that waits, and nothing is wrong.
+fn in_flight(config: &Config, tenants: &Tenants, findings: &mut Findings) {
+    let worker = &config.worker;
+    let one_tenant = match worker.max_per_tenant {
+        Some(most) => format!("{most} for one tenant (worker.max_per_tenant)"),
+        None => {
+            "any number for one tenant, which alone can use all hosts (no worker.max_per_tenant)"
+                .to_owned()
+        }
+    };
+    let mut words = format!(
+        "{} deliveries on this host (worker.concurrency); over all hosts {} for one endpoint (worker.max_per_endpoint), {one_tenant}",
+        worker.concurrency, worker.max_per_endpoint
+    );
+    let own = tenants.quotas().into_iter().filter(|(_, quota)| {
+        let most = quota.max_in_flight.map(NonZeroU32::get);
+        most.is_some() && most != worker.max_per_tenant
+    });
+    match own.count() {
+        0 => {}
+        count => {
+            let _ = write!(words, "; tenants with another max_in_flight: {count}");
+        }
+    }
+    findings.good("in flight", words);
 }
 
 /// Looks at the plugins, and says how many there are.

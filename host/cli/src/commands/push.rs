@@ -207,10 +207,12 @@ impl Target {
             }
             Self::Http { client, url, token } => {
                 let answers = post(client, url, token.as_deref(), &drafts).await?;
+                let mut unavailable = 0;
                 for (line, answer) in lines.into_iter().zip(answers.results) {
                     match answer.status.as_str() {
                         "enqueued" => summary.pushed += 1,
                         "duplicate" => summary.duplicates += 1,
+                        "unavailable" => unavailable += 1,
                         _ => refused(
                             line,
                             &answer.error.map(|error| error.message).unwrap_or_default(),
@@ -218,6 +220,15 @@ impl Target {
                             json,
                         ),
                     }
+                }
+                if unavailable > 0 {
+                    return Err(Coded::new(
+                        Exit::Unavailable,
+                        format!(
+                            "{unavailable} of {} events were not taken in, for their part of the store does not answer; push them all again, which makes no second delivery",
+                            drafts.len()
+                        ),
+                    ));
                 }
             }
         }

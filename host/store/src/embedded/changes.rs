@@ -1,7 +1,6 @@
 //! What a task of the writer changed of what can be leased, to be told once it is committed.
 
-use super::schedule::Allowance;
-use super::window::{Fresh, Place};
+use super::schedule::{Allowance, Fresh, Place};
 
 /// See the module.
 #[derive(Debug, Default)]

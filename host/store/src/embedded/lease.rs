@@ -8,9 +8,8 @@ use super::clock::{StoreClock, span, until};
 use super::lanes::{Stage, Tally};
 use super::leases::{parse_token, token};
 use super::rows::{self, delivery_columns, delivery_joins, event_columns, limit_number};
-use super::schedule::{Call, Picked};
+use super::schedule::{Call, Picked, Place};
 use super::thread::{Fault, Session};
-use super::window::Place;
 use super::writer::{Shared, Writer};
 use crate::queue::{Batch, LeaseRequest, Leased};
 

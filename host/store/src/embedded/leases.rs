@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
-use super::window::Place;
+use super::schedule::Place;
 use crate::queue::LeaseToken;
 
 /// A delivery that somebody holds.

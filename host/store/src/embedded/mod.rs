@@ -29,9 +29,7 @@ mod rows;
 mod schedule;
 mod schema;
 mod sequences;
-mod share;
 mod thread;
-mod window;
 mod writer;
 
 pub use folder::DATABASE;

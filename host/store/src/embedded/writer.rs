@@ -11,9 +11,8 @@ use super::changes::Changes;
 use super::clock::StoreClock;
 use super::lanes::{Stage, Tally};
 use super::quotas;
-use super::schedule::{Allowance, Schedule, Standing};
+use super::schedule::{Allowance, Fresh, Place, Schedule, Standing};
 use super::thread::{Fault, Session};
-use super::window::{Fresh, Place};
 
 /// The schedule of a host, which its threads share. Each holds it for a moment only.
 #[derive(Debug, Default)]

@@ -4,6 +4,7 @@
 
 mod embedded_store;
 mod in_order;
+mod queue;
 mod redis_store;
 mod steps;
 mod verdict;

@@ -21,12 +21,25 @@ pub(crate) const REPAIR: CheckRequest = CheckRequest {
 pub(crate) const LONG: Duration = Duration::from_secs(600);
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// What comes of a queue that [`fill`] filled: twelve that are due, and six that are leased.
+pub(crate) const OPEN: usize = 18;
+
 pub(crate) async fn put(store: &dyn Store, tenant: &str, id: &str, endpoints: &[&str]) {
     let batch = [to(&event(tenant, id), endpoints)];
     assert_eq!(
         store.enqueue(&batch).await.unwrap()[0].created,
         endpoints.len()
     );
+}
+
+/// Enqueues so many for the endpoint `main` of acme, forty at a time.
+pub(crate) async fn put_many(store: &dyn Store, count: usize) {
+    let events: Vec<usize> = (0..count).collect();
+    for batch in events.chunks(40) {
+        let item = |n| to(&event("acme", &format!("evt_{n}")), &["main"]);
+        let batch: Vec<_> = batch.iter().map(item).collect();
+        store.enqueue(&batch).await.unwrap();
+    }
 }
 
 pub(crate) async fn take(store: &dyn Store, max: usize) -> Vec<Leased> {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use wasmhook_store::{CheckReport, Finding, Leased, Store};
 
-use crate::steps::{LOOK, PATIENCE, REPAIR, end, record, take};
+use crate::steps::{LOOK, OPEN, PATIENCE, REPAIR, end, fill, record, take};
 
 pub(crate) fn counts(report: &CheckReport) -> BTreeMap<Finding, (u64, u64)> {
     let count = |(finding, found): (&Finding, &wasmhook_store::check::Found)| {
@@ -17,6 +17,18 @@ pub(crate) fn counts(report: &CheckReport) -> BTreeMap<Finding, (u64, u64)> {
 pub(crate) async fn assert_sound(store: &dyn Store) {
     let report = store.check(LOOK).await.unwrap();
     assert!(report.is_sound(), "{:?}", report.findings);
+}
+
+/// Looks at an empty queue and at a full one, which are sound, and works that off.
+pub(crate) async fn counts_what_fills_it(store: &dyn Store) {
+    assert_sound(store).await;
+    let held = fill(store).await;
+    let report = store.check(LOOK).await.unwrap();
+    assert!(report.is_sound(), "{:?}", report.findings);
+    let looked = report.looked;
+    assert_eq!((looked.deliveries, looked.open), (36, 24));
+    assert_eq!((looked.due, looked.waiting, looked.leased), (12, 6, 6));
+    drains(store, held, OPEN).await;
 }
 
 /// Looks, repairs and looks again: `expected` is to be among what is found, everything is to be mended.

@@ -15,10 +15,10 @@ use wasmhook_core::{
     SignatureHeaders,
 };
 use wasmhook_delivery::Answer as ReceiverAnswer;
-use wasmhook_engine::attempt::merge;
 use wasmhook_engine::classify;
 use wasmhook_engine::resolve::{Resolver, event_view};
 use wasmhook_engine::sign::Signing;
+use wasmhook_engine::transform::merge;
 use wasmhook_runtime::{
     CallResult, Choice, EndpointView, Mode, Plugin, Request, Resolution, Verdict,
 };

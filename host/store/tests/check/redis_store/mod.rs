@@ -11,37 +11,47 @@ use wasmhook_store::conformance::{event, to};
 use wasmhook_store::redis::{RedisConfig, RedisStore};
 use wasmhook_testing::RedisServer;
 
-use crate::steps::{LONG, LOOK, fill};
-use crate::verdict::{assert_sound, drains};
+use crate::queue::Queue;
+use crate::steps::LONG;
+use crate::verdict::{assert_sound, counts_what_fills_it};
 use crate::work::{random_work, work_beside_repairs};
 
-pub(super) const SHARD: &str = "{wasmhook:0}:";
+const SHARD: &str = "{wasmhook:0}:";
 
-pub(super) async fn make() -> (RedisServer, RedisStore, redis::aio::MultiplexedConnection) {
+async fn make() -> (RedisServer, RedisStore) {
     let server = RedisServer::start().unwrap();
+    let store = connect(&server).await;
+    (server, store)
+}
+
+async fn connect(server: &RedisServer) -> RedisStore {
     let mut config = RedisConfig::new(server.url());
     config.shards = 1;
-    let store = RedisStore::connect(config).await.unwrap();
-    let client = redis::Client::open(server.url()).unwrap();
-    let connection = client.get_multiplexed_async_connection().await.unwrap();
-    (server, store, connection)
+    RedisStore::connect(config).await.unwrap()
 }
 
-/// Does one thing by hand: the key is the shard's.
-pub(super) async fn by_hand(
-    connection: &mut redis::aio::MultiplexedConnection,
-    name: &str,
-    key: &str,
-    more: &[&str],
-) {
-    let mut command = redis::cmd(name);
-    command.arg(format!("{SHARD}{key}")).arg(more);
-    let answer: redis::Value = command.query_async(connection).await.unwrap();
-    // Damage that does none proves nothing.
-    assert_ne!(answer, redis::Value::Int(0), "{name} {key} changed nothing");
+impl Queue<RedisStore, RedisServer> {
+    /// Asks the server by itself. The second word is a key of the shard.
+    fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        let key = format!("{SHARD}{}", words[1]);
+        let mut words = words.to_vec();
+        words[1] = &key;
+        self.beneath.ask(&words).unwrap()
+    }
+
+    /// As [`Self::ask`], of something that changes.
+    fn damage(&self, words: &[&str]) {
+        let answer: redis::Value = self.ask(words);
+        assert_ne!(
+            answer,
+            redis::Value::Int(0),
+            "damage that does none: {words:?}"
+        );
+    }
 }
 
-pub(super) fn id_of(tenant: &str, event_id: &str) -> String {
+/// The delivery of an event to `main`.
+fn id_of(tenant: &str, event_id: &str) -> String {
     to(&event(tenant, event_id), &["main"]).deliveries[0]
         .id
         .to_string()
@@ -50,36 +60,27 @@ pub(super) fn id_of(tenant: &str, event_id: &str) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_is_sound_after_random_work() {
     for seed in 0..4 {
-        let (_server, store, _) = make().await;
+        let (_server, store) = make().await;
         random_work(&store, seed).await;
     }
 }
 
 #[tokio::test]
 async fn an_empty_queue_and_a_full_one_are_sound() {
-    let (_server, store, _) = make().await;
-    assert_sound(&store).await;
-    let held = fill(&store).await;
-    let report = store.check(LOOK).await.unwrap();
-    assert!(report.is_sound(), "{:?}", report.findings);
-    let looked = report.looked;
-    assert_eq!((looked.deliveries, looked.open), (36, 24));
-    assert_eq!((looked.due, looked.waiting, looked.leased), (12, 6, 6));
-    drains(&store, held, 18).await;
+    let (_server, store) = make().await;
+    counts_what_fills_it(&store).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn repairs_do_not_disturb_work() {
-    let (_server, store, _) = make().await;
+    let (_server, store) = make().await;
     work_beside_repairs(Arc::new(store)).await;
 }
 
 #[tokio::test]
 async fn one_host_checks_for_all() {
-    let (server, first, _) = make().await;
-    let mut config = RedisConfig::new(server.url());
-    config.shards = 1;
-    let second = RedisStore::connect(config).await.unwrap();
+    let (server, first) = make().await;
+    let second = connect(&server).await;
     assert!(first.claim_check(LONG).await.unwrap());
     assert!(!second.claim_check(LONG).await.unwrap());
     assert_sound(&second).await;

@@ -11,20 +11,22 @@ use wasmhook_core::{Delivery, Event};
 const MOST: usize = 1 << 16;
 /// Bytes of deliveries that are kept whole.
 const MOST_BYTES: usize = 64 << 20;
+/// So many places of a lane are read at a time while there is room to keep them.
+const READ: usize = 256;
 /// What a delivery takes besides its payload.
 const OVERHEAD: usize = 512;
 
 /// When a delivery is due, and its number: the order of a lane.
-pub(super) type Place = (i64, i64);
+pub(in crate::embedded) type Place = (i64, i64);
 
 const FIRST: Place = (i64::MIN, i64::MIN);
 const LAST: Place = (i64::MAX, i64::MAX);
 
 /// A delivery as it was enqueued.
 #[derive(Debug)]
-pub(super) struct Fresh {
-    pub(super) delivery: Delivery,
-    pub(super) event: Event,
+pub(in crate::embedded) struct Fresh {
+    pub(in crate::embedded) delivery: Delivery,
+    pub(in crate::embedded) event: Event,
 }
 
 impl Fresh {
@@ -105,23 +107,34 @@ impl Window {
         Some((place, self.remove(place, budget)))
     }
 
-    /// After which place the file is to be read, if there may be more than is known.
-    pub(super) fn ends_at(&self) -> Option<Place> {
-        (self.end < LAST).then_some(self.end)
-    }
-
-    /// Adds what was read from where it ended: `free` is due and held by nobody, and `last` the last
-    /// place read, or none when nothing is behind it.
-    pub(super) fn extend(
+    /// Reads on in the file behind what is known, until there is something that is `free` or nothing is
+    /// left to read. `false` if nothing can be behind it.
+    pub(super) fn read_on<E>(
         &mut self,
-        free: impl Iterator<Item = Place>,
-        last: Option<Place>,
+        wanted: usize,
+        free: impl Fn(i64) -> bool,
+        mut source: impl FnMut(Place, usize) -> Result<Vec<Place>, E>,
         budget: &mut Budget,
-    ) {
-        for place in free {
-            self.insert(place, None, budget);
+    ) -> Result<bool, E> {
+        let limit = if budget.is_spent() {
+            wanted.min(READ)
+        } else {
+            READ
+        };
+        while self.end < LAST {
+            let read = source(self.end, limit)?;
+            let last = read.last().copied().filter(|_| read.len() >= limit);
+            let mut found = false;
+            for place in read.into_iter().filter(|(_, seq)| free(*seq)) {
+                self.insert(place, None, budget);
+                found = true;
+            }
+            self.end = last.unwrap_or(LAST);
+            if found || last.is_none() {
+                return Ok(true);
+            }
         }
-        self.end = last.unwrap_or(LAST);
+        Ok(false)
     }
 
     /// Forgets everything.
@@ -168,7 +181,7 @@ mod tests {
             window.enter(place, None, &mut budget);
         }
         assert_eq!(taken(&mut window, &mut budget), [(1, 4), (5, 2), (5, 3)]);
-        assert_eq!(window.ends_at(), None);
+        assert_eq!(window.end, LAST);
         assert_eq!(budget.entries, 0);
     }
 
@@ -183,10 +196,31 @@ mod tests {
         budget.entries -= MOST;
         // Behind what was left out, so this one is not known either.
         window.enter((7, 5), None, &mut budget);
-        assert_eq!(window.ends_at(), Some((5, 1)));
+        assert_eq!(window.end, (5, 1));
         assert_eq!(taken(&mut window, &mut budget), [(1, 4), (5, 1)]);
-        window.extend([(5, 2), (7, 5)].into_iter(), Some((7, 5)), &mut budget);
-        assert_eq!(window.ends_at(), Some((7, 5)));
+        let file = [(5, 1), (5, 2), (7, 5)];
+        assert!(read_on(&mut window, &mut budget, &file, &[]));
         assert_eq!(taken(&mut window, &mut budget), [(5, 2), (7, 5)]);
+    }
+
+    #[test]
+    fn what_somebody_holds_is_read_over() {
+        let (mut window, mut budget) = (Window::unknown(), Budget::default());
+        let count = i64::try_from(2 * READ).unwrap();
+        let file: Vec<Place> = (0..=count).map(|seq| (0, seq)).collect();
+        let held: Vec<i64> = (0..count).collect();
+        assert!(read_on(&mut window, &mut budget, &file, &held));
+        assert_eq!(taken(&mut window, &mut budget), [(0, count)]);
+        assert!(!read_on(&mut window, &mut budget, &file, &held));
+    }
+
+    /// Reads on in a file with these places, of which some are held.
+    fn read_on(window: &mut Window, budget: &mut Budget, file: &[Place], held: &[i64]) -> bool {
+        let source = |after, limit| {
+            let behind = file.iter().copied().filter(|place| *place > after);
+            Ok::<_, ()>(behind.take(limit).collect())
+        };
+        let free = |seq| !held.contains(&seq);
+        window.read_on(1, free, source, budget).unwrap()
     }
 }

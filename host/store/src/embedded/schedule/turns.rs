@@ -1,0 +1,115 @@
+//! Whose turn it is: the tenants go round, and a round goes on where the one before ended.
+
+use super::roster::Roster;
+use super::share::Sharer;
+
+/// A tenant or a lane whose turn it is.
+pub(super) struct Turn {
+    pub(super) id: i64,
+    weight: usize,
+    /// Its weight, or what is left of a turn that it got a part of.
+    left: usize,
+}
+
+impl Turn {
+    pub(super) fn of_lane(id: i64) -> Self {
+        Self {
+            id,
+            weight: 1,
+            left: 1,
+        }
+    }
+}
+
+impl Sharer for Turn {
+    fn weight(&self) -> usize {
+        self.weight
+    }
+
+    fn turn(&self) -> usize {
+        self.left
+    }
+}
+
+/// Where the round of the tenants goes on.
+#[derive(Debug, Default)]
+pub(super) struct Round {
+    /// Behind this tenant.
+    last_tenant: i64,
+    /// The tenant that got only a part of its turn in the last round, and what is left of it.
+    begun: (i64, usize),
+}
+
+impl Round {
+    /// The tenants that can be served, at most so many.
+    pub(super) fn turns(&self, roster: &Roster, limit: usize) -> Vec<Turn> {
+        let turn = |tenant: i64| {
+            let weight = roster.allowance(tenant).weight;
+            Turn {
+                id: tenant,
+                weight,
+                left: match self.begun {
+                    (begun, left) if begun == tenant => left.min(weight),
+                    _ => weight,
+                },
+            }
+        };
+        let open = roster.open_tenants(self.last_tenant);
+        open.take(limit).map(turn).collect()
+    }
+
+    /// A tenant got so many of its quota. The next round goes on with it if that was only a part of its
+    /// turn, and behind it otherwise.
+    pub(super) fn served(&mut self, tenant: &Turn, quota: usize, got: usize) {
+        let left = tenant.left.saturating_sub(got);
+        let cut = got == quota && left > 0;
+        self.last_tenant = tenant.id - i64::from(cut);
+        self.begun = if cut { (tenant.id, left) } else { (0, 0) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::roster::Allowance;
+    use super::super::window::Window;
+    use super::*;
+
+    /// Tenants 1 to 3 with something due, the second of which has two turns for one.
+    fn roster() -> Roster {
+        let mut roster = Roster::default();
+        let heavy = Allowance {
+            weight: 2,
+            most: None,
+        };
+        roster.allow(2, heavy);
+        for tenant in 1..=3 {
+            roster.count(tenant, tenant, 9, Window::of_empty_lane);
+        }
+        roster
+    }
+
+    fn next(round: &Round, roster: &Roster) -> Vec<(i64, usize)> {
+        let turns = round.turns(roster, 2);
+        turns.iter().map(|turn| (turn.id, turn.turn())).collect()
+    }
+
+    #[test]
+    fn a_round_goes_on_behind_who_had_a_whole_turn() {
+        let (roster, mut round) = (roster(), Round::default());
+        assert_eq!(next(&round, &roster), [(1, 1), (2, 2)]);
+        round.served(&round.turns(&roster, 1)[0], 1, 1);
+        assert_eq!(next(&round, &roster), [(2, 2), (3, 1)]);
+        round.served(&round.turns(&roster, 1)[0], 2, 2);
+        assert_eq!(next(&round, &roster), [(3, 1), (1, 1)]);
+    }
+
+    #[test]
+    fn who_got_a_part_of_a_turn_gets_the_rest_of_it_first() {
+        let (roster, mut round) = (roster(), Round::default());
+        round.served(&round.turns(&roster, 2)[1], 1, 1);
+        assert_eq!(next(&round, &roster), [(2, 1), (3, 1)]);
+        // Who had no more to give is not waited for.
+        round.served(&round.turns(&roster, 1)[0], 1, 0);
+        assert_eq!(next(&round, &roster), [(3, 1), (1, 1)]);
+    }
+}

@@ -1,0 +1,117 @@
+//! What becomes of a delivery, and what nobody else gets to see of it.
+
+use serde_json::json;
+
+use crate::support::{JSON, Listener, SECRET, Site, component, event, http, push_lines, wait_for};
+
+#[test]
+fn a_failing_receiver_is_retried_then_dead_lettered_then_replayed() {
+    let failing = Listener::start(503);
+    let port = failing.port;
+    let site = Site::embedded();
+    site.endpoint("acme", "main", &failing.url(), "*");
+    let _host = site.serve();
+    assert!(
+        push_lines(&site, &event("acme", "invoice.paid", "evt_1", &json!({})))
+            .status
+            .success()
+    );
+    let dead = wait_for("the dead letter", || {
+        site.deliveries("acme", "dead_letter").into_iter().next()
+    });
+    let id = dead["id"].as_str().unwrap();
+    let shown = site.json(&["deliveries", "show", id]);
+    let attempts = shown["attempts"].as_array().unwrap();
+    assert_eq!(attempts.len(), 3);
+    assert!(
+        attempts
+            .iter()
+            .all(|attempt| attempt["status_code"] == 503 && attempt["error_class"] == "status")
+    );
+    assert!(attempts[0]["next_at"].is_string() && attempts[2]["next_at"].is_null());
+    drop(failing);
+    let repaired = Listener::on(port, 204);
+    let missing = site.run(&["deliveries", "replay", "--tenant", "globex", id]);
+    assert_eq!(missing.status.code(), Some(5), "{missing:?}");
+    assert_eq!(
+        site.json(&["deliveries", "replay", "--tenant", "acme", id])["replayed"][0],
+        id
+    );
+    let arrived = repaired.wait_for_deliveries(1);
+    assert_eq!(arrived[0]["id"], id);
+    let done = wait_for("the success", || {
+        site.deliveries("acme", "succeeded").into_iter().next()
+    });
+    assert_eq!(done["attempt"], 4);
+}
+
+#[test]
+fn private_addresses_are_refused_unless_allowed() {
+    let receiver = Listener::start(204);
+    let site = Site::embedded();
+    site.endpoint("acme", "main", &receiver.url(), "*");
+    site.configure(|config| {
+        config.replace(
+            "allow_private_addresses = true",
+            "allow_private_addresses = false",
+        )
+    });
+    let _host = site.serve();
+    assert!(
+        push_lines(&site, &event("acme", "invoice.paid", "evt_1", &json!({})))
+            .status
+            .success()
+    );
+    let failed = wait_for("the refusal", || {
+        site.deliveries("acme", "failed").into_iter().next()
+    });
+    assert_eq!(failed["attempts"][0]["error_class"], "address_refused");
+    assert!(receiver.arrived().is_empty());
+}
+
+#[test]
+fn nothing_private_is_logged() {
+    let receiver = Listener::start(503);
+    let site = Site::embedded();
+    site.endpoint(
+        "acme",
+        "main",
+        &format!("{}?token=CANARY_QUERY", receiver.url()),
+        "*",
+    );
+    site.plugin(
+        "acme",
+        "10-redact",
+        &component("redact.wasm"),
+        "[config]\nfields = \"card\"\n",
+    );
+    let mut host = site.serve();
+    push_lines(
+        &site,
+        &event(
+            "acme",
+            "invoice.paid",
+            "evt_1",
+            &json!({"card": "CANARY_PAYLOAD"}),
+        ),
+    );
+    http(
+        site.port,
+        "POST",
+        "/v1/events",
+        &[JSON],
+        "{\"payload\": CANARY_PAYLOAD}",
+    );
+    wait_for("the dead letter", || {
+        site.deliveries("acme", "dead_letter").into_iter().next()
+    });
+    host.stop();
+    let log = host.log();
+    assert!(
+        log.contains("\"delivery\":\"whdel_") && log.contains("\"tenant\":\"acme\""),
+        "{log}"
+    );
+    for private in ["CANARY_QUERY", "CANARY_PAYLOAD", SECRET, &SECRET[6..]] {
+        assert!(!log.contains(private), "the log holds {private}");
+    }
+}

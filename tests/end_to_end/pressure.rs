@@ -1,0 +1,79 @@
+//! More than a host or a queue takes.
+
+use serde_json::json;
+use wasmhook_testing::RedisServer;
+
+use crate::events::xadd;
+use crate::support::{JSON, Listener, Site, event, free_port, http, push, wait_for};
+
+#[test]
+fn who_fills_the_host_leaves_a_place_for_a_tenant_with_its_first_event() {
+    // Takes connections and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let redis = RedisServer::start().unwrap();
+    let receiver = Listener::start(204);
+    let site = Site::redis(&redis.url());
+    let url = format!("http://{}/", silent.local_addr().unwrap());
+    site.endpoint("globex", "main", &url, "*");
+    site.endpoint("acme", "main", &receiver.url(), "*");
+    site.configure(|config| {
+        let config = config.replace("timeout = \"5s\"", "timeout = \"50s\"");
+        format!("{config}\n[worker]\nconcurrency = 8\n")
+    });
+    let _host = site.serve();
+    for n in 0..40 {
+        push(&site, "globex", &format!("evt_{n}"), &json!({}));
+    }
+    wait_for("the host to be full", || {
+        (site.deliveries("globex", "leased").len() >= 7).then_some(())
+    });
+    push(&site, "acme", "evt_1", &json!({}));
+    receiver.wait_for_deliveries(1);
+    assert_eq!(site.deliveries("globex", "leased").len(), 7);
+}
+
+#[test]
+fn a_full_queue_leaves_the_stream_alone_and_asks_pushes_to_come_back() {
+    let redis = RedisServer::start().unwrap();
+    let port = free_port();
+    let site = Site::redis(&redis.url());
+    // Nobody listens there yet.
+    site.endpoint("acme", "main", &format!("http://127.0.0.1:{port}"), "*");
+    site.configure(|config| {
+        // Long enough to wait for the receiver.
+        let waits = ["\"2s\""; 20].join(", ");
+        let config = config.replace("\"200ms\", \"400ms\"", &waits);
+        format!("{config}\n[intake]\nmax_waiting = 20\n")
+    });
+    let _host = site.serve();
+    let pushed = |id: &str| {
+        let body = event("acme", "invoice.paid", id, &json!({}));
+        http(site.port, "POST", "/v1/events", &[JSON], &body).unwrap()
+    };
+    for n in 0..20 {
+        assert_eq!(pushed(&format!("first_{n}")).0, 202);
+    }
+    let answer = wait_for("pushes to be put off", || {
+        let (status, answer) = pushed("too_much");
+        (status == 429).then_some(answer)
+    });
+    assert!(
+        answer.contains("deliveries wait, of 20 that may"),
+        "{answer}"
+    );
+    let payload = json!({"n": 1}).to_string();
+    xadd(&redis, "invoice.paid", "later", &payload);
+    let (_, metrics) = http(site.port, "GET", "/metrics", &[], "").unwrap();
+    assert!(metrics.contains("wasmhook_queue_full 1"), "{metrics}");
+
+    // What waits goes out once there is a receiver, and then what was left in the stream.
+    let receiver = Listener::on(port, 204);
+    wait_for("what was left in the stream to arrive", || {
+        let arrived = receiver.arrived();
+        arrived
+            .iter()
+            .any(|request| request["body"] == payload.as_str())
+            .then_some(())
+    });
+    assert_eq!(pushed("afterwards").0, 202);
+}

@@ -1,0 +1,137 @@
+//! How events come in, and what is said of those that do not.
+
+use serde_json::{Value, json};
+use wasmhook_testing::RedisServer;
+
+use crate::events::{stream_of, xadd};
+use crate::support::{JSON, Listener, Site, event, http, push_lines, redis_cli, wait_for};
+
+#[test]
+fn an_event_over_http_arrives_signed_and_a_second_push_makes_no_second_delivery() {
+    let receiver = Listener::start(204);
+    let site = Site::embedded();
+    site.endpoint("acme", "main", &receiver.url(), "*");
+    let mut host = site.serve();
+    let body = r#"{"tenant":"acme","type":"invoice.paid","id":"evt_1","payload":{"total": 1.00}}"#;
+    for expected in ["enqueued", "duplicate"] {
+        let (status, answer) = http(site.port, "POST", "/v1/events", &[JSON], body).unwrap();
+        assert_eq!(status, 202, "{answer}");
+        assert!(answer.contains(expected), "{answer}");
+    }
+    let arrived = receiver.wait_for_deliveries(1);
+    assert_eq!(arrived[0]["verified"], true, "{arrived:?}");
+    assert_eq!(
+        arrived[0]["body"], r#"{"total": 1.00}"#,
+        "the payload's bytes were altered"
+    );
+    wait_for("the delivery to be recorded", || {
+        (site.deliveries("acme", "succeeded").len() == 1).then_some(())
+    });
+    assert_eq!(host.stop(), Some(0));
+    assert_eq!(receiver.arrived().len(), 1);
+}
+
+#[test]
+fn bad_events_are_refused_by_name_and_listed_and_the_rest_of_the_batch_is_delivered() {
+    let receiver = Listener::start(204);
+    let site = Site::embedded();
+    site.endpoint("acme", "main", &receiver.url(), "*");
+    let _host = site.serve();
+    let batch = format!(
+        "[{},{},{},{}]",
+        event("acme", "invoice.paid", "good", &json!({})),
+        event("acme", "invoice.lost", "unknown", &json!({})),
+        event("", "invoice.paid", "nobody", &json!({})),
+        event("acme", "invoice.paid", "large", &json!("x".repeat(300_000))),
+    );
+    let (status, answer) = http(site.port, "POST", "/v1/events", &[JSON], &batch).unwrap();
+    assert_eq!(status, 207);
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    let words: Vec<_> = answer["results"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| r["error"]["message"].as_str())
+        .collect();
+    assert_eq!(words[0], None);
+    assert_eq!(
+        words[1],
+        Some("unsupported webhook event: type `invoice.lost` is not in the catalog")
+    );
+    assert!(words[2].unwrap().contains("field `tenant`"), "{words:?}");
+    assert!(
+        words[3]
+            .unwrap()
+            .contains("field `payload`: expected at most 262144 bytes"),
+        "{words:?}"
+    );
+    receiver.wait_for_deliveries(1);
+    let rejected = site.json(&["events", "rejected"]);
+    assert_eq!(rejected.as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn malformed_requests_get_a_clear_answer() {
+    let site = Site::embedded();
+    let _host = site.serve();
+    let cases = [
+        ("{\"tenant\":", 422, "expected a JSON object"),
+        ("[1,", 400, "expected a JSON array"),
+        ("{\"tenent\":\"acme\"}", 422, "unknown field `tenent`"),
+        ("[]", 400, "expected at least one event"),
+    ];
+    for (body, status, words) in cases {
+        let (got, answer) = http(site.port, "POST", "/v1/events", &[JSON], body).unwrap();
+        assert_eq!(got, status, "{body}: {answer}");
+        assert!(answer.contains(words), "{answer}");
+    }
+}
+
+#[test]
+fn the_api_wants_its_token_once_there_is_one() {
+    let site = Site::embedded();
+    site.configure(|config| config.replace("[http]", "[http]\ntoken = \"0123456789abcdef\""));
+    let _host = site.serve();
+    let body = event("acme", "invoice.paid", "evt_1", &json!({}));
+    let post = |headers: &[&str]| {
+        http(site.port, "POST", "/v1/events", headers, &body)
+            .unwrap()
+            .0
+    };
+    assert_eq!(post(&[JSON]), 401);
+    assert_eq!(post(&[JSON, "Authorization: Bearer 0123456789abcdeX"]), 401);
+    assert_eq!(post(&[JSON, "Authorization: Bearer 0123456789abcdef"]), 202);
+    // The command line takes the token from the same configuration.
+    assert!(push_lines(&site, &stream_of(3)).status.success());
+}
+
+#[test]
+fn xadd_is_all_a_producer_needs() {
+    let redis = RedisServer::start().unwrap();
+    let receiver = Listener::start(204);
+    let site = Site::redis(&redis.url());
+    site.endpoint("acme", "main", &receiver.url(), "invoice.paid");
+    let _host = site.serve();
+    for (kind, payload) in [
+        ("invoice.paid", "{\"n\": 1}"),
+        ("invoice.paid", "{not json"),
+        ("invoice.lost", "{}"),
+    ] {
+        xadd(&redis, kind, payload, payload);
+    }
+    let arrived = receiver.wait_for_deliveries(1);
+    assert_eq!(arrived[0]["body"], "{\"n\": 1}");
+    let rejected = wait_for("the rejected events", || {
+        let rejected = site.json(&["events", "rejected"]);
+        (rejected.as_array().unwrap().len() == 2).then_some(rejected)
+    });
+    assert!(
+        rejected
+            .to_string()
+            .contains("field `payload`: expected valid JSON"),
+        "{rejected}"
+    );
+    wait_for("the stream to be emptied", || {
+        (redis_cli(redis.port(), &["XLEN", "wasmhook:events"]).trim() == "0").then_some(())
+    });
+}

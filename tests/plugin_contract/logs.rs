@@ -1,0 +1,83 @@
+//! What plugins log.
+
+use serde_json::{Value, json};
+
+use crate::support::{Listener, Site, component, push, wait_for};
+
+#[test]
+fn what_plugins_log_is_kept_for_their_tenant_bounded_and_readable() {
+    let receiver = Listener::start(204);
+    let site = Site::embedded();
+    for tenant in ["acme", "loud"] {
+        site.endpoint(tenant, "main", &receiver.url(), "*");
+    }
+    let manifest = |behaviour: &str| format!("[config]\nbehaviour = \"{behaviour}\"\n");
+    site.plugin(
+        "acme",
+        "10-one",
+        &component("hostile.wasm"),
+        &manifest("log-once"),
+    );
+    site.plugin(
+        "acme",
+        "20-two",
+        &component("hostile.wasm"),
+        &manifest("log-once"),
+    );
+    let loud = format!("limits = {{ log_lines = 40 }}\n{}", manifest("log-much"));
+    site.plugin("loud", "10-loud", &component("hostile.wasm"), &loud);
+    let host = site.serve();
+    push(&site, "acme", "evt_1", &json!({}));
+    for n in 0..3 {
+        push(&site, "loud", &format!("evt_{n}"), &json!({}));
+    }
+    receiver.wait_for_deliveries(4);
+    let logged = |words: &[&str]| -> Vec<Value> {
+        let output = site.run(&[&["plugins", "logs"], words, &["--json"]].concat());
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    };
+    let lines = wait_for("two lines", || {
+        let lines = logged(&["acme"]);
+        (lines.len() == 2).then_some(lines)
+    });
+    assert_eq!(lines[0]["plugin"], "10-one");
+    assert_eq!(
+        (&lines[0]["level"], &lines[0]["message"]),
+        (&json!("info"), &json!("seen once"))
+    );
+    assert_eq!(logged(&["acme", "20-two"]).len(), 1);
+    assert_eq!(logged(&["acme", "--lines", "1"])[0]["plugin"], "20-two");
+    // Three calls of 40 lines and one that counts the rest, and 50 lines in the first second.
+    let lines = wait_for("the loud one's lines", || {
+        let lines = logged(&["loud", "--lines", "1000"]);
+        (lines.len() >= 50).then_some(lines)
+    });
+    let said = |words: &str| {
+        lines
+            .iter()
+            .any(|line| line["message"].as_str().unwrap().contains(words))
+    };
+    assert!(said("160 more lines of this call are dropped"), "{lines:?}");
+    assert!(lines.len() < 120, "{}", lines.len());
+    let shown = site.run(&["plugins", "logs", "acme", "10-one"]);
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("info  10-one: seen once"), "{shown}");
+    let nothing = site.run(&["plugins", "logs", "nobody"]);
+    assert!(
+        String::from_utf8(nothing.stdout)
+            .unwrap()
+            .contains("nothing logged")
+    );
+    assert!(
+        !host.log().contains("seen once"),
+        "the words are the tenant's, not the host's"
+    );
+}
