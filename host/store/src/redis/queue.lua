@@ -400,112 +400,152 @@ local function advance(p, sequences, now, queues, waiting)
   end
 end
 
--- Whether an event asks for nothing of its deliveries, by its flags in `enqueue`.
-local function plainly(flags)
-  return flags == '0' or flags == '1'
+-- What the head of events says that go the same way: flags, tenant, and of each delivery \0 and its endpoint.
+-- The flags are 1 if they extend an event that may be there, and 2 more if any delivery is scheduled or in a
+-- sequence.
+local function way(p, head)
+  local cut = string.find(head, Z, 1, true) or #head + 1
+  local flags, tenant, lanes = tonumber(string.sub(head, 1, 1)), string.sub(head, 2, cut - 1), {}
+  for endpoint in string.gmatch(string.sub(head, cut), '%z([^%z]+)') do
+    lanes[#lanes + 1] = tenant .. Z .. endpoint
+  end
+  return {
+    tenant = tenant, lanes = lanes,
+    extends = flags % 2 == 1, plain = flags < 2, step = flags < 2 and 2 or 4,
+    -- Where in the key of a record its delivery's id begins.
+    id = #p + #tenant + 4,
+  }
 end
 
--- ARGV: channel, me, then per event: tenant, event's part of its keys (<tenant> \0 <event>), extends
--- (0|1, or 2|3 if any delivery is scheduled or in a sequence), packed event, number of deliveries, and per
--- delivery: its key, its id, its lane, its record after the stamp, and for 2|3 when it is due, in ms, and =
--- with the key of its sequence, or nothing for either. Events of one tenant are best side by side. Reply:
--- the first stamp, then per event the number created (their stamps follow one another), or -1 for a
--- duplicate; at last how many tenants stand before all that had a turn because of it.
-local function enqueue(keys, argv)
-  local p = keys[1]
-  local n = #argv
-  local wanted = {}
+-- The keys of all events and records that a call names, and the ways of its events.
+local function named(p, argv)
+  local wanted, ways = {}, {}
   local i = 3
-  while i <= n do
-    local step = plainly(argv[i + 2]) and 4 or 6
-    local last = i + 4 + tonumber(argv[i + 4]) * step
-    wanted[#wanted + 1] = p .. 'e:' .. argv[i + 1]
-    for j = i + 5, last, step do wanted[#wanted + 1] = argv[j] end
-    i = last + 1
+  while i < #argv do
+    local head = argv[i]
+    ways[head] = ways[head] or way(p, head)
+    local to = ways[head]
+    wanted[#wanted + 1] = argv[i + 1]
+    i = i + 3
+    for _ = 1, #to.lanes do
+      wanted[#wanted + 1] = argv[i]
+      i = i + to.step
+    end
   end
-  local taken = existing(wanted)
-  local now = time()
-  local first = next_stamp(redis.call('GET', p .. 'u'), now)
-  local stamp = first
-  local quiet = is_quiet(p)
-  local queues, sets, tenants, waiting, sequences = {}, {}, {}, {}, {}
-  local reply = { num(first) }
-  local at = 0
-  -- Deliveries of one tenant whose stamps follow one another, for one entry of its stream.
-  local run = { ids = {} }
-  local function entry()
-    if #run.ids == 0 then return end
-    redis.call('XADD', p .. 'i:' .. run.tenant, run.stamp .. '-0', 'd', table.concat(run.ids, Z))
-    tenants[run.tenant] = true
-    run.ids = {}
-  end
-  i = 3
-  while i <= n do
-    local tenant, flags, count = argv[i], argv[i + 2], tonumber(argv[i + 4])
-    local extends, plain = flags == '1' or flags == '3', plainly(flags)
-    local step = plain and 4 or 6
-    at = at + 1
-    local event = wanted[at]
+  return wanted
+end
+
+-- What is to be written of a call's events if the keys in `taken` exist, which are then those in it too; with stamps
+-- from `first` on. `doubtful` is whether that is more than what is new.
+local function draw_up(p, argv, first, now, taken)
+  local made = {
+    stamp = first, created = {}, sets = {}, more = {}, entries = {}, doubtful = false,
+    queues = {}, sequences = {}, waiting = {},
+  }
+  local sets, queues, waiting, ways = made.sets, made.queues, made.waiting, {}
+  local stamp, run = first, nil
+  local i = 3
+  while i < #argv do
+    local to, event, packed = ways[argv[i]], argv[i + 1], argv[i + 2]
+    if not to then
+      to = way(p, argv[i])
+      ways[argv[i]] = to
+    end
+    local lanes, step = to.lanes, to.step
     local known, created = taken[event], 0
-    if known and not extends then
+    i = i + 3
+    if to.extends or #lanes == 0 then made.doubtful = true end
+    if known and not to.extends then
       created = -1
     else
-      for j = i + 5, i + 4 + count * step, step do
+      for n = 1, #lanes do
+        local j = i + (n - 1) * step
         local key = argv[j]
         if not taken[key] then
           taken[key] = true
-          local text = stamp_text(stamp)
+          local text, id, lane = stamp_text(stamp), string.sub(key, to.id), lanes[n]
           stamp = stamp + 1
           created = created + 1
           sets[#sets + 1] = key
-          sets[#sets + 1] = text .. argv[j + 3]
-          if plain then
-            add(queues, argv[j + 2], text .. argv[j + 1])
-          elseif argv[j + 5] ~= '' then
-            add(sequences, argv[j + 2] .. Z .. string.sub(argv[j + 5], 2), text, argv[j + 1])
-          elseif argv[j + 4] ~= '' and tonumber(argv[j + 4]) * 1000 > now then
-            waiting[#waiting + 1] = argv[j + 4]
-            waiting[#waiting + 1] = argv[j + 2] .. Z .. argv[j + 1]
+          sets[#sets + 1] = text .. argv[j + 1]
+          if to.plain then
+            add(queues, lane, text .. id)
+          elseif argv[j + 3] ~= '' then
+            add(made.sequences, lane .. Z .. string.sub(argv[j + 3], 2), text, id)
+          elseif argv[j + 2] ~= '' and tonumber(argv[j + 2]) * 1000 > now then
+            waiting[#waiting + 1] = argv[j + 2]
+            waiting[#waiting + 1] = lane .. Z .. id
           else
             -- Its time is past, whatever the host's clock said.
-            add(queues, argv[j + 2], text .. argv[j + 1])
+            add(queues, lane, text .. id)
           end
-          if run.tenant ~= tenant or #run.ids == ENTRY then entry() end
-          if #run.ids == 0 then run.tenant, run.stamp = tenant, text end
-          run.ids[#run.ids + 1] = argv[j + 1]
+          if not run or run.tenant ~= to.tenant or #run.ids == ENTRY then
+            run = { tenant = to.tenant, stamp = text, ids = {} }
+            made.entries[#made.entries + 1] = run
+          end
+          run.ids[#run.ids + 1] = id
         end
       end
-      if created > 0 then
-        local more = created
-        if not known then
-          taken[event] = true
-          sets[#sets + 1] = event
-          sets[#sets + 1] = argv[i + 3]
-          more = created - 1
-        end
-        if more > 0 then redis.call('INCRBY', p .. 'c:' .. argv[i + 1], more) end
+      local more = created
+      if created > 0 and not known then
+        taken[event] = true
+        sets[#sets + 1] = event
+        sets[#sets + 1] = packed
+        more = created - 1
+      end
+      if more > 0 then
+        local shared = p .. 'c:' .. string.sub(event, #p + 3)
+        made.more[shared] = (made.more[shared] or 0) + more
       end
     end
-    at = at + count
-    reply[#reply + 1] = created
-    i = i + 5 + count * step
+    made.created[#made.created + 1] = created
+    i = i + #lanes * step
   end
-  if stamp > first then
-    plain('MSET', sets)
-    stamped(p, stamp - 1)
-    entry()
-    local names = {}
-    for tenant in pairs(tenants) do names[#names + 1] = tenant end
-    many('SADD', p .. 'T', names)
-    redis.call('HINCRBY', p .. 'k', 'o', num(stamp - first))
-    for name, members in pairs(sequences) do many('ZADD', p .. 'g:' .. name, members, 2) end
-    advance(p, sequences, now, queues, waiting)
-    reply[#reply + 1] = queue(p, queues, first, 'RPUSH')
-    delay(p, argv[1], waiting)
-    wake(p, argv[1], argv[2], quiet)
-  else
+  made.stamp = stamp
+  return made
+end
+
+-- ARGV: channel, me, then per event: its head (see `way`), its key, packed event, and per delivery: its key, its
+-- record after the stamp, and if any delivery is scheduled or in a sequence when it is due, in ms, and = with the
+-- key of its sequence, or nothing for either. Events of one tenant are best side by side. Reply: the first stamp,
+-- then per event the number created (their stamps follow one another), or -1 for a duplicate; at last how many
+-- tenants stand before all that had a turn because of it.
+local function enqueue(keys, argv)
+  local p = keys[1]
+  local now = time()
+  local first = next_stamp(redis.call('GET', p .. 'u'), now)
+  -- As a rule all is new, and nothing need be asked before.
+  local made = draw_up(p, argv, first, now, {})
+  local n = #made.sets
+  if made.doubtful or n > 2 * CHUNK or (n > 0 and redis.call('MSETNX', unpack(made.sets)) == 0) then
+    made = draw_up(p, argv, first, now, existing(named(p, argv)))
+    plain('MSET', made.sets)
+  end
+  local reply, created = { num(first) }, made.created
+  for i = 1, #created do reply[i + 1] = created[i] end
+  if made.stamp == first then
     reply[#reply + 1] = 0
+    return reply
   end
+  local quiet = is_quiet(p)
+  stamped(p, made.stamp - 1)
+  for key, more in pairs(made.more) do redis.call('INCRBY', key, more) end
+  local tenants, names = {}, {}
+  for i = 1, #made.entries do
+    local entry = made.entries[i]
+    redis.call('XADD', p .. 'i:' .. entry.tenant, entry.stamp .. '-0', 'd', table.concat(entry.ids, Z))
+    if not tenants[entry.tenant] then
+      tenants[entry.tenant] = true
+      names[#names + 1] = entry.tenant
+    end
+  end
+  many('SADD', p .. 'T', names)
+  redis.call('HINCRBY', p .. 'k', 'o', num(made.stamp - first))
+  for name, members in pairs(made.sequences) do many('ZADD', p .. 'g:' .. name, members, 2) end
+  advance(p, made.sequences, now, made.queues, made.waiting)
+  reply[#reply + 1] = queue(p, made.queues, first, 'RPUSH')
+  delay(p, argv[1], made.waiting)
+  wake(p, argv[1], argv[2], quiet)
   return reply
 end
 
@@ -906,17 +946,34 @@ local function in_force(p, members, fences)
   return valid, held
 end
 
--- ARGV: channel, me, then per outcome: tenant, lane, member, fence, state (s, x or f; upper case if it
--- was waiting for another attempt before; with - and the key of its sequence if it leaves that, or with ! if
--- it is a dead letter that blocks it), for s and x the end of its line in f: (\0 <attempt> \0 <delivery>) and for f the wait
--- in ms, and its record. Reply: whether something can be leased now (1 or 0), then 1 or 0 for each:
--- written, or the lease is lost.
+-- What the head of outcomes says that ended alike: state (s, x or f; upper case if it was waiting for another
+-- attempt before; with - if it leaves its sequence, or with ! if it is a dead letter that blocks it), fence, attempt
+-- or for f the wait in ms, tenant, endpoint, and the key of the sequence that is left; with \0 between them.
+local function ending(head)
+  local kind, sign, fence, number, tenant, endpoint, key =
+    string.match(head, '^(%a)([-!]?)%z([^%z]*)%z([^%z]*)%z([^%z]*)%z([^%z]*)%z?(.*)$')
+  local lane = tenant .. Z .. endpoint
+  return {
+    kind = kind, fence = fence, number = number, tenant = tenant, lane = lane,
+    blocks = sign == '!', leaves = sign == '-' and lane .. Z .. key,
+    -- Where in a member the delivery's id begins.
+    id = #tenant + 2,
+  }
+end
+
+-- ARGV: channel, me, then per outcome: its head (see `ending`), member, and its record. Reply: whether something
+-- can be leased now (1 or 0), then 1 or 0 for each: written, or the lease is lost.
 local function record(keys, argv)
   local p = keys[1]
-  local members, fences = {}, {}
-  for i = 3, #argv, 7 do
-    members[#members + 1] = argv[i + 2]
-    fences[#fences + 1] = argv[i + 3]
+  local members, fences, endings, known = {}, {}, {}, {}
+  for i = 3, #argv, 3 do
+    local n, head = #members + 1, argv[i]
+    local how = known[head]
+    if not how then
+      how = ending(head)
+      known[head] = how
+    end
+    members[n], fences[n], endings[n] = argv[i + 1], how.fence, how
   end
   if #members == 0 then return { 0 } end
   local valid, held = in_force(p, members, fences)
@@ -938,38 +995,26 @@ local function record(keys, argv)
       reply[n + 1] = 0
     else
       reply[n + 1] = 1
-      local i = 3 + (n - 1) * 7
-      local tenant, lane, member, kind, value = argv[i], argv[i + 1], members[n], argv[i + 4], argv[i + 6]
+      local member, value, how = members[n], argv[2 + n * 3], endings[n]
+      local tenant, lane, kind = how.tenant, how.lane, how.kind
+      local id = string.sub(member, how.id)
       counts[lane] = (counts[lane] or 0) + 1
       written[#written + 1] = d .. member
       written[#written + 1] = value
-      local blocks = false
-      if #kind > 1 then
-        blocks = string.byte(kind, 2) == 33
-        if not blocks then
-          add(left, lane .. Z .. string.sub(kind, 3), string.sub(member, #tenant + 2))
-        end
-        kind = string.sub(kind, 1, 1)
-      end
-      if kind == 's' then
-        succeeded = succeeded + 1
-        add(finished, tenant, ms .. argv[i + 5])
+      if how.leaves then add(left, how.leaves, id) end
+      if kind == 'f' or kind == 'F' then
+        waiting[#waiting + 1] = num(tonumber(ms) + tonumber(how.number))
+        waiting[#waiting + 1] = lane .. Z .. id
+        if kind == 'f' then add(opened, tenant, string.sub(value, 1, 16), id) end
       else
-        local id = string.sub(member, #tenant + 2)
-        if kind == 'f' or kind == 'F' then
-          waiting[#waiting + 1] = num(tonumber(ms) + tonumber(argv[i + 5]))
-          waiting[#waiting + 1] = lane .. Z .. id
-          if kind == 'f' then add(opened, tenant, string.sub(value, 1, 16), id) end
+        if kind == 's' or kind == 'S' then
+          succeeded = succeeded + 1
         else
-          if kind == 'S' then
-            succeeded = succeeded + 1
-          else
-            buried = buried + 1
-            add(dead, tenant, string.sub(value, 1, 16), id)
-          end
-          if kind ~= 'x' then add(closed, tenant, id) end
-          if not blocks then add(finished, tenant, ms .. argv[i + 5]) end
+          buried = buried + 1
+          add(dead, tenant, string.sub(value, 1, 16), id)
         end
+        if kind == 'S' or kind == 'X' then add(closed, tenant, id) end
+        if not how.blocks then add(finished, tenant, ms .. Z .. how.number .. Z .. id) end
       end
     end
   end
