@@ -34,26 +34,33 @@ impl RedisStore {
             |call, place| {
                 let item = &batch[*place];
                 let tenant = item.event.tenant_id.as_str().as_bytes();
-                call.arg(tenant);
-                call.parts(&[tenant, b"\0", item.event.id.as_str().as_bytes()]);
+                let shard = self.keys.shard(self.keys.shard_of(&item.event.tenant_id));
                 let special = item
                     .deliveries
                     .iter()
                     .any(|delivery| delivery.is_scheduled() || delivery.sequence.is_some());
-                call.arg(u8::from(item.extends) + 2 * u8::from(special));
+                // The same text for all events that go the same way: the server keeps it once per call.
+                let flags = b'0' + u8::from(item.extends) + 2 * u8::from(special);
+                let mut head = Vec::with_capacity(128);
+                head.push(flags);
+                head.extend_from_slice(tenant);
+                for delivery in &item.deliveries {
+                    head.push(0);
+                    head.extend_from_slice(delivery.endpoint_id.as_str().as_bytes());
+                }
+                call.arg(&head);
+                let event = item.event.id.as_str().as_bytes();
+                call.parts(&[shard.as_bytes(), b"e:", tenant, b"\0", event]);
                 // Without deliveries nothing is kept.
                 let event = match item.deliveries.as_slice() {
                     [] => Vec::new(),
                     _ => codec::pack_event(&item.event),
                 };
-                call.arg(&event).arg(item.deliveries.len());
-                let shard = self.keys.shard(self.keys.shard_of(&item.event.tenant_id));
+                call.arg(&event);
                 let mut size = event.len();
                 for delivery in &item.deliveries {
                     let id = delivery.id.as_str().as_bytes();
                     call.parts(&[shard.as_bytes(), b"d:", tenant, b"\0", id]);
-                    call.arg(id);
-                    call.parts(&[tenant, b"\0", delivery.endpoint_id.as_str().as_bytes()]);
                     let rest = codec::pack_rest(Vec::with_capacity(192), delivery, &[], None);
                     call.arg(&rest);
                     if special {

@@ -74,15 +74,28 @@ local function num(value)
   return string.format('%.0f', value)
 end
 
+-- A stamp as text. Those that follow one another differ in their last digits, and printing a number is dear.
+local LAST = {}
+for i = 0, 999 do LAST[i] = (i < 10 and '00' or i < 100 and '0' or '') .. i end
+local thousands, beginning = nil, nil
+local function stamp_text(stamp)
+  local last = stamp % 1000
+  if stamp - last ~= thousands then
+    thousands = stamp - last
+    beginning = num(thousands / 1000)
+  end
+  return beginning .. LAST[last]
+end
+
 -- The server's time in microseconds.
 local function time()
   local t = redis.call('TIME')
   return tonumber(t[1]) * 1000000 + tonumber(t[2])
 end
 
--- The next stamp that may be given out.
-local function next_stamp(p, now)
-  local last = tonumber(redis.call('GET', p .. 'u') or '0')
+-- The next stamp that may be given out; `said` is what u says.
+local function next_stamp(said, now)
+  local last = tonumber(said or '0')
   return last >= now and last + 1 or now
 end
 
@@ -92,7 +105,7 @@ end
 
 -- Gives out `count` stamps and returns the first.
 local function stamps(p, now, count)
-  local first = next_stamp(p, now)
+  local first = next_stamp(redis.call('GET', p .. 'u'), now)
   stamped(p, first + count - 1)
   return first
 end
@@ -101,9 +114,10 @@ end
 -- though hosts ask for leases of different lengths. Fences of a track only grow, and no two tracks share one:
 -- the first track that is not past `ends` yet gives it, so there are as many in use as there are lengths. When
 -- all are past it, as with more lengths than tracks, the lease lasts longer than was asked.
-local function fence_after(p, ends)
+-- `said` is what U says; returns the fence and what U is to say.
+local function fence_after(said, ends)
   local last = {}
-  for fence in string.gmatch(redis.call('GET', p .. 'U') or '', '%d+') do last[#last + 1] = tonumber(fence) end
+  for fence in string.gmatch(said or '', '%d+') do last[#last + 1] = tonumber(fence) end
   local track, fence = 1, ends + TRACKS - ends % TRACKS
   while track < TRACKS and (last[track] or 0) >= fence do
     track = track + 1
@@ -112,8 +126,7 @@ local function fence_after(p, ends)
   last[track] = math.max(fence, (last[track] or 0) + TRACKS)
   fence = last[track]
   for i = 1, #last do last[i] = num(last[i]) end
-  redis.call('SET', p .. 'U', table.concat(last, ' '))
-  return fence
+  return fence, table.concat(last, ' ')
 end
 
 -- Calls a variadic command in chunks; `step` arguments belong together.
@@ -150,16 +163,40 @@ local function mget(keys)
   return all
 end
 
-local function zmscore(key, members)
-  local n = #members
+-- Asks what a key says of each of these names (HMGET, SMISMEMBER, ZMSCORE).
+local function ask(command, key, names)
+  local n = #names
   if n == 0 then return {} end
-  if n <= CHUNK then return redis.call('ZMSCORE', key, unpack(members)) end
+  if n <= CHUNK then return redis.call(command, key, unpack(names)) end
   local all = {}
   for i = 1, n, CHUNK do
-    local part = redis.call('ZMSCORE', key, unpack(members, i, math.min(i + CHUNK - 1, n)))
+    local part = redis.call(command, key, unpack(names, i, math.min(i + CHUNK - 1, n)))
     for j = 1, #part do all[i + j - 1] = part[j] end
   end
   return all
+end
+
+local function zmscore(key, members)
+  return ask('ZMSCORE', key, members)
+end
+
+-- Adds `counts` (name -> how much, below zero to take away) to a hash of numbers, in which nothing stands at zero.
+-- A call for each name would cost more than all the rest, and a small hash looks through all names for one.
+local function change(key, counts)
+  local names, set, gone = {}, {}, {}
+  for name in pairs(counts) do names[#names + 1] = name end
+  local had = ask('HMGET', key, names)
+  for i = 1, #names do
+    local now = (tonumber(had[i] or '0') or 0) + counts[names[i]]
+    if now > 0 then
+      set[#set + 1] = names[i]
+      set[#set + 1] = now
+    elseif had[i] then
+      gone[#gone + 1] = names[i]
+    end
+  end
+  many('HSET', key, set, 2)
+  many('HDEL', key, gone)
 end
 
 -- Which of these keys exist, as a set. One question for all while none does, which is the rule.
@@ -293,26 +330,27 @@ end
 -- Takes `counts` (<tenant> \0 <endpoint> -> how many) from what is in flight, and puts lanes back
 -- into the ring that their endpoint's cap kept out.
 local function landed(p, counts, stamp_of)
-  local lanes = {}
-  for lane, count in pairs(counts) do
-    if redis.call('HINCRBY', p .. 'n', lane, -count) <= 0 then redis.call('HDEL', p .. 'n', lane) end
+  if not next(counts) then return end
+  local fewer = {}
+  for lane, count in pairs(counts) do fewer[lane] = -count end
+  change(p .. 'n', fewer)
+  -- As a rule nobody is at a cap, and no tenant has a quota.
+  local marks = redis.call('EXISTS', p .. 'b', p .. 'h')
+  if marks == 0 then return end
+  local lanes, free = {}, {}
+  for lane in pairs(counts) do
     lanes[#lanes + 1] = lane
     lanes[#lanes + 1] = lane .. Z
   end
-  if #lanes == 0 then return end
-  local free = {}
-  for i = 1, #lanes, CHUNK do
-    local last = math.min(i + CHUNK - 1, #lanes)
-    local blocked = redis.call('SMISMEMBER', p .. 'b', unpack(lanes, i, last))
-    for j = 1, #blocked do
-      if blocked[j] == 1 then free[#free + 1] = lanes[i + j - 1] end
-    end
+  local blocked = ask('SMISMEMBER', p .. 'b', lanes)
+  for i = 1, #lanes do
+    if blocked[i] == 1 then free[#free + 1] = lanes[i] end
   end
   if #free > 0 then
     many('SREM', p .. 'b', free)
     ring(p, free, stamp_of())
   end
-  if redis.call('EXISTS', p .. 'h') == 1 then tenants_landed(p, counts, stamp_of) end
+  if marks == 2 or redis.call('EXISTS', p .. 'h') == 1 then tenants_landed(p, counts, stamp_of) end
 end
 
 -- Adds to the waiting set; `waiting` are times in ms and members in turn. A new head of the line is due
@@ -364,121 +402,161 @@ end
 
 local lease
 
--- Whether an event asks for nothing of its deliveries, by its flags in `enqueue`.
-local function plainly(flags)
-  return flags == '0' or flags == '1'
+-- What the head of events says that go the same way: flags, tenant, and of each delivery \0 and its endpoint.
+-- The flags are 1 if they extend an event that may be there, and 2 more if any delivery is scheduled or in a
+-- sequence.
+local function way(p, head)
+  local cut = string.find(head, Z, 1, true) or #head + 1
+  local flags, tenant, lanes = tonumber(string.sub(head, 1, 1)), string.sub(head, 2, cut - 1), {}
+  for endpoint in string.gmatch(string.sub(head, cut), '%z([^%z]+)') do
+    lanes[#lanes + 1] = tenant .. Z .. endpoint
+  end
+  return {
+    tenant = tenant, lanes = lanes,
+    extends = flags % 2 == 1, plain = flags < 2, step = flags < 2 and 2 or 4,
+    -- Where in the key of a record its delivery's id begins.
+    id = #p + #tenant + 4,
+  }
 end
 
--- ARGV: channel, me, then per event: tenant, event's part of its keys (<tenant> \0 <event>), extends
--- (0|1, or 2|3 if any delivery is scheduled or in a sequence), packed event, number of deliveries, and per
--- delivery: its key, its id, its lane, its record after the stamp, and for 2|3 when it is due, in ms, and =
--- with the key of its sequence, or nothing for either. Events of one tenant are best side by side. At last 0,
--- or what the host leases by the same step if tenants stand before all that had a turn because of it: as in
--- `lease` the fence that it heard of, most for an endpoint that gets some, most per endpoint, duration, most.
--- Reply: the first stamp, then per event the number created (their stamps follow one another), or -1 for a
--- duplicate; how many tenants stand before all that had a turn because of it; and the reply of `lease`, if there
--- was one.
-local function enqueue(keys, argv)
-  local p = keys[1]
-  local most = argv[#argv]
-  local n = #argv - (most == '0' and 1 or 5)
-  local wanted = {}
+-- The keys of all events and records that a call names in its first `n` arguments.
+local function named(p, argv, n)
+  local wanted, ways = {}, {}
   local i = 3
   while i <= n do
-    local step = plainly(argv[i + 2]) and 4 or 6
-    local last = i + 4 + tonumber(argv[i + 4]) * step
-    wanted[#wanted + 1] = p .. 'e:' .. argv[i + 1]
-    for j = i + 5, last, step do wanted[#wanted + 1] = argv[j] end
-    i = last + 1
+    local head = argv[i]
+    ways[head] = ways[head] or way(p, head)
+    local to = ways[head]
+    wanted[#wanted + 1] = argv[i + 1]
+    i = i + 3
+    for _ = 1, #to.lanes do
+      wanted[#wanted + 1] = argv[i]
+      i = i + to.step
+    end
   end
-  local taken = existing(wanted)
-  local now = time()
-  local first = next_stamp(p, now)
-  local stamp = first
-  local quiet = is_quiet(p)
-  local queues, sets, tenants, waiting, sequences = {}, {}, {}, {}, {}
-  local reply = { num(first) }
-  local at = 0
-  -- Deliveries of one tenant whose stamps follow one another, for one entry of its stream.
-  local run = { ids = {} }
-  local function entry()
-    if #run.ids == 0 then return end
-    redis.call('XADD', p .. 'i:' .. run.tenant, run.stamp .. '-0', 'd', table.concat(run.ids, Z))
-    tenants[run.tenant] = true
-    run.ids = {}
-  end
-  i = 3
+  return wanted
+end
+
+-- What is to be written of a call's events, in its first `n` arguments, if the keys in `taken` exist, which are
+-- then those in it too; with stamps from `first` on. `doubtful` is whether that is more than what is new.
+local function draw_up(p, argv, n, first, now, taken)
+  local made = {
+    stamp = first, created = {}, sets = {}, more = {}, entries = {}, doubtful = false,
+    queues = {}, sequences = {}, waiting = {},
+  }
+  local sets, queues, waiting, ways = made.sets, made.queues, made.waiting, {}
+  local stamp, run = first, nil
+  local i = 3
   while i <= n do
-    local tenant, flags, count = argv[i], argv[i + 2], tonumber(argv[i + 4])
-    local extends, plain = flags == '1' or flags == '3', plainly(flags)
-    local step = plain and 4 or 6
-    at = at + 1
-    local event = wanted[at]
+    local to, event, packed = ways[argv[i]], argv[i + 1], argv[i + 2]
+    if not to then
+      to = way(p, argv[i])
+      ways[argv[i]] = to
+    end
+    local lanes, step = to.lanes, to.step
     local known, created = taken[event], 0
-    if known and not extends then
+    i = i + 3
+    if to.extends or #lanes == 0 then made.doubtful = true end
+    if known and not to.extends then
       created = -1
     else
-      for j = i + 5, i + 4 + count * step, step do
+      for n = 1, #lanes do
+        local j = i + (n - 1) * step
         local key = argv[j]
         if not taken[key] then
           taken[key] = true
-          local text = num(stamp)
+          local text, id, lane = stamp_text(stamp), string.sub(key, to.id), lanes[n]
           stamp = stamp + 1
           created = created + 1
           sets[#sets + 1] = key
-          sets[#sets + 1] = text .. argv[j + 3]
-          if plain then
-            add(queues, argv[j + 2], text .. argv[j + 1])
-          elseif argv[j + 5] ~= '' then
-            add(sequences, argv[j + 2] .. Z .. string.sub(argv[j + 5], 2), text, argv[j + 1])
-          elseif argv[j + 4] ~= '' and tonumber(argv[j + 4]) * 1000 > now then
-            waiting[#waiting + 1] = argv[j + 4]
-            waiting[#waiting + 1] = argv[j + 2] .. Z .. argv[j + 1]
+          sets[#sets + 1] = text .. argv[j + 1]
+          if to.plain then
+            add(queues, lane, text .. id)
+          elseif argv[j + 3] ~= '' then
+            add(made.sequences, lane .. Z .. string.sub(argv[j + 3], 2), text, id)
+          elseif argv[j + 2] ~= '' and tonumber(argv[j + 2]) * 1000 > now then
+            waiting[#waiting + 1] = argv[j + 2]
+            waiting[#waiting + 1] = lane .. Z .. id
           else
             -- Its time is past, whatever the host's clock said.
-            add(queues, argv[j + 2], text .. argv[j + 1])
+            add(queues, lane, text .. id)
           end
-          if run.tenant ~= tenant or #run.ids == ENTRY then entry() end
-          if #run.ids == 0 then run.tenant, run.stamp = tenant, text end
-          run.ids[#run.ids + 1] = argv[j + 1]
+          if not run or run.tenant ~= to.tenant or #run.ids == ENTRY then
+            run = { tenant = to.tenant, stamp = text, ids = {} }
+            made.entries[#made.entries + 1] = run
+          end
+          run.ids[#run.ids + 1] = id
         end
       end
-      if created > 0 then
-        local more = created
-        if not known then
-          taken[event] = true
-          sets[#sets + 1] = event
-          sets[#sets + 1] = argv[i + 3]
-          more = created - 1
-        end
-        if more > 0 then redis.call('INCRBY', p .. 'c:' .. argv[i + 1], more) end
+      local more = created
+      if created > 0 and not known then
+        taken[event] = true
+        sets[#sets + 1] = event
+        sets[#sets + 1] = packed
+        more = created - 1
+      end
+      if more > 0 then
+        local shared = p .. 'c:' .. string.sub(event, #p + 3)
+        made.more[shared] = (made.more[shared] or 0) + more
       end
     end
-    at = at + count
-    reply[#reply + 1] = created
-    i = i + 5 + count * step
+    made.created[#made.created + 1] = created
+    i = i + #lanes * step
   end
-  if stamp > first then
-    plain('MSET', sets)
-    stamped(p, stamp - 1)
-    entry()
-    local names = {}
-    for tenant in pairs(tenants) do names[#names + 1] = tenant end
-    many('SADD', p .. 'T', names)
-    redis.call('HINCRBY', p .. 'k', 'o', num(stamp - first))
-    for name, members in pairs(sequences) do many('ZADD', p .. 'g:' .. name, members, 2) end
-    advance(p, sequences, now, queues, waiting)
-    local before = queue(p, queues, first, 'RPUSH')
-    reply[#reply + 1] = before
-    delay(p, argv[1], waiting)
-    if before > 0 and most ~= '0' then
-      local leased = lease(keys, { argv[1], argv[2], most, argv[n + 4], argv[n + 3], '0', argv[n + 2], argv[n + 1] })
-      for j = 1, #leased do reply[#reply + 1] = leased[j] end
-    end
-    wake(p, argv[1], argv[2], quiet)
-  else
+  made.stamp = stamp
+  return made
+end
+
+-- ARGV: channel, me, then per event: its head (see `way`), its key, packed event, and per delivery: its key, its
+-- record after the stamp, and if any delivery is scheduled or in a sequence when it is due, in ms, and = with the
+-- key of its sequence, or nothing for either. Events of one tenant are best side by side. At last 0, or what the
+-- host leases by the same step if tenants stand before all that had a turn because of it: as in `lease` the fence
+-- that it heard of, most for an endpoint that gets some, most per endpoint, duration, most. Reply: the first stamp,
+-- then per event the number created (their stamps follow one another), or -1 for a duplicate; how many tenants
+-- stand before all that had a turn because of it; and the reply of `lease`, if there was one.
+local function enqueue(keys, argv)
+  local p = keys[1]
+  local now = time()
+  local first = next_stamp(redis.call('GET', p .. 'u'), now)
+  -- As a rule all is new, and nothing need be asked before.
+  local most = argv[#argv]
+  local n = #argv - (most == '0' and 1 or 5)
+  local made = draw_up(p, argv, n, first, now, {})
+  local sets = #made.sets
+  if made.doubtful or sets > 2 * CHUNK or (sets > 0 and redis.call('MSETNX', unpack(made.sets)) == 0) then
+    made = draw_up(p, argv, n, first, now, existing(named(p, argv, n)))
+    plain('MSET', made.sets)
+  end
+  local reply, created = { num(first) }, made.created
+  for i = 1, #created do reply[i + 1] = created[i] end
+  if made.stamp == first then
     reply[#reply + 1] = 0
+    return reply
   end
+  local quiet = is_quiet(p)
+  stamped(p, made.stamp - 1)
+  for key, more in pairs(made.more) do redis.call('INCRBY', key, more) end
+  local tenants, names = {}, {}
+  for i = 1, #made.entries do
+    local entry = made.entries[i]
+    redis.call('XADD', p .. 'i:' .. entry.tenant, entry.stamp .. '-0', 'd', table.concat(entry.ids, Z))
+    if not tenants[entry.tenant] then
+      tenants[entry.tenant] = true
+      names[#names + 1] = entry.tenant
+    end
+  end
+  many('SADD', p .. 'T', names)
+  redis.call('HINCRBY', p .. 'k', 'o', num(made.stamp - first))
+  for name, members in pairs(made.sequences) do many('ZADD', p .. 'g:' .. name, members, 2) end
+  advance(p, made.sequences, now, made.queues, made.waiting)
+  local before = queue(p, made.queues, first, 'RPUSH')
+  reply[#reply + 1] = before
+  delay(p, argv[1], made.waiting)
+  if before > 0 and most ~= '0' then
+    local leased = lease(keys, { argv[1], argv[2], most, argv[n + 4], argv[n + 3], '0', argv[n + 2], argv[n + 1] })
+    for i = 1, #leased do reply[#reply + 1] = leased[i] end
+  end
+  wake(p, argv[1], argv[2], quiet)
   return reply
 end
 
@@ -541,9 +619,8 @@ end
 -- Puts back what this host was leased and never heard of. `heard` is the fence of the last lease that it knows
 -- of: it makes one call after the other, so what a later one leased was lost with the answer, or could not
 -- be read.
-local function put_back_unheard(p, caller, heard, stamp, channel, me)
-  local key = p .. 'H:' .. caller
-  local last = redis.call('GET', key)
+-- `last` is the fence of the last that there was, which is kept under `key`.
+local function put_back_unheard(p, key, last, heard, stamp, channel, me)
   if not last or last == heard then return end
   redis.call('DEL', key)
   local members = redis.call('ZRANGE', p .. 'l', last, last, 'BYSCORE')
@@ -564,26 +641,62 @@ end
 
 -- Sends who had its turn to the end of a ring, in this order, and who got more than an even share behind them.
 -- Each gets a stamp of its own, or those of one call would go by their names the next time.
-local function behind(key, turn, even, greedy)
+local function behind(key, call, even, greedy)
   local args = {}
   for _, names in ipairs({ even, greedy }) do
     for i = 1, #names do
-      args[#args + 1] = num(turn.next)
+      args[#args + 1] = stamp_text(call.stamp)
       args[#args + 1] = names[i]
-      turn.next = turn.next + 1
+      call.stamp = call.stamp + 1
     end
   end
   if #args > 0 then redis.call('ZADD', key, 'XX', unpack(args)) end
 end
 
--- Takes up to `want` deliveries of one tenant from its lanes in turn, so that no endpoint has more than `light`
--- in flight, whose cap is `cap`. Appends to `reply` tenant, endpoint, how many, entries; and to `members` fence
--- and member of each. Returns how many, and whether lanes are left in the ring.
-local function serve(p, tenant, want, cap, light, turn, fence, reply, members)
+-- Learns how many of these endpoints' deliveries are in flight (`fields` of n), where this call does not know yet.
+local function learn_flying(call, fields)
+  local flying, unknown = call.flying, {}
+  for i = 1, #fields do
+    if not flying[fields[i]] then unknown[#unknown + 1] = fields[i] end
+  end
+  if #unknown == 0 then return end
+  local said = redis.call('HMGET', call.p .. 'n', unpack(unknown))
+  for i = 1, #unknown do flying[unknown[i]] = tonumber(said[i] or '0') or 0 end
+end
+
+-- Takes up to `most` deliveries from a tenant's lane, and appends them to the call's reply and leases; `field` is
+-- the lane's in n. Returns how many.
+local function take(call, tenant, lane, field, most)
+  local entries = redis.call('LPOP', call.p .. 'q:' .. tenant .. Z .. lane, most)
+  if not entries then return 0 end
+  local reply, members, fence = call.reply, call.members, call.fence
+  local got, m, k, start = #entries, #reply + 3, #members, tenant .. Z
+  local sub, byte = string.sub, string.byte
+  reply[m - 2], reply[m - 1], reply[m] = tenant, sub(field, #start + 1), got
+  for i = 1, got do
+    local entry = entries[i]
+    reply[m + i] = entry
+    members[k + 1] = fence
+    members[k + 2] = start .. sub(entry, byte(entry) == 45 and 2 or 17)
+    k = k + 2
+  end
+  call.flying[field] = call.flying[field] + got
+  call.taken = call.taken + got
+  call.touched[field] = true
+  return got
+end
+
+-- Takes up to `want` deliveries of one tenant from its lanes in turn, so that no endpoint has more than the call's
+-- `light` in flight, whose cap is `cap`. Returns how many, and whether lanes are left in the ring.
+local function serve(call, tenant, want)
+  local p = call.p
   local key = p .. 'r:' .. tenant
-  local lanes = redis.call('ZRANGE', key, 0, math.min(want, SCAN) - 1)
-  local n = #lanes
+  local limit = math.min(want, SCAN)
+  -- One more than can be served, to know whether there are others.
+  local lanes = redis.call('ZRANGE', key, 0, limit)
+  local n = math.min(#lanes, limit)
   if n == 0 then return 0, false end
+  local more = #lanes > n
   local fields = {}
   for i = 1, n do
     local lane = lanes[i]
@@ -591,38 +704,15 @@ local function serve(p, tenant, want, cap, light, turn, fence, reply, members)
     if string.byte(lane, -1) == 0 then lane = string.sub(lane, 1, -2) end
     fields[i] = tenant .. Z .. lane
   end
-  local busy = redis.call('HMGET', p .. 'n', unpack(fields))
-  local flying = {}
-  for i = 1, n do flying[fields[i]] = tonumber(busy[i] or '0') or 0 end
+  learn_flying(call, fields)
   local gone, fair, greedy, blocked = {}, {}, {}, {}
-  local taken = 0
-  local even = math.floor(want / n)
+  local taken, even = 0, math.floor(want / n)
   for i = 1, n do
-    local field = fields[i]
-    local room = cap - flying[field]
-    local share = math.min(math.ceil((want - taken) / (n - i + 1)), room, light - flying[field])
-    local got = 0
-    if share > 0 then
-      local entries = redis.call('LPOP', p .. 'q:' .. tenant .. Z .. lanes[i], share)
-      if entries then
-        got = #entries
-        local m = #reply
-        reply[m + 1], reply[m + 2], reply[m + 3] = tenant, string.sub(field, #tenant + 2), got
-        m = m + 3
-        local k = #members
-        local start = tenant .. Z
-        for j = 1, got do
-          local entry = entries[j]
-          reply[m + j] = entry
-          members[k + 1] = fence
-          members[k + 2] = start .. (string.byte(entry) == 45 and string.sub(entry, 2) or string.sub(entry, 17))
-          k = k + 2
-        end
-        redis.call('HINCRBY', p .. 'n', field, got)
-        flying[field] = flying[field] + got
-        taken = taken + got
-      end
-    end
+    local flying = call.flying[fields[i]]
+    local room = call.cap - flying
+    local share = math.min(math.ceil((want - taken) / (n - i + 1)), room, call.light - flying)
+    local got = share > 0 and take(call, tenant, lanes[i], fields[i], share) or 0
+    taken = taken + got
     if room <= 0 or got == room then
       gone[#gone + 1] = lanes[i]
       blocked[#blocked + 1] = tenant .. Z .. lanes[i]
@@ -635,10 +725,14 @@ local function serve(p, tenant, want, cap, light, turn, fence, reply, members)
     end
   end
   if #blocked > 0 then redis.call('SADD', p .. 'b', unpack(blocked)) end
+  if #gone == n and not more then
+    call.emptied[#call.emptied + 1] = key
+    return taken, false
+  end
   if #gone > 0 then redis.call('ZREM', key, unpack(gone)) end
-  behind(key, turn, fair, greedy)
-  local left = #gone < n or redis.call('EXISTS', key) == 1
-  return taken, left
+  -- One alone need not go behind itself: who comes later is behind it anyway.
+  if n > 1 or more then behind(key, call, fair, greedy) end
+  return taken, true
 end
 
 -- Of each of these tenants its weight, how many more it may have in flight (if it has a cap), what is left of
@@ -662,17 +756,145 @@ local function shares(p, tenants)
   return weights, rooms, begun, total
 end
 
--- The tenants whose turn is next, and what they may have before the others, if anybody may. With `new` only
--- those that stand before all that had a turn.
-local function next_in_turn(p, limit, new, before)
+-- The tenants whose turn is next, and what they may have before the others, if anybody may. Calls for new work
+-- serve only those that stand before all that had a turn.
+local function next_in_turn(call, limit)
+  local p = call.p
   local tenants
-  if new then
-    tenants = redis.call('ZRANGE', p .. 't', '-inf', num(before), 'BYSCORE', 'LIMIT', 0, limit)
+  if call.new then
+    tenants = redis.call('ZRANGE', p .. 't', '-inf', num(call.before), 'BYSCORE', 'LIMIT', 0, limit)
   else
     tenants = redis.call('ZRANGE', p .. 't', 0, limit - 1)
   end
-  if #tenants == 0 or redis.call('EXISTS', p .. 'D') == 0 then return tenants, {} end
+  if #tenants == 0 or not call.owing then return tenants, {} end
   return tenants, redis.call('HMGET', p .. 'D', unpack(tenants))
+end
+
+-- How much a tenant's turn is. It goes by the tenant's weight; while there is enough for all it is as long as it
+-- can be. `begun` is what is left of a turn of which it got a part.
+local function turn_of(call, round, weight, begun)
+  if round.crowded then return begun or weight * round.length end
+  local share = weight * math.ceil((call.want - call.taken) / round.total)
+  if share <= weight then return begun or weight end
+  return share
+end
+
+-- Notes that a tenant had `got` of what it might have before the others though it had a turn (`rest`, while it
+-- keeps `place`); `left` is whether it has more to deliver. It stays before them for that, or goes to its place.
+local function keep_place(p, tenant, rest, place, got, left)
+  rest = rest - got
+  if left and got > 0 and rest > 0 then
+    redis.call('HSET', p .. 'D', tenant, num(rest) .. ':' .. place)
+    return
+  end
+  if left or rest <= 0 then
+    redis.call('HDEL', p .. 'D', tenant)
+  else
+    redis.call('HSET', p .. 'D', tenant, num(rest))
+  end
+  redis.call('ZADD', p .. 't', 'XX', place, tenant)
+end
+
+-- Serves a tenant its turn and says where it goes then. `room` is how many more it may have in flight, if it has
+-- a cap; `begun` as of `turn_of`; `owed` what D says of it.
+local function serve_turn(call, round, tenant, weight, room, begun, owed)
+  local p = call.p
+  local share = turn_of(call, round, weight, begun)
+  round.total = round.total - weight
+  local rest, place = nil, nil
+  if owed then
+    rest, place = string.match(owed, '^(%d+):?(%d*)$')
+    if place == '' then
+      -- Its turn has come again.
+      rest = nil
+      round.spent[#round.spent + 1] = tenant
+    else
+      rest = tonumber(rest)
+      share = math.min(share, rest)
+    end
+  end
+  local most = math.min(share, call.want - call.taken)
+  if room and room < most then most = room end
+  if most <= 0 and room ~= 0 then return end
+  local got, left = 0, true
+  if most > 0 then
+    got, left = serve(call, tenant, most)
+    if room then redis.call('HINCRBY', p .. 'N', tenant, got) end
+  end
+  local goes_on = false
+  if room and got >= room then
+    round.full[#round.full + 1] = tenant
+    round.gone[#round.gone + 1] = tenant
+    if rest then redis.call('HDEL', p .. 'D', tenant) end
+  elseif rest then
+    keep_place(p, tenant, rest, place, got, left)
+  elseif not left and (got == 0 or not round.crowded) then
+    round.gone[#round.gone + 1] = tenant
+  elseif got > 0 and got < share and call.taken >= call.want and weight > 1 then
+    goes_on = true
+    redis.call('HSET', p .. 'C', tenant, share - got)
+  else
+    if got > round.unit * weight then
+      round.greedy[#round.greedy + 1] = tenant
+    elseif got > 0 or call.new then
+      round.fair[#round.fair + 1] = tenant
+    end
+    -- One more than a turn, or short turns would leave nothing.
+    local over = weight * (round.length + 1) - got
+    if not left and over > 0 then
+      round.spare[#round.spare + 1] = tenant
+      round.spare[#round.spare + 1] = over
+    end
+  end
+  if begun and not goes_on then redis.call('HDEL', p .. 'C', tenant) end
+end
+
+-- Serves those whose turn is next, once each. Returns whether there were any.
+local function serve_round(call)
+  local p, want = call.p, call.want - call.taken
+  -- A tenant costs as much as several deliveries do, so few are served at a time, and more of each.
+  local length = want < MUCH and 1 or TURN
+  local limit = math.min(math.ceil(want / length), SCAN)
+  local tenants, owed = next_in_turn(call, limit)
+  local n = #tenants
+  if n == 0 then return false end
+  local weights, rooms, begun, total = {}, {}, {}, n
+  if call.quotas then weights, rooms, begun, total = shares(p, tenants) end
+  -- Whether others wait who cannot have a turn now.
+  local crowded = (call.new or n == limit) and redis.call('ZCARD', p .. 't') > n
+  local round = {
+    length = length, crowded = crowded, total = total,
+    unit = crowded and length or math.floor(want / total),
+    gone = {}, fair = {}, greedy = {}, full = {}, spent = {}, spare = {},
+  }
+  for i = 1, n do
+    serve_turn(call, round, tenants[i], weights[i] or 1, rooms[i], begun[i], owed[i])
+  end
+  if #call.emptied > 0 then
+    redis.call('DEL', unpack(call.emptied))
+    call.emptied = {}
+  end
+  if #round.full > 0 then redis.call('SADD', p .. 'B', unpack(round.full)) end
+  if #round.gone > 0 then redis.call('ZREM', p .. 't', unpack(round.gone)) end
+  if #round.spent > 0 then redis.call('HDEL', p .. 'D', unpack(round.spent)) end
+  if #round.spare > 0 then
+    redis.call('HSET', p .. 'D', unpack(round.spare))
+    call.owing = true
+  end
+  behind(p .. 't', call, round.fair, round.greedy)
+  return true
+end
+
+-- Writes down who holds what the call took, and how many of each endpoint's are in flight then.
+local function hold(call, key, duration)
+  many('ZADD', call.p .. 'l', call.members, 2)
+  redis.call('SET', key, call.fence, 'PX', math.ceil(duration / 1000))
+  local flying = {}
+  for field in pairs(call.touched) do
+    flying[#flying + 1] = field
+    flying[#flying + 1] = call.flying[field]
+  end
+  many('HSET', call.p .. 'n', flying, 2)
 end
 
 -- ARGV: channel, me, most, duration in us, most per endpoint, whether to tell others (1 or 0) that more is
@@ -684,123 +906,39 @@ function lease(keys, argv)
   local p = keys[1]
   local channel, me = argv[1], argv[2]
   local want, duration, cap = tonumber(argv[3]), tonumber(argv[4]), tonumber(argv[5])
+  local new = argv[7] ~= '0'
   local now = time()
-  -- One for the fence, and one for each turn that a lane or a tenant may have.
-  local stamp = stamps(p, now, 1 + 2 * want)
   -- Calls for new work are made beside the others.
-  local caller = argv[7] == '0' and me or me .. '+'
-  put_back_unheard(p, caller, argv[8], stamp, channel, me)
+  local last_lease = p .. 'H:' .. (new and me .. '+' or me)
+  local said = redis.call('MGET', p .. 'u', p .. 'U', last_lease)
+  local stamp = next_stamp(said[1], now)
+  local mine, tracks = fence_after(said[2], stamp + duration)
+  -- A stamp for what is put back, and one for each turn that a lane or a tenant may have.
+  redis.call('MSET', p .. 'u', num(stamp + 2 * want), p .. 'U', tracks)
+  put_back_unheard(p, last_lease, said[3], argv[8], stamp, channel, me)
   local ends = reclaim(p, now, stamp, channel, me)
   local due = promote(p, now, stamp, channel, me)
-  local mine = fence_after(p, stamp + duration)
+  local marks = redis.call('EXISTS', p .. 'h', p .. 'D')
   local fence = num(mine)
-  local reply, members = { -1, fence }, {}
-  local taken = 0
-  local quotas = redis.call('EXISTS', p .. 'h') == 1
-  local turn = { next = stamp + 1 }
-  local new, before = argv[7] ~= '0', now - NEW / 2
-  local light = new and tonumber(argv[7]) or cap
-  while taken < want do
-    -- A tenant costs as much as several deliveries do, so few are served at a time, and more of each.
-    local length = want - taken < MUCH and 1 or TURN
-    local limit = math.min(math.ceil((want - taken) / length), SCAN)
-    local tenants, owed = next_in_turn(p, limit, new, before)
-    local n = #tenants
-    if n == 0 then break end
-    -- Whether others wait who cannot have a turn now.
-    local crowded = (new or n == limit) and redis.call('ZCARD', p .. 't') > n
-    local gone, fair, greedy, full, spent, spare = {}, {}, {}, {}, {}, {}
-    local weights, rooms, begun = {}, {}, {}
-    local total = n
-    if quotas then weights, rooms, begun, total = shares(p, tenants) end
-    local unit = crowded and length or math.floor((want - taken) / total)
-    for i = 1, n do
-      local tenant, weight, room = tenants[i], weights[i] or 1, rooms[i]
-      -- A turn goes by the tenant's weight; while there is enough for all it is as long as it can be.
-      local share = weight * math.ceil((want - taken) / total)
-      if crowded then
-        share = begun[i] or weight * length
-      elseif share <= weight then
-        share = begun[i] or weight
-      end
-      total = total - weight
-      -- Who had a turn, and yet stands before the others, has what was left of that one.
-      local rest, place = nil, nil
-      if owed[i] then
-        rest, place = string.match(owed[i], '^(%d+):?(%d*)$')
-        if place ~= '' then
-          rest = tonumber(rest)
-          share = math.min(share, rest)
-        else
-          rest = nil
-          spent[#spent + 1] = tenant
-        end
-      end
-      local most = math.min(share, want - taken)
-      if room and room < most then most = room end
-      if most > 0 or room == 0 then
-        local got, left = 0, true
-        if most > 0 then
-          got, left = serve(p, tenant, most, cap, light, turn, fence, reply, members)
-          taken = taken + got
-          if room then redis.call('HINCRBY', p .. 'N', tenant, got) end
-        end
-        local kept = false
-        if room and got >= room then
-          full[#full + 1] = tenant
-          gone[#gone + 1] = tenant
-          if rest then redis.call('HDEL', p .. 'D', tenant) end
-        elseif rest then
-          rest = rest - got
-          if left and got > 0 and rest > 0 then
-            redis.call('HSET', p .. 'D', tenant, num(rest) .. ':' .. place)
-          else
-            if left or rest <= 0 then
-              redis.call('HDEL', p .. 'D', tenant)
-            else
-              redis.call('HSET', p .. 'D', tenant, num(rest))
-            end
-            redis.call('ZADD', p .. 't', 'XX', place, tenant)
-          end
-        elseif not left and (got == 0 or not crowded) then
-          gone[#gone + 1] = tenant
-        elseif got > 0 and got < share and taken >= want and weight > 1 then
-          kept = true
-          redis.call('HSET', p .. 'C', tenant, share - got)
-        else
-          if got > unit * weight then
-            greedy[#greedy + 1] = tenant
-          elseif got > 0 or new then
-            fair[#fair + 1] = tenant
-          end
-          -- One more than a turn, or short turns would leave nothing.
-          local over = weight * (length + 1) - got
-          if not left and over > 0 then
-            spare[#spare + 1] = tenant
-            spare[#spare + 1] = over
-          end
-        end
-        if begun[i] and not kept then redis.call('HDEL', p .. 'C', tenant) end
-      end
-    end
-    if #full > 0 then redis.call('SADD', p .. 'B', unpack(full)) end
-    if #gone > 0 then redis.call('ZREM', p .. 't', unpack(gone)) end
-    if #spent > 0 then redis.call('HDEL', p .. 'D', unpack(spent)) end
-    if #spare > 0 then redis.call('HSET', p .. 'D', unpack(spare)) end
-    behind(p .. 't', turn, fair, greedy)
-  end
+  local call = {
+    p = p, want = want, taken = 0, cap = cap, light = new and tonumber(argv[7]) or cap,
+    new = new, before = now - NEW / 2,
+    quotas = marks > 0 and redis.call('EXISTS', p .. 'h') == 1, owing = marks > 0,
+    fence = fence, stamp = stamp + 1,
+    reply = { -1, fence }, members = {}, flying = {}, touched = {}, emptied = {},
+  }
+  while call.taken < want and serve_round(call) do end
   -- Hosts that are idle hear only of the start of work, and this one may have its hands full.
-  if argv[6] == '1' and taken >= want then wake(p, channel, me, true) end
-  if taken > 0 then
-    many('ZADD', p .. 'l', members, 2)
-    redis.call('SET', p .. 'H:' .. caller, fence, 'PX', math.ceil(duration / 1000))
+  if argv[6] == '1' and call.taken >= want then wake(p, channel, me, true) end
+  if call.taken > 0 then
+    hold(call, last_lease, duration)
     if not ends or mine < ends then ends = mine end
   end
   local next_due = due
   if ends and (not next_due or ends < next_due) then next_due = ends end
-  if next_due then reply[1] = math.max(0, math.ceil(next_due - now)) end
-  if new and redis.call('EXISTS', p .. 't') == 1 then reply[1] = 0 end
-  return reply
+  if next_due then call.reply[1] = math.max(0, math.ceil(next_due - now)) end
+  if new and redis.call('EXISTS', p .. 't') == 1 then call.reply[1] = 0 end
+  return call.reply
 end
 
 -- Which of these leases are in force. `members` and `fences` run alike; what is named twice counts
@@ -819,17 +957,34 @@ local function in_force(p, members, fences)
   return valid, held
 end
 
--- ARGV: channel, me, then per outcome: tenant, lane, member, fence, state (s, x or f; upper case if it
--- was waiting for another attempt before; with - and the key of its sequence if it leaves that, or with ! if
--- it is a dead letter that blocks it), for s and x the end of its line in f: (\0 <attempt> \0 <delivery>) and for f the wait
--- in ms, and its record. Reply: whether something can be leased now (1 or 0), then 1 or 0 for each:
--- written, or the lease is lost.
+-- What the head of outcomes says that ended alike: state (s, x or f; upper case if it was waiting for another
+-- attempt before; with - if it leaves its sequence, or with ! if it is a dead letter that blocks it), fence, attempt
+-- or for f the wait in ms, tenant, endpoint, and the key of the sequence that is left; with \0 between them.
+local function ending(head)
+  local kind, sign, fence, number, tenant, endpoint, key =
+    string.match(head, '^(%a)([-!]?)%z([^%z]*)%z([^%z]*)%z([^%z]*)%z([^%z]*)%z?(.*)$')
+  local lane = tenant .. Z .. endpoint
+  return {
+    kind = kind, fence = fence, number = number, tenant = tenant, lane = lane,
+    blocks = sign == '!', leaves = sign == '-' and lane .. Z .. key,
+    -- Where in a member the delivery's id begins.
+    id = #tenant + 2,
+  }
+end
+
+-- ARGV: channel, me, then per outcome: its head (see `ending`), member, and its record. Reply: whether something
+-- can be leased now (1 or 0), then 1 or 0 for each: written, or the lease is lost.
 local function record(keys, argv)
   local p = keys[1]
-  local members, fences = {}, {}
-  for i = 3, #argv, 7 do
-    members[#members + 1] = argv[i + 2]
-    fences[#fences + 1] = argv[i + 3]
+  local members, fences, endings, known = {}, {}, {}, {}
+  for i = 3, #argv, 3 do
+    local n, head = #members + 1, argv[i]
+    local how = known[head]
+    if not how then
+      how = ending(head)
+      known[head] = how
+    end
+    members[n], fences[n], endings[n] = argv[i + 1], how.fence, how
   end
   if #members == 0 then return { 0 } end
   local valid, held = in_force(p, members, fences)
@@ -851,46 +1006,36 @@ local function record(keys, argv)
       reply[n + 1] = 0
     else
       reply[n + 1] = 1
-      local i = 3 + (n - 1) * 7
-      local tenant, lane, member, kind, value = argv[i], argv[i + 1], members[n], argv[i + 4], argv[i + 6]
+      local member, value, how = members[n], argv[2 + n * 3], endings[n]
+      local tenant, lane, kind = how.tenant, how.lane, how.kind
+      local id = string.sub(member, how.id)
       counts[lane] = (counts[lane] or 0) + 1
       written[#written + 1] = d .. member
       written[#written + 1] = value
-      local blocks = false
-      if #kind > 1 then
-        blocks = string.byte(kind, 2) == 33
-        if not blocks then
-          add(left, lane .. Z .. string.sub(kind, 3), string.sub(member, #tenant + 2))
-        end
-        kind = string.sub(kind, 1, 1)
-      end
-      if kind == 's' then
-        succeeded = succeeded + 1
-        add(finished, tenant, ms .. argv[i + 5])
+      if how.leaves then add(left, how.leaves, id) end
+      if kind == 'f' or kind == 'F' then
+        waiting[#waiting + 1] = num(tonumber(ms) + tonumber(how.number))
+        waiting[#waiting + 1] = lane .. Z .. id
+        if kind == 'f' then add(opened, tenant, string.sub(value, 1, 16), id) end
       else
-        local id = string.sub(member, #tenant + 2)
-        if kind == 'f' or kind == 'F' then
-          waiting[#waiting + 1] = num(tonumber(ms) + tonumber(argv[i + 5]))
-          waiting[#waiting + 1] = lane .. Z .. id
-          if kind == 'f' then add(opened, tenant, string.sub(value, 1, 16), id) end
+        if kind == 's' or kind == 'S' then
+          succeeded = succeeded + 1
         else
-          if kind == 'S' then
-            succeeded = succeeded + 1
-          else
-            buried = buried + 1
-            add(dead, tenant, string.sub(value, 1, 16), id)
-          end
-          if kind ~= 'x' then add(closed, tenant, id) end
-          if not blocks then add(finished, tenant, ms .. argv[i + 5]) end
+          buried = buried + 1
+          add(dead, tenant, string.sub(value, 1, 16), id)
         end
+        if kind == 'S' or kind == 'X' then add(closed, tenant, id) end
+        if not how.blocks then add(finished, tenant, ms .. Z .. how.number .. Z .. id) end
       end
     end
   end
   plain('MSET', written)
+  local ends = {}
   for tenant, lines in pairs(finished) do
     many('RPUSH', p .. 'f:' .. tenant, lines)
-    redis.call('HINCRBY', p .. 'm', tenant, #lines)
+    ends[tenant] = #lines
   end
+  change(p .. 'm', ends)
   for tenant, ids in pairs(closed) do many('ZREM', p .. 'o:' .. tenant, ids) end
   for tenant, args in pairs(opened) do many('ZADD', p .. 'o:' .. tenant, args, 2) end
   for tenant, args in pairs(dead) do many('ZADD', p .. 'x:' .. tenant, args, 2) end

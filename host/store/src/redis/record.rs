@@ -48,35 +48,45 @@ impl RedisStore {
                 let leased = &outcome.leased;
                 let tenant = delivery.tenant_id.as_str().as_bytes();
                 let id = delivery.id.as_str().as_bytes();
-                call.arg(tenant);
-                call.parts(&[tenant, b"\0", delivery.endpoint_id.as_str().as_bytes()]);
-                call.parts(&[tenant, b"\0", id]);
-                call.arg(leased.token.0.as_bytes());
-                let kind = kind(outcome).unwrap_or("x");
-                match &leased.delivery.sequence {
-                    Some(sequence) if delivery.state == DeliveryState::Succeeded => {
-                        call.parts(&[kind.as_bytes(), b"-", sequence.name().as_bytes()]);
+                // The same text for all outcomes that ended alike: the server keeps it once per call.
+                let mut head = Vec::with_capacity(128);
+                head.extend_from_slice(kind(outcome).unwrap_or("x").as_bytes());
+                let sequence = leased.delivery.sequence.as_ref();
+                // It stays its turn until it is finished.
+                let left = match (sequence, delivery.state) {
+                    (Some(sequence), DeliveryState::DeadLetter) if sequence.blocks() => {
+                        head.push(b'!');
+                        None
                     }
-                    Some(sequence) if delivery.state == DeliveryState::DeadLetter => {
-                        if sequence.blocks() {
-                            call.parts(&[kind.as_bytes(), b"!"]);
-                        } else {
-                            call.parts(&[kind.as_bytes(), b"-", sequence.name().as_bytes()]);
-                        }
+                    (Some(sequence), DeliveryState::Succeeded | DeliveryState::DeadLetter) => {
+                        head.push(b'-');
+                        Some(sequence.name())
                     }
-                    // It stays its turn until it is finished.
-                    _ => {
-                        call.arg(kind);
-                    }
-                }
-                if delivery.state == DeliveryState::Failed {
+                    _ => None,
+                };
+                let number = if delivery.state == DeliveryState::Failed {
                     let wait = delivery.next_at.duration_since(now);
                     let wait = Duration::try_from(wait).unwrap_or_default();
-                    call.arg(micros(wait).div_ceil(1000));
+                    micros(wait).div_ceil(1000).to_string()
                 } else {
-                    let attempt = delivery.attempt.to_string();
-                    call.parts(&[b"\0", attempt.as_bytes(), b"\0", id]);
+                    delivery.attempt.to_string()
+                };
+                let endpoint = delivery.endpoint_id.as_str();
+                for part in [
+                    leased.token.0.as_ref(),
+                    number.as_str(),
+                    delivery.tenant_id.as_str(),
+                    endpoint,
+                ] {
+                    head.push(0);
+                    head.extend_from_slice(part.as_bytes());
                 }
+                if let Some(key) = left {
+                    head.push(0);
+                    head.extend_from_slice(key.as_bytes());
+                }
+                call.arg(&head);
+                call.parts(&[tenant, b"\0", id]);
                 let record = codec::pack_record(delivery, &leased.attempts, Some(&outcome.attempt));
                 call.arg(&record);
                 record.len()

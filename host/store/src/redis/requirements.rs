@@ -12,11 +12,12 @@ use crate::error::StoreError;
 
 /// Commands on keys of a shard that the functions and the store use, as many words as each needs.
 /// Words beyond the key are placeholders.
-const SHARD: [(&str, usize); 42] = [
+const SHARD: [(&str, usize); 43] = [
     ("GET", 0),
     ("SET", 1),
     ("MGET", 0),
     ("MSET", 1),
+    ("MSETNX", 1),
     ("EXISTS", 0),
     ("DEL", 0),
     ("UNLINK", 0),
