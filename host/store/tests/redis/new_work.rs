@@ -1,5 +1,6 @@
 //! New work: it wakes hosts, and does not wait for a round of all who have much.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -134,22 +135,23 @@ async fn new_work_is_leased_apart_from_the_rest() {
     new_work.wait_for_rest(Duration::from_secs(60)).await;
 }
 
-/// Returns when what is enqueued is leased for this task, too.
+/// A task that waits for new work, once it does.
 async fn waiting(store: &Arc<RedisStore>, max: usize) -> tokio::task::JoinHandle<Vec<Leased>> {
     let store = Arc::clone(store);
-    // News of the start.
-    let new_work = store.new_work().unwrap();
-    assert_eq!(new_work.lease(&request(8), 128).await.len(), 0);
     let (ready, is_ready) = tokio::sync::oneshot::channel();
     let waiting = tokio::spawn(async move {
-        let new_work = store.new_work().unwrap();
-        let request = request(max);
-        let brought = new_work.wait(&request, 128, Duration::from_secs(60));
-        tokio::pin!(brought);
-        let first = std::future::poll_fn(|context| Poll::Ready(brought.as_mut().poll(context)));
-        assert!(first.await.is_pending());
-        ready.send(()).unwrap();
-        brought.await
+        let (new_work, request) = (store.new_work().unwrap(), request(max));
+        loop {
+            // News of the start, or of what ended a wait before.
+            assert_eq!(new_work.lease(&request, 128).await.len(), 0);
+            let brought = new_work.wait(&request, 128, Duration::from_secs(60));
+            tokio::pin!(brought);
+            let first = poll_fn(|context| Poll::Ready(brought.as_mut().poll(context))).await;
+            if first.is_pending() {
+                ready.send(()).unwrap();
+                return brought.await;
+            }
+        }
     });
     is_ready.await.unwrap();
     waiting
