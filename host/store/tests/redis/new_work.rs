@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wasmhook_store::conformance::{event, to};
+use wasmhook_store::conformance::{event, succeeded, to};
 use wasmhook_store::redis::RedisStore;
 use wasmhook_store::{Leased, Store as _};
 use wasmhook_testing::RedisServer;
 
-use crate::support::{accepted, lease, on_one_shard, push, request, store};
+use crate::support::{lease, on_one_shard, push, request, store};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn work_of_another_host_wakes_this_one() {
@@ -151,6 +151,6 @@ async fn a_lease_that_follows_at_once_finds_what_is_being_enqueued() {
         pushing.await.unwrap();
         assert_eq!(leased.len(), 1);
         assert_eq!(leased[0].event.id.as_str(), format!("e{event}"));
-        store.record(&[accepted(leased.remove(0))]).await.unwrap();
+        store.record(&[succeeded(leased.remove(0))]).await.unwrap();
     }
 }
