@@ -7,7 +7,7 @@ mod support;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use support::{Listener, Site, event, http, wait_for};
+use support::{Listener, Site, event, http, push_lines_with, wait_for};
 use wasmhook_testing::{Answer, Durability, Receiver, RedisCluster};
 
 const STREAM: &str = "wasmhook:events";
@@ -167,6 +167,11 @@ fn a_batch_of_which_a_shard_is_away_is_durable_in_part_and_whole_once_it_is_repe
         )
     );
     stage.wait_for_recorded(stage.other, 2);
+    let url = format!("http://127.0.0.1:{}", site.port);
+    let pushed = push_lines_with(&site, &["--to", &url], &batch);
+    let told = String::from_utf8_lossy(&pushed.stderr);
+    assert_eq!(pushed.status.code(), Some(4), "{told}");
+    assert!(told.contains("1 of 3 events were not taken in"), "{told}");
 
     stage.cluster.node(victim).resume().unwrap();
     let results = wait_for("the batch to be taken in", || {

@@ -380,7 +380,12 @@ pub fn push(site: &Site, tenant: &str, id: &str, payload: &Value) {
 
 /// Pushes lines of NDJSON with `wasmhook event push`.
 pub fn push_lines(site: &Site, lines: &str) -> Output {
-    let mut command = site.command(&["event", "push", "--json"]);
+    push_lines_with(site, &[], lines)
+}
+
+/// [`push_lines`] with more words.
+pub fn push_lines_with(site: &Site, words: &[&str], lines: &str) -> Output {
+    let mut command = site.command(&[&["event", "push", "--json"], words].concat());
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -35,7 +35,7 @@ pub use reading::*;
 pub use replay::*;
 pub use retention::*;
 pub use sequences::*;
-pub use steps::{event, to};
+pub use steps::{dead, event, succeeded, to};
 pub use turns::*;
 pub use waiting::*;
 

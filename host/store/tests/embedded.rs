@@ -7,13 +7,11 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tempfile::TempDir;
-use wasmhook_core::attempt::Attempt;
-use wasmhook_core::{Conclusion, DeliveryId, DeliveryState, TenantId};
-use wasmhook_store::conformance::{event, to};
+use wasmhook_core::{DeliveryId, DeliveryState, TenantId};
+use wasmhook_store::conformance::{dead, event, to};
 use wasmhook_store::embedded::{EmbeddedConfig, EmbeddedStore};
-use wasmhook_store::{CheckRequest, LeaseRequest, Leased, Outcome, Recorded, Store, StoreError};
+use wasmhook_store::{CheckRequest, LeaseRequest, Recorded, Store, StoreError};
 
 #[allow(clippy::unused_async, reason = "other stores start a server here")]
 async fn make() -> (TempDir, Arc<dyn Store>) {
@@ -37,18 +35,6 @@ fn request(max: usize, duration: Duration) -> LeaseRequest {
         max,
         duration,
         max_per_endpoint: 100,
-    }
-}
-
-fn dead(leased: Leased) -> Outcome {
-    let now = Timestamp::now();
-    let attempt = Attempt::answered(leased.delivery.attempt + 1, now, Duration::ZERO, 410);
-    Outcome {
-        delivery: leased
-            .delivery
-            .concluded(&attempt, Conclusion::DeadLetter, now),
-        leased,
-        attempt,
     }
 }
 

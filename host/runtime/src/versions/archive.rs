@@ -1,20 +1,16 @@
-//! The bytes and the history of the versions that served, in a folder of the host's own:
-//! `TENANT/NAME/DIGEST.wasm`, the manifest it last served with beside it, and `history.json`.
-//!
-//! Each file is written under another name and renamed. Nothing waits for the disk: a component is
-//! checked against its digest when it is read, and a history that cannot be read begins anew.
+//! Which versions of plugins are kept, for how long, and what became of them.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::files::{ArchiveError, Files, Kept};
 use super::history::{History, VersionRecord, VersionState};
 use super::room;
 use crate::error::RuntimeError;
@@ -24,13 +20,10 @@ use crate::types::Digest;
 
 /// The bytes held before anybody has counted them: more than there may be, so that somebody does.
 const UNKNOWN: u64 = u64::MAX / 2;
-const HISTORY: &str = "history.json";
-/// The most bytes of a history: many times what thirty records take.
-const HISTORY_BYTES: u64 = 1 << 20;
 
 /// The versions that plugins had, for as long as they are kept.
 pub struct VersionArchive {
-    folder: OwnFolder,
+    files: Files,
     /// Components kept of each plugin.
     versions: usize,
     /// Bytes of all of them.
@@ -42,7 +35,6 @@ pub struct VersionArchive {
     plugins: Mutex<HashMap<Key, Plugin>>,
     /// Held while a history is written, so that the newest is what stays.
     writing: Mutex<()>,
-    drafts: AtomicU64,
 }
 
 /// What is known of a plugin.
@@ -68,33 +60,6 @@ impl Plugin {
     }
 }
 
-/// A version as it was kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kept {
-    /// The component's file.
-    pub component: Vec<u8>,
-    /// The manifest that it last served with.
-    pub manifest: Option<Vec<u8>>,
-}
-
-/// Why a version cannot be had.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ArchiveError {
-    /// The tenant or the plugin has a name that no folder has.
-    #[error("{0} is no name of a tenant or a plugin")]
-    Name(String),
-    /// It is not there.
-    #[error("this host does not keep version {0} of the plugin")]
-    NotKept(Digest),
-    /// It is not what it was when it was written.
-    #[error("the kept version {0} is damaged")]
-    Damaged(Digest),
-    /// The folder cannot be read or written.
-    #[error("the archive of versions cannot be used: {0}")]
-    Io(#[from] io::Error),
-}
-
 impl VersionArchive {
     /// Open the folder, making it if it is missing; with none, one of its own for as long as it lives.
     pub(crate) fn open(
@@ -111,28 +76,26 @@ impl VersionArchive {
         let folder = open(folder, "wasmhook-versions-")
             .map_err(|NotOwn { path, reason }| RuntimeError::Archive { path, reason })?;
         Ok(Self {
-            folder,
+            files: Files::of(folder),
             versions: versions.max(1),
             most_bytes,
             held: AtomicU64::new(UNKNOWN),
             writes,
             plugins: Mutex::default(),
             writing: Mutex::default(),
-            drafts: AtomicU64::new(0),
         })
     }
 
     /// Look into the folder of a host, which goes on using it.
     pub fn look(folder: &Path) -> Self {
         Self {
-            folder: OwnFolder::unclaimed(folder),
+            files: Files::of(OwnFolder::unclaimed(folder)),
             versions: usize::MAX,
             most_bytes: u64::MAX,
             held: AtomicU64::new(UNKNOWN),
             writes: false,
             plugins: Mutex::default(),
             writing: Mutex::default(),
-            drafts: AtomicU64::new(0),
         }
     }
 
@@ -148,7 +111,7 @@ impl VersionArchive {
         Ok(records
             .into_iter()
             .map(|record| {
-                let kept = self.component(&key, record.digest).is_file();
+                let kept = self.files.component(&key, record.digest).is_file();
                 (record, kept)
             })
             .collect())
@@ -156,7 +119,7 @@ impl VersionArchive {
 
     /// The bytes of a version.
     pub fn get(&self, tenant: &str, name: &str, digest: Digest) -> Result<Kept, ArchiveError> {
-        self.read(&key(tenant, name)?, digest)
+        self.files.read(&key(tenant, name)?, digest)
     }
 
     /// Remove all versions that a tenant's plugins had, with their histories, and tell how many components
@@ -164,7 +127,7 @@ impl VersionArchive {
     /// again what it knows.
     pub fn forget(&self, tenant: &str) -> Result<(u64, u64), ArchiveError> {
         // Any name will do for the plugin: it is the tenant's that is judged.
-        let folder = self.folder.path().join(&*key(tenant, "any")?.tenant);
+        let folder = self.files.tenant(&key(tenant, "any")?);
         let forgotten = room::held(&folder);
         self.plugins().retain(|key, _| *key.tenant != *tenant);
         match fs::remove_dir_all(&folder) {
@@ -174,23 +137,7 @@ impl VersionArchive {
     }
 
     pub(crate) fn read(&self, key: &Key, digest: Digest) -> Result<Kept, ArchiveError> {
-        let component = match fs::read(self.component(key, digest)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(ArchiveError::NotKept(digest));
-            }
-            read => read?,
-        };
-        if Digest::of(&component) != digest {
-            return Err(ArchiveError::Damaged(digest));
-        }
-        let manifest = match fs::read(self.manifest(key, digest)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            read => Some(read?),
-        };
-        Ok(Kept {
-            component,
-            manifest,
-        })
+        self.files.read(key, digest)
     }
 
     /// Read the history of a plugin, if that has not been done.
@@ -198,8 +145,7 @@ impl VersionArchive {
         if self.plugins().contains_key(key) {
             return;
         }
-        let path = self.plugin(key).join(HISTORY);
-        let read = read_history(&path).unwrap_or_else(|reason| {
+        let read = self.files.read_history(key).unwrap_or_else(|reason| {
             tracing::warn!(tenant = %key.tenant, plugin = %key.name,
                 "the history of a plugin begins anew, because it cannot be read: {reason}");
             None
@@ -235,18 +181,18 @@ impl VersionArchive {
         }
         self.recall(key);
         self.plugins().entry(key.clone()).or_default().latest = Some(digest);
-        make(&self.plugin(key))?;
-        let path = self.component(key, digest);
+        self.files.make(key)?;
+        let path = self.files.component(key, digest);
         let whole = component.len() as u64;
         if fs::metadata(&path).map_or(true, |found| found.len() != whole) {
-            self.write(&path, component)?;
+            self.files.write(&path, component)?;
             self.held.fetch_add(whole, Ordering::Relaxed);
             self.make_room();
         }
-        let path = self.manifest(key, digest);
+        let path = self.files.manifest(key, digest);
         match manifest {
             Some(bytes) if fs::read(&path).is_ok_and(|found| found == *bytes) => Ok(()),
-            Some(bytes) => self.write(&path, bytes),
+            Some(bytes) => self.files.write(&path, bytes),
             None => match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
                 _ => Ok(()),
@@ -266,7 +212,7 @@ impl VersionArchive {
                 plugin.latest == Some(digest) || state.is_some_and(VersionState::is_in_use)
             })
         };
-        let held = room::make(self.folder.path(), self.most_bytes, is_spared);
+        let held = room::make(self.files.path(), self.most_bytes, is_spared);
         self.held.store(held, Ordering::Relaxed);
     }
 
@@ -290,8 +236,7 @@ impl VersionArchive {
         if known == Some(hash) || (known.is_none() && history.records().is_empty()) {
             return;
         }
-        let path = self.plugin(key).join(HISTORY);
-        match make(&self.plugin(key)).and_then(|()| self.write(&path, &text)) {
+        match self.files.write_history(key, &text) {
             Ok(()) => {
                 if let Some(plugin) = self.plugins().get_mut(key) {
                     plugin.written = Some(hash);
@@ -319,7 +264,7 @@ impl VersionArchive {
 
     /// Remove what is past the bound, what changed longest ago first, and what was refused.
     fn prune(&self, key: &Key) {
-        let entries = fs::read_dir(self.plugin(key)).into_iter().flatten();
+        let entries = fs::read_dir(self.files.plugin(key)).into_iter().flatten();
         for entry in entries.flatten() {
             let path = entry.path();
             let is_version = path
@@ -338,35 +283,6 @@ impl VersionArchive {
                 let _ = fs::remove_file(path);
             }
         }
-    }
-
-    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let number = self.drafts.fetch_add(1, Ordering::Relaxed);
-        let draft = path.with_extension(format!("{}-{number}.draft", std::process::id()));
-        let written = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&draft)
-            .and_then(|mut file| file.write_all(bytes))
-            .and_then(|()| fs::rename(&draft, path));
-        if written.is_err() {
-            let _ = fs::remove_file(&draft);
-        }
-        written
-    }
-
-    fn plugin(&self, key: &Key) -> PathBuf {
-        self.folder.path().join(&*key.tenant).join(&*key.name)
-    }
-
-    fn component(&self, key: &Key, digest: Digest) -> PathBuf {
-        self.plugin(key).join(format!("{digest}.wasm"))
-    }
-
-    fn manifest(&self, key: &Key, digest: Digest) -> PathBuf {
-        self.plugin(key).join(format!("{digest}.toml"))
     }
 
     fn plugins(&self) -> MutexGuard<'_, HashMap<Key, Plugin>> {
@@ -389,27 +305,11 @@ pub(super) fn key(tenant: &str, name: &str) -> Result<Key, ArchiveError> {
     })
 }
 
-fn make(folder: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)
-}
-
-/// A history with its hash, if there is one.
-fn read_history(path: &Path) -> Result<Option<(History, u64)>, String> {
-    match fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error.to_string()),
-        Ok(found) if found.len() > HISTORY_BYTES => return Err("it is too large".to_owned()),
-        Ok(_) => {}
-    }
-    let bytes = fs::read(path).map_err(|error| error.to_string())?;
-    let history = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
-    Ok(Some((history, xxh3_64(&bytes))))
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt as _;
+    use std::path::PathBuf;
     use std::time::{Duration, Instant};
 
     use super::*;
@@ -432,8 +332,8 @@ mod tests {
             let content = n.to_le_bytes();
             let digest = Digest::of(&content);
             // It was kept before, and is one of many that are to go just when it comes back.
-            let old = (0..100).map(|old| archive.plugin(&key).join(format!("{old}.wasm")));
-            for path in old.chain([archive.component(&key, digest)]) {
+            let old = (0..100).map(|old| archive.files.plugin(&key).join(format!("{old}.wasm")));
+            for path in old.chain([archive.files.component(&key, digest)]) {
                 fs::write(path, content).unwrap();
             }
             // What makes a look write the history down before it loads what it found.
@@ -448,7 +348,8 @@ mod tests {
                 threads.spawn(|| archive.persist(&key));
                 let is_there = |path: PathBuf| path.exists();
                 let begun = Instant::now();
-                while (0..100).all(|old| is_there(archive.plugin(&key).join(format!("{old}.wasm"))))
+                while (0..100)
+                    .all(|old| is_there(archive.files.plugin(&key).join(format!("{old}.wasm"))))
                     && begun.elapsed() < Duration::from_secs(1)
                 {
                     std::hint::spin_loop();

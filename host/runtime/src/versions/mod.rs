@@ -5,12 +5,14 @@
 
 mod archive;
 mod control;
+mod files;
 mod history;
 mod probation;
 mod room;
 
-pub use archive::{ArchiveError, Kept, VersionArchive};
+pub use archive::VersionArchive;
 pub use control::{ControlError, PluginFiles};
+pub use files::{ArchiveError, Kept};
 pub use history::{VersionRecord, VersionState};
 pub use probation::Rollback;
 

@@ -135,12 +135,14 @@ pub(super) fn concluded(leased: Leased, attempt: Attempt, conclusion: Conclusion
     }
 }
 
-pub(super) fn succeeded(leased: Leased) -> Outcome {
+/// The outcome of a delivery that its receiver took.
+pub fn succeeded(leased: Leased) -> Outcome {
     let attempt = answered(&leased, 204);
     concluded(leased, attempt, Conclusion::Succeeded)
 }
 
-pub(super) fn dead(leased: Leased) -> Outcome {
+/// The outcome of a delivery that its receiver wants no more.
+pub fn dead(leased: Leased) -> Outcome {
     let attempt = answered(&leased, 410);
     concluded(leased, attempt, Conclusion::DeadLetter)
 }

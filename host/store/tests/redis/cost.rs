@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use wasmhook_core::Payload;
 use wasmhook_store::Store as _;
-use wasmhook_store::conformance::{event, to};
+use wasmhook_store::conformance::{event, succeeded, to};
 use wasmhook_testing::{Durability, RedisServer};
 
-use crate::support::{accepted, request, store};
+use crate::support::{request, store};
 
 /// A measurement, not a test: `cargo test --release -p wasmhook-store --test redis -- --ignored
 /// --nocapture what_a_delivery_costs`.
@@ -40,7 +40,7 @@ async fn what_a_delivery_costs() {
             let leased = store.lease(&ten).await.unwrap().leased;
             let c = Instant::now();
             assert_eq!(leased.len(), size);
-            let outcomes: Vec<_> = leased.into_iter().map(accepted).collect();
+            let outcomes: Vec<_> = leased.into_iter().map(succeeded).collect();
             store.record(&outcomes).await.unwrap();
             parts[0] += (b - a).as_secs_f64();
             parts[1] += (c - b).as_secs_f64();

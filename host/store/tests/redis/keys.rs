@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use wasmhook_core::{DeliveryState, TenantId};
-use wasmhook_store::conformance::{event, to};
+use wasmhook_store::conformance::{event, succeeded, to};
 use wasmhook_store::{Filter, Retention, Store as _};
 use wasmhook_testing::RedisServer;
 
-use crate::support::{accepted, lease, store};
+use crate::support::{lease, store};
 
 #[tokio::test]
 async fn every_queue_key_lies_in_its_shards_slot() {
@@ -52,7 +52,7 @@ async fn nothing_is_left_when_everything_is_removed() {
         if leased.is_empty() {
             break;
         }
-        let outcomes: Vec<_> = leased.into_iter().map(accepted).collect();
+        let outcomes: Vec<_> = leased.into_iter().map(succeeded).collect();
         store.record(&outcomes).await.unwrap();
     }
     let retention = Retention {

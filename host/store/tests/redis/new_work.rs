@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use wasmhook_store::conformance::{event, to};
+use wasmhook_store::conformance::{event, succeeded, to};
 use wasmhook_store::redis::RedisStore;
 use wasmhook_store::{Leased, Store as _};
 use wasmhook_testing::RedisServer;
 
-use crate::support::{accepted, lease, on_one_shard, push, request, store};
+use crate::support::{lease, on_one_shard, push, request, store};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn work_of_another_host_wakes_this_one() {
@@ -167,7 +167,7 @@ async fn what_is_enqueued_while_a_worker_waits_is_leased_by_the_same_step() {
         let mut leased = waiting.await.unwrap();
         assert_eq!(leased.len(), 1);
         assert_eq!(leased[0].event.id.as_str(), format!("e{event}"));
-        store.record(&[accepted(leased.remove(0))]).await.unwrap();
+        store.record(&[succeeded(leased.remove(0))]).await.unwrap();
     }
     let stats: String = server.ask(&["INFO", "commandstats"]).unwrap();
     let (_, calls) = stats.split_once("cmdstat_fcall:calls=").unwrap();

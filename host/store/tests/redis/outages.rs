@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use wasmhook_store::conformance::{event, to};
+use wasmhook_store::conformance::{event, succeeded, to};
 use wasmhook_store::{CheckRequest, Recorded, Store as _, StoreError};
 use wasmhook_testing::{Durability, RedisServer};
 
-use crate::support::{accepted, lease, request, store, until};
+use crate::support::{lease, request, store, until};
 
 #[tokio::test]
 async fn the_functions_come_back_after_they_are_lost() {
@@ -75,7 +75,7 @@ async fn what_was_leased_with_a_lost_answer_comes_again_at_once() {
     let leased = store.lease(&request(10)).await.unwrap().leased;
     let ids: Vec<_> = leased.iter().map(|leased| &leased.event.id).collect();
     assert_eq!(ids.len(), 2, "{ids:?}");
-    let all = kept.into_iter().chain(leased).map(accepted);
+    let all = kept.into_iter().chain(leased).map(succeeded);
     let recorded = store.record(&all.collect::<Vec<_>>()).await.unwrap();
     assert_eq!(recorded, [Recorded::Written; 3]);
     let report = store.check(CheckRequest::default()).await;

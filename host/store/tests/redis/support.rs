@@ -2,11 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use wasmhook_core::Conclusion;
-use wasmhook_core::attempt::Attempt;
 use wasmhook_store::conformance::{event, to};
 use wasmhook_store::redis::{RedisConfig, RedisStore};
-use wasmhook_store::{LeaseRequest, Leased, Outcome, Store as _, StoreError};
+use wasmhook_store::{LeaseRequest, Leased, Store as _, StoreError};
 use wasmhook_testing::RedisServer;
 
 pub(crate) fn config(server: &RedisServer) -> RedisConfig {
@@ -41,18 +39,6 @@ pub(crate) async fn push(store: &RedisStore, tenant: &str, ids: std::ops::Range<
         .map(|n| to(&event(tenant, &format!("e{n}")), &["main"]))
         .collect();
     store.enqueue(&events).await.unwrap();
-}
-
-pub(crate) fn accepted(leased: Leased) -> Outcome {
-    let now = jiff::Timestamp::now();
-    let number = leased.delivery.attempt + 1;
-    let attempt = Attempt::answered(number, now, Duration::ZERO, 200);
-    let done = Conclusion::Succeeded;
-    Outcome {
-        delivery: leased.delivery.concluded(&attempt, done, now),
-        leased,
-        attempt,
-    }
 }
 
 /// Tries until the store is back, as a host does.

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use wasmhook_core::{DeliveryState, EventDraft};
-use wasmhook_store::conformance::{event, to};
+use wasmhook_store::conformance::{event, succeeded, to};
 use wasmhook_store::redis::{RedisConfig, RedisStore, RedisStream, Topology};
 use wasmhook_store::{EventStream, Store, StoreError};
 use wasmhook_testing::{Certificates, Durability, RedisCluster};
 
-use crate::load::{Load, succeeded};
+use crate::load::Load;
 use crate::support::{PATIENCE, Shared, on_cluster, passes, request, until};
 
 fn cluster() -> RedisCluster {

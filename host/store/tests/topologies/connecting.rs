@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use secrecy::SecretString;
-use wasmhook_store::conformance::{event, to};
+use wasmhook_store::conformance::{event, succeeded, to};
 use wasmhook_store::redis::{RedisConfig, RedisStore, RedisStream, Sentinels, Tls, Topology};
 use wasmhook_store::{EventStream, Store, StoreError};
 use wasmhook_testing::{Certificates, Durability, RedisCluster, RedisSentinels, RedisServer};
@@ -200,7 +200,7 @@ async fn what_replicas_do_not_confirm_is_not_acknowledged_and_may_be_repeated() 
     // What acknowledges nothing does not wait.
     let leased = store.lease(&request(10)).await.unwrap().leased;
     assert_eq!(leased.len(), 2);
-    let outcomes: Vec<_> = leased.into_iter().map(crate::load::succeeded).collect();
+    let outcomes: Vec<_> = leased.into_iter().map(succeeded).collect();
     for _ in 0..2 {
         let error = store.record(&outcomes).await.unwrap_err();
         assert!(matches!(error, StoreError::NotReplicated { .. }), "{error}");

@@ -5,11 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use wasmhook_core::attempt::Attempt;
-use wasmhook_core::{Conclusion, DeliveryId, DeliveryState, TenantId};
-use wasmhook_store::conformance::{event, to};
+use wasmhook_core::{DeliveryId, DeliveryState, TenantId};
+use wasmhook_store::conformance::{event, succeeded, to};
 use wasmhook_store::redis::RedisStore;
-use wasmhook_store::{Leased, Outcome, Store};
+use wasmhook_store::{Leased, Store};
 
 use crate::support::{PATIENCE, passes, request, until};
 
@@ -152,16 +151,4 @@ async fn record(store: &RedisStore, leased: Vec<Leased>, recorded: &Mutex<BTreeS
     until(|| store.record(&outcomes)).await;
     let mut all = recorded.lock().unwrap();
     all.extend(outcomes.into_iter().map(|outcome| outcome.delivery.id));
-}
-
-pub(crate) fn succeeded(leased: Leased) -> Outcome {
-    let now = jiff::Timestamp::now();
-    let attempt = Attempt::answered(leased.delivery.attempt + 1, now, Duration::ZERO, 200);
-    Outcome {
-        delivery: leased
-            .delivery
-            .concluded(&attempt, Conclusion::Succeeded, now),
-        leased,
-        attempt,
-    }
 }
