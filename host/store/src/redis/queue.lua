@@ -66,6 +66,8 @@ local ENTRY = 64        -- deliveries in one entry of the stream of all
 local TURN = 8          -- deliveries of a turn where many tenants wait and much is asked for
 local MUCH = 32         -- so much: who asks for less gets one of each
 local NEW = 1e15        -- some 30 years in us: puts a tenant before all that had a turn
+local SOME = 16         -- members that are worth making a table of a list, see `hset`
+local LONG = '--------------------------------------------------------------------------------' -- a member that is longer than those of a list may be
 local TRACKS = 8        -- lengths of leases that hosts may ask for side by side, each to the microsecond
 
 local Z = '\0'
@@ -180,6 +182,23 @@ local function zmscore(key, members)
   return ask('ZMSCORE', key, members)
 end
 
+-- Redis keeps a small hash or sorted set as a list, which it goes through for each member that it adds, asks for and
+-- removes. A long member makes a table or a tree of it, and it stays one until nothing is left in it. These two write
+-- members that way where there are enough of them to be worth two calls more; `args` are as for HSET and ZADD.
+local function hset(key, args)
+  local some = #args >= 2 * SOME
+  if some then redis.call('HSET', key, LONG, 0) end
+  many('HSET', key, args, 2)
+  if some then redis.call('HDEL', key, LONG) end
+end
+
+local function zadd(key, args)
+  local some = #args >= 2 * SOME
+  if some then redis.call('ZADD', key, 0, LONG) end
+  many('ZADD', key, args, 2)
+  if some then redis.call('ZREM', key, LONG) end
+end
+
 -- Adds `counts` (name -> how much, below zero to take away) to a hash of numbers, in which nothing stands at zero.
 -- A call for each name would cost more than all the rest, and a small hash looks through all names for one.
 local function change(key, counts)
@@ -195,7 +214,7 @@ local function change(key, counts)
       gone[#gone + 1] = names[i]
     end
   end
-  many('HSET', key, set, 2)
+  hset(key, set)
   many('HDEL', key, gone)
 end
 
@@ -222,6 +241,19 @@ local function add(groups, name, a, b)
   end
   group[#group + 1] = a
   if b then group[#group + 1] = b end
+end
+
+-- The parts of a text between zero bytes; the last is the rest from the part of number `most` on. A pattern would
+-- cost ten times as much.
+local function fields(text, most)
+  local parts, start, cut = {}, 1, nil
+  for i = 1, most do
+    cut = i < most and string.find(text, Z, start, true) or nil
+    parts[i] = string.sub(text, start, cut and cut - 1)
+    if not cut then break end
+    start = cut + 1
+  end
+  return parts
 end
 
 -- The three parts of a text that two zero bytes part.
@@ -406,11 +438,9 @@ local lease
 -- The flags are 1 if they extend an event that may be there, and 2 more if any delivery is scheduled or in a
 -- sequence.
 local function way(p, head)
-  local cut = string.find(head, Z, 1, true) or #head + 1
-  local flags, tenant, lanes = tonumber(string.sub(head, 1, 1)), string.sub(head, 2, cut - 1), {}
-  for endpoint in string.gmatch(string.sub(head, cut), '%z([^%z]+)') do
-    lanes[#lanes + 1] = tenant .. Z .. endpoint
-  end
+  local parts, lanes = fields(head, math.huge), {}
+  local flags, tenant = tonumber(string.sub(parts[1], 1, 1)), string.sub(parts[1], 2)
+  for i = 2, #parts do lanes[i - 1] = tenant .. Z .. parts[i] end
   return {
     tenant = tenant, lanes = lanes,
     extends = flags % 2 == 1, plain = flags < 2, step = flags < 2 and 2 or 4,
@@ -878,7 +908,7 @@ local function serve_round(call)
   if #round.gone > 0 then redis.call('ZREM', p .. 't', unpack(round.gone)) end
   if #round.spent > 0 then redis.call('HDEL', p .. 'D', unpack(round.spent)) end
   if #round.spare > 0 then
-    redis.call('HSET', p .. 'D', unpack(round.spare))
+    hset(p .. 'D', round.spare)
     call.owing = true
   end
   behind(p .. 't', call, round.fair, round.greedy)
@@ -887,14 +917,14 @@ end
 
 -- Writes down who holds what the call took, and how many of each endpoint's are in flight then.
 local function hold(call, key, duration)
-  many('ZADD', call.p .. 'l', call.members, 2)
+  zadd(call.p .. 'l', call.members)
   redis.call('SET', key, call.fence, 'PX', math.ceil(duration / 1000))
   local flying = {}
   for field in pairs(call.touched) do
     flying[#flying + 1] = field
     flying[#flying + 1] = call.flying[field]
   end
-  many('HSET', call.p .. 'n', flying, 2)
+  hset(call.p .. 'n', flying)
 end
 
 -- ARGV: channel, me, most, duration in us, most per endpoint, whether to tell others (1 or 0) that more is
@@ -961,12 +991,12 @@ end
 -- attempt before; with - if it leaves its sequence, or with ! if it is a dead letter that blocks it), fence, attempt
 -- or for f the wait in ms, tenant, endpoint, and the key of the sequence that is left; with \0 between them.
 local function ending(head)
-  local kind, sign, fence, number, tenant, endpoint, key =
-    string.match(head, '^(%a)([-!]?)%z([^%z]*)%z([^%z]*)%z([^%z]*)%z([^%z]*)%z?(.*)$')
-  local lane = tenant .. Z .. endpoint
+  local parts = fields(head, 6)
+  local kind, sign, tenant = string.sub(parts[1], 1, 1), string.sub(parts[1], 2), parts[4]
+  local lane = tenant .. Z .. parts[5]
   return {
-    kind = kind, fence = fence, number = number, tenant = tenant, lane = lane,
-    blocks = sign == '!', leaves = sign == '-' and lane .. Z .. key,
+    kind = kind, fence = parts[2], number = parts[3], tenant = tenant, lane = lane,
+    blocks = sign == '!', leaves = sign == '-' and lane .. Z .. parts[6],
     -- Where in a member the delivery's id begins.
     id = #tenant + 2,
   }
