@@ -114,7 +114,7 @@ impl Loader {
             digest: judged.digest,
             bytes: judged.bytes,
             exports: judged.outline.exports,
-            owner: None,
+            plugin: None,
         };
         let code = self.compile(source).await?;
         report.compile_time = Some(began.elapsed());

@@ -24,7 +24,7 @@ use crate::text;
 use crate::turns::Turns;
 use crate::types::{Digest, Exports};
 use crate::v0_1::{ResolveIndices, TransformIndices};
-use crate::versions::VersionArchive;
+use crate::versions::{History, VersionArchive};
 
 /// Files read and judged at once: they are held in memory meanwhile.
 const READS: usize = 4;
@@ -111,7 +111,7 @@ pub(crate) struct Source {
     pub(crate) bytes: Bytes,
     pub(crate) exports: Exports,
     /// The plugin that it is a version of, if its functions are to be kept for the next one.
-    pub(crate) owner: Option<Owner>,
+    pub(crate) plugin: Option<Key>,
 }
 
 /// Reads, judges, compiles and starts plugins, away from the threads that deliver.
@@ -363,7 +363,7 @@ impl Loader {
                 digest,
                 bytes,
                 exports,
-                owner,
+                plugin: key.cloned(),
             })),
         }
     }
@@ -395,14 +395,22 @@ impl Loader {
 
     /// What was kept of a component's functions as its plugin's version before was compiled, and whose code it
     /// will be that is made with them. Nothing, if someone else uses that component: with code that is made
-    /// without, it is compiled once for all who have it.
+    /// without, it is compiled once for all who have it. Nor if the plugin has no history, as where a tenant was
+    /// forgotten and its name is now another's.
     async fn known_functions(self: &Arc<Self>, source: &Source) -> Option<(Owner, Bytes)> {
-        let owner = source
-            .owner
-            .filter(|_| !self.codes.is_used(source.digest))?;
+        let digest = source.digest;
+        let plugin = source
+            .plugin
+            .clone()
+            .filter(|_| !self.codes.is_used(digest))?;
         let loader = Arc::clone(self);
-        let known = spawn_blocking(move || loader.cache.functions(owner)).await;
-        Some((owner, known.ok()??))
+        let known = move || {
+            let owner = Owner::of(&plugin);
+            let has_history = |history: &mut History| history.good(Some(digest)).next().is_some();
+            let known = loader.archive.with(&plugin, has_history);
+            Some((owner, known.then(|| loader.cache.functions(owner))??))
+        };
+        spawn_blocking(known).await.ok()?
     }
 
     /// Compile a component, for one plugin alone with what is known of its functions, or else for everyone.
@@ -431,7 +439,8 @@ impl Loader {
             digest: source.digest,
             owner: for_one,
         };
-        let (loader, exports, owner) = (Arc::clone(self), source.exports, source.owner);
+        let (loader, exports) = (Arc::clone(self), source.exports);
+        let owner = source.plugin.as_ref().map(Owner::of);
         let taken_up = spawn_blocking(move || {
             loader.cache.split_functions(&draft, owner).map_err(lost)?;
             loader.cache.keep(&draft, id).map_err(lost)?;

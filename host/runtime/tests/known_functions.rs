@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use support::{World, body, guest, variant};
-use wasmhook_runtime::{Compiler, Digest, PluginHost, PluginHostConfig, ServingState};
+use wasmhook_runtime::{
+    Compiler, Digest, PluginHost, PluginHostConfig, ServingState, VersionArchive,
+};
 
 const PLUGIN: &str = "10-redact";
 const FILE: &str = "10-redact.wasm";
@@ -41,7 +43,18 @@ fn noting(folder: &Path, unless: &str) -> Compiler {
 fn setting(config: &mut PluginHostConfig, unless: &str) {
     let folder = config.tenants_dir.parent().unwrap();
     config.cache_dir = Some(folder.join("cache"));
+    config.versions_dir = Some(folder.join("versions"));
     config.compiler = noting(folder, unless);
+}
+
+/// Another host with the same folders.
+fn restarted(world: World) -> World {
+    let World { folder, host } = world;
+    drop(host);
+    let mut config = support::config(folder.path());
+    setting(&mut config, ":");
+    let host = Arc::new(PluginHost::new(config).unwrap());
+    World { folder, host }
 }
 
 fn noted(world: &World) -> Vec<usize> {
@@ -127,11 +140,7 @@ async fn what_is_known_of_a_plugin_serves_that_plugin_alone() {
     );
 
     // Nor is it lost to a start.
-    let mut config = support::config(world.folder.path());
-    setting(&mut config, ":");
-    let host = Arc::new(PluginHost::new(config).unwrap());
-    let World { folder, .. } = world;
-    let world = World { folder, host };
+    let world = restarted(world);
     world.load().await;
     assert_eq!(noted(&world).len(), 5);
     for tenant in ["acme", "globex", "initech", "umbrella"] {
@@ -179,4 +188,30 @@ async fn what_is_not_as_it_was_written_is_not_known() {
     world.put("acme", FILE, version(3));
     world.load().await;
     assert!(noted(&world)[2] > version(3).len());
+}
+
+#[tokio::test]
+async fn what_is_known_outlasts_a_start_and_not_the_tenant() {
+    let size = version(0).len();
+    let world = World::with(|config| setting(config, ":"));
+    for tenant in ["acme", "globex"] {
+        world.put(tenant, FILE, version(1));
+        world.load().await;
+        world.put(tenant, FILE, version(2));
+        world.load().await;
+    }
+    let before = noted(&world).len();
+    let archive = VersionArchive::look(&world.folder.path().join("versions"));
+    let world = restarted(world);
+    archive.forget("globex").unwrap();
+    world.put("globex", FILE, version(3));
+    world.load().await;
+    assert_eq!(
+        noted(&world)[before..],
+        [size],
+        "a tenant of the same name may be another"
+    );
+    world.put("acme", FILE, version(4));
+    world.load().await;
+    assert!(noted(&world)[before + 1] > size);
 }
