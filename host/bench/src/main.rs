@@ -3,7 +3,7 @@
 //! `cargo xtask bench [PART…]` with parts `floor`, `redis`, `fanout`, `hosts`, `embedded`, `latency`,
 //! `plugin`, `reload`, `memory`, `tenants`, `backlog`, `fairness`, `spin`; all of these without a name.
 //! `plugins10k` runs by name only: it compiles ten thousand components, which takes a quarter of an hour,
-//! and 6 GB of disk (`BENCH_TENANTS` sets another number). Results are merged into `target/bench/latest.json`, one flat object.
+//! and 10 GB of disk (`BENCH_TENANTS` sets another number). Results are merged into `target/bench/latest.json`, one flat object.
 //! These machines are noisy: what counts are the ratios to the floor, measured in the same run.
 #![allow(
     clippy::print_stdout,

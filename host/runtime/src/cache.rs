@@ -5,9 +5,11 @@
 //! user and be closed to others. An entry is written under another name and renamed, is never changed
 //! after that, and is checked before it is used; one that is not as it was written is made again.
 
+mod functions;
 mod refusals;
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::hash::{Hash, Hasher};
 use std::io;
@@ -21,9 +23,9 @@ use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use crate::code_id::CodeId;
 use crate::error::RuntimeError;
 use crate::own_folder::{NotOwn, OwnFolder};
-use crate::types::Digest;
 use crate::{adapt, artifact};
 
 const EXTENSION: &str = "compiled";
@@ -103,28 +105,28 @@ impl Cache {
 
     /// The compiled form of a component, if it is there, whole and of use. If it is there and is not,
     /// it is removed. Fails when the machine has no room for it now, which says nothing about it.
-    pub(crate) fn load(&self, engine: &Engine, digest: Digest) -> io::Result<Option<Component>> {
-        match self.read(engine, digest) {
+    pub(crate) fn load(&self, engine: &Engine, id: CodeId) -> io::Result<Option<Component>> {
+        match self.read(engine, id) {
             Ok(component) => Ok(component),
             Err(Unreadable::Exhausted(error)) => Err(error),
             Err(Unreadable::Unfit(reason)) => {
-                tracing::warn!(%digest, "a compiled plugin in the cache is made again: {reason}");
+                tracing::warn!(digest = %id.digest, "a compiled plugin in the cache is made again: {reason}");
                 // Whoever has it mapped keeps it; the next one is a new file.
-                let _ = fs::remove_file(self.path(digest));
+                let _ = fs::remove_file(self.path(id));
                 Ok(None)
             }
         }
     }
 
     /// The compiled form of a component that was kept a moment ago.
-    pub(crate) fn take_up(&self, engine: &Engine, digest: Digest) -> Result<Component, String> {
-        self.read(engine, digest)
+    pub(crate) fn take_up(&self, engine: &Engine, id: CodeId) -> Result<Component, String> {
+        self.read(engine, id)
             .map_err(|error| error.to_string())?
             .ok_or_else(|| "it is gone from the cache".to_owned())
     }
 
-    fn read(&self, engine: &Engine, digest: Digest) -> Result<Option<Component>, Unreadable> {
-        let path = self.path(digest);
+    fn read(&self, engine: &Engine, id: CodeId) -> Result<Option<Component>, Unreadable> {
+        let path = self.path(id);
         let file = match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened?,
@@ -161,19 +163,24 @@ impl Cache {
     }
 
     /// Make what was written the entry of a component.
-    pub(crate) fn keep(&self, draft: &Draft, digest: Digest) -> io::Result<()> {
+    pub(crate) fn keep(&self, draft: &Draft, id: CodeId) -> io::Result<()> {
         let bytes = draft.file.metadata()?.len();
         // It is mapped from now on; what would change it in place has to go out of its way.
         draft.file.set_permissions(Permissions::from_mode(0o400))?;
+        self.put_in_place(draft, &self.path(id), bytes)
+    }
+
+    /// Give a draft of so many bytes the name of an entry.
+    fn put_in_place(&self, draft: &Draft, path: &Path, bytes: u64) -> io::Result<()> {
         // The name need not be on the disk: after a power cut the entry is there, or it is made again.
-        fs::rename(&draft.path, self.path(digest))?;
+        fs::rename(&draft.path, path)?;
         self.held.fetch_add(bytes, Ordering::Relaxed);
         Ok(())
     }
 
     /// Remove what was used least recently, if there is more than there may be: first of what does not
     /// serve. What is removed goes on serving where it does, and is compiled again at the next start.
-    pub(crate) fn make_room(&self, serving: impl FnOnce() -> HashSet<Digest>) {
+    pub(crate) fn make_room(&self, serving: impl FnOnce() -> HashSet<CodeId>) {
         let held = self.held.load(Ordering::Relaxed);
         if held != 0 && held <= self.most_bytes {
             return;
@@ -181,7 +188,7 @@ impl Cache {
         let Ok(entries) = fs::read_dir(self.folder.path()) else {
             return;
         };
-        let serving: HashSet<PathBuf> = serving().iter().map(|digest| self.path(*digest)).collect();
+        let serving: HashSet<PathBuf> = serving().into_iter().map(|id| self.path(id)).collect();
         let mut entries: Vec<(bool, SystemTime, u64, PathBuf)> = entries
             .flatten()
             .filter_map(|entry| {
@@ -189,7 +196,10 @@ impl Cache {
                 let serves = serving.contains(&path);
                 Some((serves, metadata.modified().ok()?, metadata.len(), path))
             })
-            .filter(|(.., path)| path.extension().is_some_and(|end| end == EXTENSION))
+            .filter(|(.., path)| {
+                let end = path.extension().and_then(OsStr::to_str);
+                matches!(end, Some(EXTENSION | functions::EXTENSION))
+            })
             .collect();
         entries.sort();
         let mut held: u64 = entries.iter().map(|(_, _, bytes, _)| bytes).sum();
@@ -231,10 +241,13 @@ impl Cache {
         }
     }
 
-    fn path(&self, digest: Digest) -> PathBuf {
-        self.folder
-            .path()
-            .join(format!("{digest}-{}.{EXTENSION}", self.compatibility))
+    fn path(&self, CodeId { digest, owner }: CodeId) -> PathBuf {
+        let compatibility = &self.compatibility;
+        let name = match owner {
+            None => format!("{digest}-{compatibility}.{EXTENSION}"),
+            Some(owner) => format!("{digest}-{compatibility}-{owner}.{EXTENSION}"),
+        };
+        self.folder.path().join(name)
     }
 }
 

@@ -88,7 +88,7 @@ impl Loader {
         manifest.reuse = reuse.or(manifest.reuse);
         let loader = Arc::clone(self);
         let found =
-            spawn_blocking(move || loader.find(judged.digest, judged.bytes, &judged.outline))
+            spawn_blocking(move || loader.find(judged.digest, judged.bytes, &judged.outline, None))
                 .await
                 .unwrap_or_else(|error| Err(LoadError::Unreadable(error.to_string())))?;
         let code = match found {
@@ -114,6 +114,7 @@ impl Loader {
             digest: judged.digest,
             bytes: judged.bytes,
             exports: judged.outline.exports,
+            plugin: None,
         };
         let code = self.compile(source).await?;
         report.compile_time = Some(began.elapsed());

@@ -1,14 +1,17 @@
 //! The other side of [`Compiler::Child`](crate::Compiler): a process that compiles one component,
 //! within bounds, and ends.
 //!
-//! It gets the component on standard input, writes the compiled code to standard output, which is a
-//! file of the host's, and says on standard error why it could not.
+//! It gets the component on standard input, with what is known of its functions behind it. It writes the
+//! compiled code to standard output, which is a file of the host's, and behind that what is to be known of its
+//! functions; and it says on standard error why it could not.
 
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use wasmtime::Engine;
@@ -16,6 +19,7 @@ use wasmtime::Engine;
 use crate::artifact;
 use crate::compile;
 use crate::engine;
+use crate::functions::Functions;
 use crate::loading::LoadLimits;
 
 /// Address space of the program itself, over the memory that a compilation may take: its own code and
@@ -31,6 +35,8 @@ pub(crate) struct Job {
     memory_bytes: u64,
     cpu_seconds: u64,
     code_bytes: u64,
+    /// Of what arrives, the bytes that are the component. Behind it comes what is known of its functions.
+    component_bytes: usize,
 }
 
 /// Why there is no compiled code.
@@ -47,11 +53,12 @@ pub(crate) enum Refusal {
 }
 
 impl Job {
-    pub(crate) fn of(limits: &LoadLimits) -> Self {
+    pub(crate) fn of(limits: &LoadLimits, component_bytes: usize) -> Self {
         Self {
             memory_bytes: limits.compile_memory_bytes,
             cpu_seconds: limits.compile_cpu_seconds,
             code_bytes: limits.code_bytes,
+            component_bytes,
         }
     }
 
@@ -65,7 +72,9 @@ impl Job {
         bound(Resource::Core, 0, 0)?;
         bound(Resource::Data, self.memory_bytes, 0)?;
         bound(Resource::As, self.memory_bytes.saturating_add(PROGRAM), 0)?;
-        bound(Resource::Fsize, self.code_bytes, 0)?;
+        // What is behind the code is at least the mark of its end.
+        let file_bytes = self.code_bytes.saturating_add(artifact::TRAILER as u64);
+        bound(Resource::Fsize, file_bytes, 0)?;
         // The first is a signal that tells what it is for; the second cannot be caught.
         bound(Resource::Cpu, self.cpu_seconds, 1)?;
         #[cfg(target_os = "linux")]
@@ -81,20 +90,29 @@ impl Job {
         let failed = |error: String| Refusal::Failed(error);
         self.bind()
             .map_err(|error| failed(format!("its bounds cannot be set: {error}")))?;
-        let mut bytes = Vec::new();
+        let mut arriving = Vec::new();
         io::stdin()
             .lock()
-            .read_to_end(&mut bytes)
+            .read_to_end(&mut arriving)
             .map_err(|error| failed(format!("the component does not arrive: {error}")))?;
-        let engine =
-            Engine::new(&engine::code_config()).map_err(|error| failed(format!("{error:#}")))?;
+        let mut bytes = Bytes::from(arriving);
+        if bytes.len() < self.component_bytes {
+            return Err(failed("the component does not arrive".to_owned()));
+        }
+        let functions = bytes.split_off(self.component_bytes);
+        let functions = Arc::new(Functions::known(functions));
+        let mut config = engine::code_config();
+        let engine = config
+            .enable_incremental_compilation(Arc::clone(&functions) as _)
+            .and_then(|config| Engine::new(config))
+            .map_err(|error| failed(format!("{error:#}")))?;
         let code = compile::precompile(&engine, &bytes)?;
         drop(bytes);
         let stdout = io::stdout()
             .as_fd()
             .try_clone_to_owned()
             .map_err(unwritten)?;
-        artifact::write(&File::from(stdout), &code).map_err(unwritten)
+        compile::write(&File::from(stdout), &code, &functions, self.code_bytes).map_err(unwritten)
     }
 }
 

@@ -16,6 +16,7 @@ use crate::adapt;
 use crate::artifact;
 use crate::child::{Job, Refusal};
 use crate::error::LoadError;
+use crate::functions::{self, Functions};
 use crate::loading::{Compiler, LoadLimits};
 use crate::text;
 
@@ -24,20 +25,24 @@ const SAID: u64 = 64 << 10;
 /// Characters of a compiler's sentence: it may quote names that a component chose.
 const SENTENCE: usize = 500;
 
-/// Compile a component, or a core module that embeds one's type, into an empty file.
+/// Compile a component, or a core module that embeds one's type, into an empty file: the code, and behind it
+/// what is to be kept of its functions. `known` is what was kept of the version before.
 pub(crate) async fn compile(
     compiler: &Compiler,
     engine: &Engine,
     limits: &LoadLimits,
     bytes: Bytes,
+    known: Bytes,
     into: File,
 ) -> Result<(), LoadError> {
     match compiler {
         Compiler::InProcess => {
-            let engine = engine.clone();
+            let (engine, most) = (engine.clone(), limits.code_bytes);
             let working = spawn_blocking(move || {
                 let code = precompile(&engine, &bytes)?;
-                artifact::write(&into, &code).map_err(|error| Refusal::Unwritten(error.to_string()))
+                // An engine that runs code as well looks nothing up.
+                write(&into, &code, &Functions::default(), most)
+                    .map_err(|error| Refusal::Unwritten(error.to_string()))
             });
             match working.await {
                 Ok(Ok(())) => Ok(()),
@@ -53,7 +58,7 @@ pub(crate) async fn compile(
             let mut command = Command::new(program);
             command
                 .args(arguments)
-                .arg(Job::of(limits).to_argument())
+                .arg(Job::of(limits, bytes.len()).to_argument())
                 // The environment may hold secrets, and a compiler needs no folder.
                 .env_clear()
                 .envs(environment.iter().map(|(name, value)| (name, value)))
@@ -66,7 +71,7 @@ pub(crate) async fn compile(
                 LoadError::Compiler(format!("{} cannot be started: {error}", program.display()))
             })?;
             // Dropping the child, at the deadline or when no one waits any more, kills it.
-            match timeout(limits.compile_wall(), talk(child, bytes)).await {
+            match timeout(limits.compile_wall(), talk(child, [bytes, known])).await {
                 Ok(Ok((status, said))) => judge(status, &said, limits),
                 Ok(Err(error)) => Err(LoadError::Compiler(error.to_string())),
                 Err(_) => Err(LoadError::CompileWallTime {
@@ -92,15 +97,30 @@ pub(crate) fn precompile(engine: &Engine, bytes: &[u8]) -> Result<Vec<u8>, Refus
     })
 }
 
+/// Write compiled code into an empty file, and behind it what is to be kept of its functions, as far as all of
+/// it is no more than `most` bytes.
+pub(crate) fn write(
+    file: &File,
+    code: &[u8],
+    functions: &Functions,
+    most: u64,
+) -> std::io::Result<()> {
+    artifact::write(file, code)?;
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    let room = most.saturating_sub(code.len() + artifact::TRAILER);
+    artifact::put(file, &functions.to_keep(room.min(functions::MOST)))
+}
+
 /// Give the child the bytes and wait for its end.
-async fn talk(mut child: Child, bytes: Bytes) -> std::io::Result<(ExitStatus, String)> {
+async fn talk(mut child: Child, parts: [Bytes; 2]) -> std::io::Result<(ExitStatus, String)> {
     let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
     let give = async {
         if let Some(mut stdin) = stdin {
-            // A child that ends before it has read everything says why itself.
-            let _ = stdin.write_all(&bytes).await;
+            for bytes in parts {
+                // A child that ends before it has read everything says why itself.
+                let _ = stdin.write_all(&bytes).await;
+            }
         }
-        drop(bytes);
     };
     let listen = async {
         let mut said = Vec::new();

@@ -214,6 +214,19 @@ impl LoadError {
                 | Self::Start(Fault::Exhausted | Fault::WallTime { .. })
         )
     }
+
+    /// Whether compiling, or taking up what came of it, ended so, for no reason that passes.
+    pub(crate) fn is_of_the_compiler(&self) -> bool {
+        matches!(
+            self,
+            Self::Invalid(_)
+                | Self::Compile(_)
+                | Self::CompileCpuTime { .. }
+                | Self::CompileMemory { .. }
+                | Self::CodeSize { .. }
+                | Self::Unfit(_)
+        )
+    }
 }
 
 /// A call that gave no answer.

@@ -72,7 +72,7 @@ impl Loader {
             let outline = component::outline(&kept.component, &config.loading, &most, grants)
                 .map_err(words)?;
             let found = loader
-                .find(digest, Bytes::from(kept.component), &outline)
+                .find(digest, Bytes::from(kept.component), &outline, Some(&wanted))
                 .map_err(words)?;
             Ok((manifest, found))
         };

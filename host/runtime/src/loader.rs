@@ -9,6 +9,7 @@ use wasmtime::component::Component;
 
 use crate::bindings::{classify, sign};
 use crate::cache::Cache;
+use crate::code_id::{CodeId, Owner};
 use crate::codes::Codes;
 use crate::compile::compile;
 use crate::component::{self, Outline};
@@ -23,7 +24,7 @@ use crate::text;
 use crate::turns::Turns;
 use crate::types::{Digest, Exports};
 use crate::v0_1::{ResolveIndices, TransformIndices};
-use crate::versions::VersionArchive;
+use crate::versions::{History, VersionArchive};
 
 /// Files read and judged at once: they are held in memory meanwhile.
 const READS: usize = 4;
@@ -109,6 +110,8 @@ pub(crate) struct Source {
     pub(crate) digest: Digest,
     pub(crate) bytes: Bytes,
     pub(crate) exports: Exports,
+    /// The plugin that it is a version of, if its functions are to be kept for the next one.
+    pub(crate) plugin: Option<Key>,
 }
 
 /// Reads, judges, compiles and starts plugins, away from the threads that deliver.
@@ -285,7 +288,7 @@ impl Loader {
                     rule: "has to export transform, which is all that is asked of it",
                 });
             }
-            let found = self.find(version.component, component.clone(), &outline)?;
+            let found = self.find(version.component, component.clone(), &outline, Some(key))?;
             let manifest = content.manifest.as_deref();
             if let Err(error) = self
                 .archive
@@ -331,24 +334,27 @@ impl Loader {
     }
 
     /// Code from another tenant or from the cache, or what is to be compiled; neither of what the compiler
-    /// refused before.
+    /// refused before. `key` is the plugin that the component is a version of, if it is one's.
     pub(crate) fn find(
         &self,
         digest: Digest,
         bytes: Bytes,
         outline: &Outline,
+        key: Option<&Key>,
     ) -> Result<Found, LoadError> {
         component::check_imports(outline)?;
         let exports = outline.exports;
-        if let Some(code) = self.codes.find(digest) {
+        let owner = key.map(Owner::of);
+        if let Some(code) = self.codes.find(digest, owner) {
             return Ok(Found::Code(code));
         }
-        let cached = self
-            .cache
-            .load(&self.shared.engine, digest)
-            .map_err(|error| LoadError::Compiler(format!("the cache cannot be read: {error}")))?;
-        if let Some(component) = cached {
-            return Ok(Found::Code(self.adopt(digest, exports, &component)?));
+        for id in CodeId::all(digest, owner) {
+            let cached = self.cache.load(&self.shared.engine, id).map_err(|error| {
+                LoadError::Compiler(format!("the cache cannot be read: {error}"))
+            })?;
+            if let Some(component) = cached {
+                return Ok(Found::Code(self.adopt(id, exports, &component)?));
+            }
         }
         let limits = &self.shared.config.loading;
         match self.cache.refusal(digest, limits) {
@@ -357,36 +363,92 @@ impl Loader {
                 digest,
                 bytes,
                 exports,
+                plugin: key.cloned(),
             })),
         }
     }
 
     /// Compile a component, keep what comes out, and take it up from where it is kept.
     pub(crate) async fn compile(self: &Arc<Self>, source: Source) -> Result<Arc<Code>, LoadError> {
+        if let Some((owner, known)) = self.known_functions(&source).await {
+            match self.compile_with(&source, Some(owner), known).await {
+                // What is known may be to blame, so this says nothing about the component.
+                Err(error) if error.is_of_the_compiler() => {
+                    tracing::warn!(digest = %source.digest,
+                        "a plugin is compiled again without what is known of its functions: {error}");
+                    self.cache.forget_functions(owner);
+                }
+                done => return done,
+            }
+        }
+        let compiled = self.compile_with(&source, None, Bytes::new()).await;
+        match compiled {
+            Err(refusal) => {
+                let (loader, digest) = (Arc::clone(self), source.digest);
+                Err(spawn_blocking(move || loader.remembered(digest, refusal))
+                    .await
+                    .unwrap_or_else(|error| LoadError::Compiler(error.to_string())))
+            }
+            done => done,
+        }
+    }
+
+    /// What was kept of a component's functions as its plugin's version before was compiled, and whose code it
+    /// will be that is made with them. Nothing, if someone else uses that component: with code that is made
+    /// without, it is compiled once for all who have it. Nor if the plugin has no history, as where a tenant was
+    /// forgotten and its name is now another's.
+    async fn known_functions(self: &Arc<Self>, source: &Source) -> Option<(Owner, Bytes)> {
+        let digest = source.digest;
+        let plugin = source
+            .plugin
+            .clone()
+            .filter(|_| !self.codes.is_used(digest))?;
+        let loader = Arc::clone(self);
+        let known = move || {
+            let owner = Owner::of(&plugin);
+            let has_history = |history: &mut History| history.good(Some(digest)).next().is_some();
+            let known = loader.archive.with(&plugin, has_history);
+            Some((owner, known.then(|| loader.cache.functions(owner))??))
+        };
+        spawn_blocking(known).await.ok()?
+    }
+
+    /// Compile a component, for one plugin alone with what is known of its functions, or else for everyone.
+    async fn compile_with(
+        self: &Arc<Self>,
+        source: &Source,
+        for_one: Option<Owner>,
+        known: Bytes,
+    ) -> Result<Arc<Code>, LoadError> {
         let lost =
             |error: std::io::Error| LoadError::Compiler(format!("its result is lost: {error}"));
         let draft = self.cache.draft().map_err(lost)?;
         let file = draft.file().map_err(lost)?;
         let (config, engine) = (&self.shared.config, &self.shared.engine);
-        let Source {
-            digest,
+        let bytes = source.bytes.clone();
+        compile(
+            &config.compiler,
+            engine,
+            &config.loading,
             bytes,
-            exports,
-        } = source;
-        let compiled = compile(&config.compiler, engine, &config.loading, bytes, file).await;
-        let loader = Arc::clone(self);
-        if let Err(refusal) = compiled {
-            return Err(spawn_blocking(move || loader.remembered(digest, refusal))
-                .await
-                .unwrap_or_else(|error| LoadError::Compiler(error.to_string())));
-        }
+            known,
+            file,
+        )
+        .await?;
+        let id = CodeId {
+            digest: source.digest,
+            owner: for_one,
+        };
+        let (loader, exports) = (Arc::clone(self), source.exports);
+        let owner = source.plugin.as_ref().map(Owner::of);
         let taken_up = spawn_blocking(move || {
-            loader.cache.keep(&draft, digest).map_err(lost)?;
+            loader.cache.split_functions(&draft, owner).map_err(lost)?;
+            loader.cache.keep(&draft, id).map_err(lost)?;
             let component = loader
                 .cache
-                .take_up(&loader.shared.engine, digest)
+                .take_up(&loader.shared.engine, id)
                 .map_err(|error| LoadError::Unfit(text::clause(&error, SENTENCE)))?;
-            let code = loader.adopt(digest, exports, &component);
+            let code = loader.adopt(id, exports, &component);
             loader.cache.make_room(|| loader.codes.in_use());
             code
         });
@@ -403,15 +465,15 @@ impl Loader {
         refusal
     }
 
-    /// Link compiled code, and let other tenants with the same bytes have it.
+    /// Link compiled code, and let other tenants with the same bytes have it if it is for everyone.
     fn adopt(
         &self,
-        digest: Digest,
+        id: CodeId,
         exports: Exports,
         component: &Component,
     ) -> Result<Arc<Code>, LoadError> {
         let linked = link(&self.shared, component, exports)?;
-        let code = Arc::new(Code::new(digest, exports, linked));
+        let code = Arc::new(Code::new(id, exports, linked));
         self.codes.share(&code);
         Ok(code)
     }

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
 
+use crate::code_id::CodeId;
 use crate::config::Reuse;
 use crate::engine::Shared;
 use crate::error::Fault;
@@ -28,7 +29,7 @@ use crate::versions::Probation;
 
 /// A component, compiled and linked. Tenants with the same bytes share one, as it holds code only.
 pub(crate) struct Code {
-    pub(crate) digest: Digest,
+    pub(crate) id: CodeId,
     pub(crate) exports: Exports,
     pub(crate) linked: Linked,
     residence: Residence,
@@ -44,9 +45,9 @@ struct Residence {
 }
 
 impl Code {
-    pub(crate) fn new(digest: Digest, exports: Exports, linked: Linked) -> Self {
+    pub(crate) fn new(id: CodeId, exports: Exports, linked: Linked) -> Self {
         Self {
-            digest,
+            id,
             exports,
             linked,
             residence: Residence::default(),
@@ -74,7 +75,7 @@ impl Code {
     /// Give its memory back until it is called.
     pub(crate) fn give_back(&self) {
         if let Err(error) = resident::give_back(self.linked.pre.component()) {
-            tracing::debug!(digest = %self.digest, "the memory of code is not given back: {error}");
+            tracing::debug!(digest = %self.id.digest, "the memory of code is not given back: {error}");
         }
     }
 }
@@ -141,7 +142,7 @@ impl Plugin {
 
     /// The version.
     pub fn digest(&self) -> Digest {
-        self.code.digest
+        self.code.id.digest
     }
 
     /// Which interfaces it exports.

@@ -56,6 +56,7 @@ mod tests {
     use super::*;
     use crate::artifact;
     use crate::cache::Cache;
+    use crate::code_id::CodeId;
     use crate::engine::code_config;
     use crate::types::Digest;
 
@@ -89,10 +90,10 @@ mod tests {
         let draft = cache.draft().unwrap();
         let code = engine.precompile_component(&bytes).unwrap();
         artifact::write(&draft.file().unwrap(), &code).unwrap();
-        let digest = Digest::of(&bytes);
-        cache.keep(&draft, digest).unwrap();
+        let id = CodeId::shared(Digest::of(&bytes));
+        cache.keep(&draft, id).unwrap();
 
-        let mapped = cache.take_up(&engine, digest).unwrap();
+        let mapped = cache.take_up(&engine, id).unwrap();
         assert!(resident(&mapped) > 0, "loading reads it");
         assert!(give_back(&mapped).unwrap());
         assert_eq!(resident(&mapped), 0);

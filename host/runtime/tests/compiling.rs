@@ -25,16 +25,16 @@ async fn refusal(bytes: Vec<u8>, change: impl FnOnce(&mut LoadLimits)) -> String
     sentence
 }
 
-/// Takes the compiler seconds: many functions, each with much to think about.
+/// Takes the compiler seconds: many functions, each with much to think about and unlike the others.
 fn heavy(functions: usize) -> String {
     let mut extra = String::new();
     let work = "(local.set 0 (i64.mul (i64.add (local.get 0) (local.get 1)) (i64.rotl (local.get 1) (local.get 0))))\
                 (local.set 1 (i64.xor (local.get 0) (i64.popcnt (local.get 1))))"
         .repeat(60);
-    for _ in 0..functions {
+    for number in 0..functions {
         write!(
             extra,
-            "(func (param i64 i64) (result i64) {work} (local.get 0))"
+            "(func (param i64 i64) (result i64) (local.set 0 (i64.const {number})) {work} (local.get 0))"
         )
         .unwrap();
     }
