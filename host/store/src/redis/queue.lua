@@ -20,6 +20,8 @@
 --                            some again
 --   D                        hash: tenant -> how much it may still have before the others until then, and, while
 --                            it stands before them, a colon and the place that it keeps
+--   s                        tenants with new work that had nothing due, and had all that they may have before
+--                            the others: calls for new work serve them out of turn, by when it came
 --   b                        set of lanes that left the ring because their endpoint was at its cap
 --   n                        hash: <tenant> \0 <endpoint> -> deliveries in flight
 --   g:<tenant>\0<endpoint>\0<key>
@@ -68,6 +70,7 @@ local MUCH = 32         -- so much: who asks for less gets one of each
 local NEW = 1e15        -- some 30 years in us: puts a tenant before all that had a turn
 local SOME = 16         -- members that are worth making a table of a list, see `hset`
 local LONG = '--------------------------------------------------------------------------------' -- a member that is longer than those of a list may be
+local FEW = 16          -- who has no more in flight for an endpoint may be served out of turn
 local TRACKS = 8        -- lengths of leases that hosts may ask for side by side, each to the microsecond
 
 local Z = '\0'
@@ -295,19 +298,22 @@ end
 
 -- Puts lanes into the rings at the end of the line, where they are not in them yet. The tenants of new work go
 -- to the front: a few events must not wait for a round of all who have mountains of them. So do those that had
--- less than a turn in this round. Returns how many went there.
+-- less than a turn in this round. Who had that, and had nothing due all the same, has less than others wait for,
+-- and is to be served out of turn. Returns of how many new work is to be served.
 local function ring(p, lanes, stamp, new)
   local turn = num(stamp)
   local tenants_turn = new and num(stamp - NEW) or turn
-  local groups, tenants = {}, {}
+  local groups, tenants, came = {}, {}, {}
   for i = 1, #lanes do
     local cut = string.find(lanes[i], Z, 1, true)
     add(groups, string.sub(lanes[i], 1, cut - 1), turn, string.sub(lanes[i], cut + 1))
   end
   for tenant, args in pairs(groups) do
+    local added = 0
     for i = 1, #args, CHUNK do
-      redis.call('ZADD', p .. 'r:' .. tenant, 'NX', unpack(args, i, math.min(i + CHUNK - 1, #args)))
+      added = added + redis.call('ZADD', p .. 'r:' .. tenant, 'NX', unpack(args, i, math.min(i + CHUNK - 1, #args)))
     end
+    came[tenant] = added
     tenants[#tenants + 1] = tenants_turn
     tenants[#tenants + 1] = tenant
   end
@@ -315,11 +321,17 @@ local function ring(p, lanes, stamp, new)
   for i = 1, #tenants, CHUNK do
     first = first + redis.call('ZADD', p .. 't', 'NX', unpack(tenants, i, math.min(i + CHUNK - 1, #tenants)))
   end
-  if not new or redis.call('EXISTS', p .. 'D') == 0 then return first end
+  if not new or first == #tenants / 2 then return first end
+  local owing = redis.call('EXISTS', p .. 'D') == 1
   for i = 1, #tenants, 2 do
     local tenant = tenants[i + 1]
-    local left = redis.call('HGET', p .. 'D', tenant)
-    if left and not string.find(left, ':', 1, true) then
+    local left = owing and redis.call('HGET', p .. 'D', tenant)
+    if not left then
+      local had_nothing = came[tenant] > 0 and redis.call('ZCARD', p .. 'r:' .. tenant) == came[tenant]
+      if had_nothing and tonumber(redis.call('ZSCORE', p .. 't', tenant)) > stamp - NEW / 2 then
+        first = first + redis.call('ZADD', p .. 's', 'NX', turn, tenant)
+      end
+    elseif not string.find(left, ':', 1, true) then
       redis.call('HSET', p .. 'D', tenant, left .. ':' .. num(tonumber(redis.call('ZSCORE', p .. 't', tenant))))
       redis.call('ZADD', p .. 't', 'XX', tenants_turn, tenant)
       first = first + 1
@@ -746,7 +758,8 @@ local function serve(call, tenant, want)
     if room <= 0 or got == room then
       gone[#gone + 1] = lanes[i]
       blocked[#blocked + 1] = tenant .. Z .. lanes[i]
-    elseif got < share then
+    elseif got < share or (got < TURN and redis.call('EXISTS', p .. 'q:' .. tenant .. Z .. lanes[i]) == 0) then
+      -- Also who had just what was to be had, in less than a turn: it would not be new when it has some again.
       gone[#gone + 1] = lanes[i]
     elseif got > even then
       greedy[#greedy + 1] = lanes[i]
@@ -784,6 +797,37 @@ local function shares(p, tenants)
     total = total + weight
   end
   return weights, rooms, begun, total
+end
+
+-- Forgets the rings that the call emptied.
+local function drop_emptied(call)
+  if #call.emptied == 0 then return end
+  redis.call('DEL', unpack(call.emptied))
+  call.emptied = {}
+end
+
+-- Serves who came with new work, had nothing due and had all that it may have before the others. It keeps its place
+-- for what is left after that. Only calls for new work do this, whose places are few, and only for who has little
+-- in flight, so what the others may lose by it is bounded.
+local function serve_out_of_turn(call)
+  local p = call.p
+  local tenants = redis.call('ZRANGE', p .. 's', 0, math.min(call.want, SCAN) - 1)
+  local n = #tenants
+  if n == 0 then return end
+  redis.call('ZREM', p .. 's', unpack(tenants))
+  local weights, rooms, light = {}, {}, call.light
+  if call.quotas then weights, rooms = shares(p, tenants) end
+  call.light = math.min(light, FEW)
+  for i = 1, n do
+    local even = math.ceil((call.want - call.taken) / (n - i + 1))
+    local most = math.min(even, (weights[i] or 1) * TURN, rooms[i] or even)
+    if most > 0 then
+      local got = serve(call, tenants[i], most)
+      if rooms[i] then redis.call('HINCRBY', p .. 'N', tenants[i], got) end
+    end
+  end
+  call.light = light
+  drop_emptied(call)
 end
 
 -- The tenants whose turn is next, and what they may have before the others, if anybody may. Calls for new work
@@ -900,12 +944,12 @@ local function serve_round(call)
   for i = 1, n do
     serve_turn(call, round, tenants[i], weights[i] or 1, rooms[i], begun[i], owed[i])
   end
-  if #call.emptied > 0 then
-    redis.call('DEL', unpack(call.emptied))
-    call.emptied = {}
-  end
+  drop_emptied(call)
   if #round.full > 0 then redis.call('SADD', p .. 'B', unpack(round.full)) end
-  if #round.gone > 0 then redis.call('ZREM', p .. 't', unpack(round.gone)) end
+  if #round.gone > 0 then
+    redis.call('ZREM', p .. 't', unpack(round.gone))
+    redis.call('ZREM', p .. 's', unpack(round.gone))
+  end
   if #round.spent > 0 then redis.call('HDEL', p .. 'D', unpack(round.spent)) end
   if #round.spare > 0 then
     hset(p .. 'D', round.spare)
@@ -957,6 +1001,7 @@ function lease(keys, argv)
     fence = fence, stamp = stamp + 1,
     reply = { -1, fence }, members = {}, flying = {}, touched = {}, emptied = {},
   }
+  if new then serve_out_of_turn(call) end
   while call.taken < want and serve_round(call) do end
   -- Hosts that are idle hear only of the start of work, and this one may have its hands full.
   if argv[6] == '1' and call.taken >= want then wake(p, channel, me, true) end

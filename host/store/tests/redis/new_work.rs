@@ -104,6 +104,28 @@ async fn who_had_less_than_a_turn_goes_first_again_in_the_same_round() {
 }
 
 #[tokio::test]
+async fn who_has_little_does_not_wait_for_a_round_however_long_that_takes() {
+    let server = RedisServer::start().unwrap();
+    let store = crowd(&server).await;
+    let new_work = store.new_work().unwrap();
+    // Nobody else is served meanwhile, as when slow receivers hold all other places.
+    for event in 0..40 {
+        push(&store, "light", event..event + 1).await;
+        let mut leased = new_work.lease(&request(4), 16).await;
+        assert_eq!(of(&leased, "light").count(), 1, "event {event}");
+        assert_eq!(leased.len(), 1);
+        store.record(&[succeeded(leased.remove(0))]).await.unwrap();
+    }
+    // Whose receiver is slow has much in flight in the end, and takes its turns with all others.
+    let mut in_flight = 0;
+    for event in 40..80 {
+        push(&store, "light", event..event + 1).await;
+        in_flight += new_work.lease(&request(4), 128).await.len();
+    }
+    assert_eq!(in_flight, 16);
+}
+
+#[tokio::test]
 async fn new_work_is_leased_apart_from_the_rest() {
     let server = RedisServer::start().unwrap();
     let store = crowd(&server).await;
@@ -210,6 +232,6 @@ async fn who_stops_waiting_while_something_is_enqueued_loses_nothing() {
             leased = store.lease(&request(8)).await.unwrap().leased;
         }
         assert_eq!(leased.len(), 1, "of event {event}");
-        store.record(&[accepted(leased.remove(0))]).await.unwrap();
+        store.record(&[succeeded(leased.remove(0))]).await.unwrap();
     }
 }
