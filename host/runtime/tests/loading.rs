@@ -376,6 +376,12 @@ async fn what_does_not_serve_leaves_the_cache_before_what_does() {
     fn kept(cache: &Path) -> BTreeMap<String, u64> {
         let entries = fs::read_dir(cache).unwrap().map(Result::unwrap);
         entries
+            .filter(|entry| {
+                entry
+                    .path()
+                    .extension()
+                    .is_some_and(|end| end == "compiled")
+            })
             .map(|entry| {
                 let name = entry.file_name().into_string().unwrap();
                 (name[..64].to_owned(), entry.metadata().unwrap().len())

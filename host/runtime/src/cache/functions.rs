@@ -30,7 +30,8 @@ impl Cache {
     /// plugin's and not another's.
     pub(crate) fn split_functions(&self, draft: &Draft, owner: Option<Owner>) -> io::Result<()> {
         let begin = artifact::last(&draft.file)?;
-        if let Some(owner) = owner {
+        let is_empty = draft.file.metadata()?.len() <= begin + artifact::TRAILER as u64;
+        if let Some(owner) = owner.filter(|_| !is_empty) {
             // They save time, and nothing is wrong without them.
             if let Err(error) = self.keep_functions(draft, begin, owner) {
                 tracing::debug!("functions of a plugin are not kept: {error}");
