@@ -113,8 +113,12 @@ impl RedisStore {
         // Without the lock another call for new work is on its way.
         let mut heard = self.heard(shard, true).try_lock().ok();
         let offer = heard.as_ref().and_then(|_| self.offers.take());
+        let mut was_unsure = true;
         match (&offer, &heard) {
-            (Some(offer), Some(heard)) => offer.write(&mut call, heard.as_ref()),
+            (Some(offer), Some(heard)) => {
+                was_unsure = self.outlook.unsure(shard);
+                offer.write(&mut call, heard.as_ref());
+            }
             _ => {
                 call.arg(0);
             }
@@ -129,6 +133,7 @@ impl RedisStore {
                 let part = self.read_lease(shard, offer.quota(), reply, heard, true);
                 match part.await {
                     Ok(part) => {
+                        self.outlook.sure(shard);
                         self.note_left(&part);
                         self.bring(offer, part.leased).await;
                     }
@@ -140,6 +145,12 @@ impl RedisStore {
                 }
             }
             _ => {
+                // It leased nothing, and put nothing back that an earlier call may have leased.
+                if was_unsure {
+                    self.outlook.answers(shard);
+                } else {
+                    self.outlook.sure(shard);
+                }
                 if first {
                     self.outlook.work(shard);
                 } else if enqueued.iter().any(|enqueued| enqueued.created > 0) {

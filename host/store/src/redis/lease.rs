@@ -77,6 +77,7 @@ impl RedisStore {
                 match answer {
                     Ok(part) => {
                         answered = true;
+                        self.outlook.answers(part.shard);
                         if part.taken >= part.quota {
                             self.outlook.more(part.shard);
                             full.push(part.shard);

@@ -52,6 +52,9 @@ impl NewWork for RedisStore {
 
     async fn lease(&self, request: &LeaseRequest, light: usize) -> Vec<Leased> {
         let shards = self.outlook.take_news(request.max);
+        for shard in &shards {
+            self.outlook.unsure(*shard);
+        }
         let quota = |n: usize| {
             let even = request.max / shards.len() + usize::from(n < request.max % shards.len());
             even.min(CHUNK)
@@ -64,6 +67,7 @@ impl NewWork for RedisStore {
         for (shard, answer) in shards.iter().zip(join_all(calls).await) {
             match answer {
                 Ok(part) => {
+                    self.outlook.sure(*shard);
                     self.note_left(&part);
                     // Nothing, if something was noted.
                     self.outlook.empty(part.shard, part.next_due);

@@ -31,6 +31,8 @@ pub(super) struct Outlook {
     start: Instant,
     /// For each shard, whether there are news that nobody has gone after yet.
     fresh: Vec<AtomicBool>,
+    /// For each shard, whether a call for new work got no answer: it may have leased something.
+    unsure: Vec<AtomicBool>,
     news: Notify,
     rest: Notify,
     /// When others were last told that there is more work than this host asked for.
@@ -43,6 +45,7 @@ impl Outlook {
             shards: (0..shards).map(|_| AtomicU64::new(NOW)).collect(),
             start: Instant::now(),
             fresh: (0..shards).map(|_| AtomicBool::new(false)).collect(),
+            unsure: (0..shards).map(|_| AtomicBool::new(false)).collect(),
             news: Notify::new(),
             rest: Notify::new(),
             told: AtomicU64::new(0),
@@ -77,6 +80,24 @@ impl Outlook {
         for shard in 0..self.shards.len() {
             self.work(shard);
             self.rest(shard);
+        }
+    }
+
+    /// A shard is about to be called for new work, and has not answered yet. Says whether one before has not either.
+    pub(super) fn unsure(&self, shard: usize) -> bool {
+        self.unsure[shard].swap(true, Ordering::SeqCst)
+    }
+
+    /// A call of a shard for new work was answered.
+    pub(super) fn sure(&self, shard: usize) {
+        self.unsure[shard].store(false, Ordering::SeqCst);
+    }
+
+    /// A shard answers. If it did not when it was called for new work, the next such call puts back what that one
+    /// leased.
+    pub(super) fn answers(&self, shard: usize) {
+        if self.unsure[shard].load(Ordering::SeqCst) {
+            self.work(shard);
         }
     }
 

@@ -69,7 +69,8 @@ local TURN = 8          -- deliveries of a turn where many tenants wait and much
 local MUCH = 32         -- so much: who asks for less gets one of each
 local NEW = 1e15        -- some 30 years in us: puts a tenant before all that had a turn
 local SOME = 16         -- members that are worth making a table of a list, see `hset`
-local LONG = '--------------------------------------------------------------------------------' -- a member that is longer than those of a list may be
+-- A member that is longer than those of a list may be, and that no name can be.
+local LONG = '\0------------------------------------------------------------------------'
 local FEW = 16          -- who has no more in flight for an endpoint may be served out of turn
 local TRACKS = 8        -- lengths of leases that hosts may ask for side by side, each to the microsecond
 

@@ -1,8 +1,6 @@
 //! New work: it wakes hosts, and does not wait for a round of all who have much.
 
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use wasmhook_store::conformance::{event, succeeded, to};
@@ -10,7 +8,7 @@ use wasmhook_store::redis::RedisStore;
 use wasmhook_store::{Leased, Store as _};
 use wasmhook_testing::RedisServer;
 
-use crate::support::{lease, on_one_shard, push, request, store};
+use crate::support::{lease, on_one_shard, push, request, store, waiting};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn work_of_another_host_wakes_this_one() {
@@ -155,28 +153,6 @@ async fn new_work_is_leased_apart_from_the_rest() {
     let leased = new_work.lease(&request(64), 128).await.len();
     assert!((1..=8).contains(&leased), "{leased} of 100");
     new_work.wait_for_rest(Duration::from_secs(60)).await;
-}
-
-/// A task that waits for new work, once it does.
-async fn waiting(store: &Arc<RedisStore>, max: usize) -> tokio::task::JoinHandle<Vec<Leased>> {
-    let store = Arc::clone(store);
-    let (ready, is_ready) = tokio::sync::oneshot::channel();
-    let waiting = tokio::spawn(async move {
-        let (new_work, request) = (store.new_work().unwrap(), request(max));
-        loop {
-            // News of the start, or of what ended a wait before.
-            assert_eq!(new_work.lease(&request, 128).await.len(), 0);
-            let brought = new_work.wait(&request, 128, Duration::from_secs(60));
-            tokio::pin!(brought);
-            let first = poll_fn(|context| Poll::Ready(brought.as_mut().poll(context))).await;
-            if first.is_pending() {
-                ready.send(()).unwrap();
-                return brought.await;
-            }
-        }
-    });
-    is_ready.await.unwrap();
-    waiting
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

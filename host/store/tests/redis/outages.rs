@@ -1,12 +1,13 @@
 //! What is lost and comes back: the server, its functions, answers.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use wasmhook_store::conformance::{event, succeeded, to};
 use wasmhook_store::{CheckRequest, Recorded, Store as _, StoreError};
 use wasmhook_testing::{Durability, RedisServer};
 
-use crate::support::{lease, request, store, until};
+use crate::support::{lease, request, store, until, waiting};
 
 #[tokio::test]
 async fn the_functions_come_back_after_they_are_lost() {
@@ -80,6 +81,24 @@ async fn what_was_leased_with_a_lost_answer_comes_again_at_once() {
     assert_eq!(recorded, [Recorded::Written; 3]);
     let report = store.check(CheckRequest::default()).await;
     assert!(report.unwrap().is_sound());
+}
+
+#[tokio::test]
+async fn what_was_leased_when_it_was_enqueued_with_a_lost_answer_comes_again_at_once() {
+    let server = RedisServer::start().unwrap();
+    let store = Arc::new(store(&server).await);
+    let waiting = waiting(&store, 8).await;
+    server.pause().unwrap();
+    let item = [to(&event("acme", "evt_1"), &["main"])];
+    let patience = Duration::from_millis(100);
+    let lost = tokio::time::timeout(patience, store.enqueue(&item)).await;
+    assert!(lost.is_err());
+    assert_eq!(waiting.await.unwrap().len(), 0);
+    server.resume().unwrap();
+    assert_eq!(lease(&store).await.len(), 0, "it is leased, unheard");
+    let new_work = store.new_work().unwrap();
+    assert_eq!(new_work.lease(&request(8), 128).await.len(), 0);
+    assert_eq!(lease(&store).await.len(), 1);
 }
 
 #[tokio::test]

@@ -1,5 +1,8 @@
 //! What the tests of this folder share.
 
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use wasmhook_store::conformance::{event, to};
@@ -39,6 +42,31 @@ pub(crate) async fn push(store: &RedisStore, tenant: &str, ids: std::ops::Range<
         .map(|n| to(&event(tenant, &format!("e{n}")), &["main"]))
         .collect();
     store.enqueue(&events).await.unwrap();
+}
+
+/// A task that waits for new work, once it does.
+pub(crate) async fn waiting(
+    store: &Arc<RedisStore>,
+    max: usize,
+) -> tokio::task::JoinHandle<Vec<Leased>> {
+    let store = Arc::clone(store);
+    let (ready, is_ready) = tokio::sync::oneshot::channel();
+    let waiting = tokio::spawn(async move {
+        let (new_work, request) = (store.new_work().unwrap(), request(max));
+        loop {
+            // News of the start, or of what ended a wait before.
+            assert_eq!(new_work.lease(&request, 128).await.len(), 0);
+            let brought = new_work.wait(&request, 128, Duration::from_secs(60));
+            tokio::pin!(brought);
+            let first = poll_fn(|context| Poll::Ready(brought.as_mut().poll(context))).await;
+            if first.is_pending() {
+                ready.send(()).unwrap();
+                return brought.await;
+            }
+        }
+    });
+    is_ready.await.unwrap();
+    waiting
 }
 
 /// Tries until the store is back, as a host does.
