@@ -194,25 +194,21 @@ impl RedisStore {
     }
 
     fn keep_fresh(&self, first: u64, item: &EventDeliveries) {
-        let shard = self.keys.shard_of(&item.event.tenant_id);
-        // What waits for its time is read when it is due.
-        let due = |(_, delivery): &(u64, &Delivery)| !delivery.is_scheduled();
-        for (stamp, delivery) in (first..).zip(&item.deliveries).filter(due) {
-            let Some(at) = i64::try_from(stamp)
-                .ok()
-                .and_then(|stamp| jiff::Timestamp::from_microsecond(stamp).ok())
-            else {
-                return;
-            };
-            // As it would be read: with the server's times.
-            let delivery = Delivery {
-                created_at: at,
-                next_at: at,
-                updated_at: at,
-                ..delivery.clone()
-            };
-            self.fresh.keep(shard, stamp, delivery, &item.event);
-        }
+        // As they would be read: with the server's times. What waits for its time is read when it is due.
+        let kept = (first..)
+            .zip(&item.deliveries)
+            .filter_map(|(stamp, delivery)| {
+                let at = i64::try_from(stamp).ok();
+                let at = at.and_then(|at| jiff::Timestamp::from_microsecond(at).ok())?;
+                let delivery = (!delivery.is_scheduled()).then(|| Delivery {
+                    created_at: at,
+                    next_at: at,
+                    updated_at: at,
+                    ..delivery.clone()
+                });
+                Some((stamp, delivery?))
+            });
+        self.fresh.keep(&item.event, kept);
     }
 
     pub(super) async fn known_events(

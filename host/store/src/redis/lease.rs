@@ -178,7 +178,9 @@ impl RedisStore {
             for _ in 0..count {
                 let entry = reply.bytes().ok_or_else(unexpected)?;
                 let (stamp, id) = read_entry(&entry).ok_or_else(unexpected)?;
-                match stamp.and_then(|stamp| self.take_fresh(shard, stamp, &id, &token)) {
+                match stamp
+                    .and_then(|stamp| self.take_fresh(&tenant, &endpoint, stamp, &id, &token))
+                {
                     Some(leased) => batch.leased.push(leased),
                     None => missing.push((
                         stamp,
@@ -197,7 +199,12 @@ impl RedisStore {
         let mut unread = Vec::new();
         for (stamp, delivery) in missing {
             let stamp = stamp.filter(|_| new);
-            match stamp.and_then(|stamp| self.take_fresh(shard, stamp, &delivery.id, &token)) {
+            let Unread {
+                tenant,
+                endpoint,
+                id,
+            } = &delivery;
+            match stamp.and_then(|stamp| self.take_fresh(tenant, endpoint, stamp, id, &token)) {
                 Some(leased) => batch.leased.push(leased),
                 None => unread.push(delivery),
             }
@@ -215,12 +222,13 @@ impl RedisStore {
 
     fn take_fresh(
         &self,
-        shard: usize,
+        tenant: &TenantId,
+        endpoint: &EndpointId,
         stamp: u64,
         id: &DeliveryId,
         token: &LeaseToken,
     ) -> Option<Leased> {
-        let (delivery, event) = self.fresh.take(shard, stamp)?;
+        let (delivery, event) = self.fresh.take(tenant, endpoint, stamp)?;
         // After a failover to a clock that is behind, a stamp may be given out again.
         (delivery.id == *id).then(|| Leased {
             delivery,
