@@ -11,8 +11,21 @@ use super::reply::Reply;
 use super::{CHUNK, RedisStore};
 use crate::error::StoreError;
 
-/// At most this many bytes of payload in one enqueue call, unless a single event has more.
+/// At most about this many bytes in one call, unless a single item has more.
 const CHUNK_BYTES: usize = 4 << 20;
+
+/// What goes into one call.
+#[derive(Default)]
+struct Chunk {
+    places: Vec<usize>,
+    bytes: usize,
+}
+
+impl Chunk {
+    fn is_full(&self) -> bool {
+        self.places.len() >= CHUNK || self.bytes >= CHUNK_BYTES
+    }
+}
 
 impl RedisStore {
     pub(super) async fn run(&self, name: &'static str, call: &Call) -> Result<Reply, StoreError> {
@@ -95,37 +108,44 @@ impl RedisStore {
         Ok(())
     }
 
-    /// Groups `items` by shard and puts them into calls; `write` adds one to a call and says how
-    /// large it is. With `wakes`, each call begins with the channel and this store's mark.
+    /// Groups `items` by shard and puts them into calls; `size` says how many bytes one takes about, and `write`
+    /// adds it to a call. With `wakes`, each call begins with the channel and this store's mark.
     pub(super) fn group<'a, T>(
         &self,
         name: &'static str,
         items: &'a [T],
         wakes: bool,
         tenant: impl Fn(&'a T) -> &'a TenantId,
-        mut write: impl FnMut(&mut Call, &T) -> usize,
+        size: impl Fn(&T) -> usize,
+        write: impl Fn(&mut Call, &T),
     ) -> Vec<Vec<(Vec<usize>, Call)>> {
-        let mut calls: Vec<Vec<(Vec<usize>, Call)>> = Vec::new();
-        calls.resize_with(self.keys.shards(), Vec::new);
-        let mut sizes = vec![0; self.keys.shards()];
+        let mut chunks: Vec<Vec<Chunk>> = Vec::new();
+        chunks.resize_with(self.keys.shards(), Vec::new);
         for (place, item) in items.iter().enumerate() {
-            let shard = self.keys.shard_of(tenant(item));
-            let full = calls[shard]
-                .last()
-                .is_none_or(|(places, _)| places.len() >= CHUNK || sizes[shard] >= CHUNK_BYTES);
-            if full {
-                let mut call = self.call(name, shard);
-                if wakes {
-                    call.arg(&self.channel).arg(&self.me);
-                }
-                calls[shard].push((Vec::new(), call));
-                sizes[shard] = 0;
+            let chunks = &mut chunks[self.keys.shard_of(tenant(item))];
+            if chunks.last().is_none_or(Chunk::is_full) {
+                chunks.push(Chunk::default());
             }
-            if let Some((places, call)) = calls[shard].last_mut() {
-                places.push(place);
-                sizes[shard] += write(call, item);
+            if let Some(chunk) = chunks.last_mut() {
+                chunk.places.push(place);
+                chunk.bytes += size(item);
             }
         }
-        calls
+        let call = |shard: usize, chunk: Chunk| {
+            let mut call = self.call(name, shard);
+            call.reserve(chunk.bytes);
+            if wakes {
+                call.arg(&self.channel).arg(&self.me);
+            }
+            for place in &chunk.places {
+                write(&mut call, &items[*place]);
+            }
+            (chunk.places, call)
+        };
+        chunks
+            .into_iter()
+            .enumerate()
+            .map(|(shard, chunks)| chunks.into_iter().map(|chunk| call(shard, chunk)).collect())
+            .collect()
     }
 }

@@ -6,7 +6,7 @@ use wasmhook_core::{Delivery, EventId, TenantId};
 
 use super::functions::Call;
 use super::reply::Reply;
-use super::{RedisStore, codec};
+use super::{RECORD, RedisStore, codec};
 use crate::error::StoreError;
 use crate::queue::EventDeliveries;
 
@@ -31,6 +31,10 @@ impl RedisStore {
             &order,
             true,
             |place| &batch[*place].event.tenant_id,
+            |place| {
+                let item = &batch[*place];
+                item.event.payload.len() + RECORD * (1 + item.deliveries.len())
+            },
             |call, place| {
                 let item = &batch[*place];
                 let tenant = item.event.tenant_id.as_str().as_bytes();
@@ -57,7 +61,6 @@ impl RedisStore {
                     _ => codec::pack_event(&item.event),
                 };
                 call.arg(&event);
-                let mut size = event.len();
                 for delivery in &item.deliveries {
                     let id = delivery.id.as_str().as_bytes();
                     call.parts(&[shard.as_bytes(), b"d:", tenant, b"\0", id]);
@@ -73,9 +76,7 @@ impl RedisStore {
                         }
                         sequence_arg(call, delivery);
                     }
-                    size += rest.len();
                 }
-                size
             },
         );
         let mut answers = vec![
@@ -220,10 +221,10 @@ impl RedisStore {
             events,
             false,
             |(tenant, _)| tenant,
+            |_| RECORD,
             |call, (tenant, event)| {
                 let (tenant, event) = (tenant.as_str().as_bytes(), event.as_str().as_bytes());
                 call.parts(&[tenant, b"\0", event]);
-                0
             },
         );
         let mut answers = vec![false; events.len()];

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use redis::{Arg, Cmd, RedisError, Value};
+use redis::{Arg, Cmd, RedisError, RedisWrite as _, Value};
 
 use super::connection::{Confirmed, Link};
 use super::keys::crc32;
@@ -36,6 +36,11 @@ pub(super) struct Call {
 }
 
 impl Call {
+    /// Makes room for so many bytes of arguments: moving large ones while they grow costs as much as writing them.
+    pub(super) fn reserve(&mut self, bytes: usize) {
+        self.command.reserve_space_for_args([bytes]);
+    }
+
     /// Adds an argument.
     pub(super) fn arg(&mut self, value: impl redis::ToRedisArgs) -> &mut Self {
         self.command.arg(value);

@@ -12,7 +12,7 @@ use wasmhook_core::{DeliveryId, EndpointId, Event, TenantId};
 
 use super::outlook::Outlook;
 use super::reply::Reply;
-use super::{CHUNK, RedisStore, codec, micros};
+use super::{CHUNK, RECORD, RedisStore, codec, micros};
 use crate::error::StoreError;
 use crate::queue::{Batch, LeaseRequest, LeaseToken, Leased};
 
@@ -308,13 +308,13 @@ impl RedisStore {
             lost,
             true,
             |lost| &lost.tenant,
+            |_| RECORD,
             |call, lost| {
                 let (tenant, id) = (lost.tenant.as_str().as_bytes(), lost.id.as_str().as_bytes());
                 call.parts(&[tenant, b"\0", lost.endpoint.as_str().as_bytes()]);
                 call.arg(id);
                 call.parts(&[tenant, b"\0", id]);
                 call.arg(token.0.as_bytes()).arg(0);
-                0
             },
         );
         self.run_all("release", calls, |_, _| Some(())).await

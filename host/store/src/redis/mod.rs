@@ -70,6 +70,8 @@ use wake::{Listener, News};
 
 /// At most this many events, outcomes or leases in one call, so that none holds up the server.
 const CHUNK: usize = 512;
+/// What a record takes in a call, in bytes, about: to make room for many at once.
+const RECORD: usize = 384;
 
 /// The store on Redis.
 pub struct RedisStore {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use wasmhook_core::{DeliveryId, DeliveryState, TenantId};
 
 use super::enqueue::sequence_arg;
-use super::{RedisStore, codec, micros};
+use super::{RECORD, RedisStore, codec, micros};
 use crate::error::StoreError;
 use crate::queue::{Leased, Outcome, Recorded};
 
@@ -43,6 +43,7 @@ impl RedisStore {
             outcomes,
             true,
             |outcome| &outcome.leased.delivery.tenant_id,
+            |outcome| RECORD * (2 + outcome.leased.attempts.len()),
             |call, outcome| {
                 let delivery = &outcome.delivery;
                 let leased = &outcome.leased;
@@ -89,7 +90,6 @@ impl RedisStore {
                 call.parts(&[tenant, b"\0", id]);
                 let record = codec::pack_record(delivery, &leased.attempts, Some(&outcome.attempt));
                 call.arg(&record);
-                record.len()
             },
         );
         let mut answers = vec![Recorded::LeaseLost; outcomes.len()];
@@ -116,6 +116,7 @@ impl RedisStore {
             leases,
             true,
             |leased| &leased.delivery.tenant_id,
+            |_| RECORD,
             |call, leased| {
                 let tenant = leased.delivery.tenant_id.as_str().as_bytes();
                 let endpoint = leased.delivery.endpoint_id.as_str().as_bytes();
@@ -124,7 +125,6 @@ impl RedisStore {
                 call.arg(id);
                 call.parts(&[tenant, b"\0", id]);
                 call.arg(leased.token.0.as_bytes()).arg(1);
-                0
             },
         );
         self.run_all("release", calls, |_, _| Some(())).await?;
