@@ -263,6 +263,14 @@ impl Link {
         }
     }
 
+    /// One command, as the server answers it, on a connection that is never busy for long: for new work, which
+    /// is not to wait for the batches of all other.
+    pub(super) async fn prompt(&self, command: &Cmd) -> Result<Value, RedisError> {
+        let answer = command.query_async(&mut self.target().prompt()).await;
+        self.notice(&answer);
+        answer
+    }
+
     /// One command, as the server answers it.
     pub(super) async fn raw(&self, command: &Cmd) -> Result<Value, RedisError> {
         let answer = match &self.way {

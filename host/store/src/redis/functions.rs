@@ -32,6 +32,8 @@ pub(super) struct Call {
     operation: &'static str,
     /// The number of the shard that it is about.
     shard: usize,
+    /// Whether it is about new work, and goes before the batches of all other.
+    prompt: bool,
     command: Cmd,
 }
 
@@ -56,6 +58,12 @@ impl Call {
     /// The number of the shard that it is about.
     pub(super) fn about(&self) -> usize {
         self.shard
+    }
+
+    /// Has it go before the batches of all other work, as calls that enqueue do.
+    pub(super) fn prompt(&mut self) -> &mut Self {
+        self.prompt = true;
+        self
     }
 
     /// As it is sent.
@@ -144,6 +152,7 @@ impl Functions {
         Call {
             operation: name,
             shard: number,
+            prompt: matches!(name, "enqueue" | "known"),
             command,
         }
     }
@@ -176,6 +185,11 @@ impl Functions {
             let mark = format!("{}wait", call.shard());
             return link.confirmed(&call.command, &mark).await;
         }
-        Ok((link.raw(&call.command).await?, Confirmed::Unasked))
+        let answer = if call.prompt {
+            link.prompt(&call.command).await?
+        } else {
+            link.raw(&call.command).await?
+        };
+        Ok((answer, Confirmed::Unasked))
     }
 }

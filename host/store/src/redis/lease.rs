@@ -135,6 +135,9 @@ impl RedisStore {
         // One call after the other: the function takes what this host has not heard of for lost.
         let mut heard = self.heard(shard, new.is_some()).lock().await;
         let mut call = self.call("lease", shard);
+        if new.is_some() {
+            call.prompt();
+        }
         call.arg(&self.channel).arg(&self.me).arg(quota);
         call.arg(micros(request.duration).max(1000));
         call.arg(request.max_per_endpoint.max(1));

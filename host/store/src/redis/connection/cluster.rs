@@ -45,6 +45,7 @@ pub(super) async fn connect(
         .build()
         .map_err(wrong)?;
     let general = client(timing.response)?;
+    let prompt = general.get_async_connection().await.map_err(wrong)?;
     let general = general.get_async_connection().await.map_err(wrong)?;
     let mut confirmed = Vec::new();
     if let Some(wait) = &timing.wait {
@@ -53,7 +54,7 @@ pub(super) async fn connect(
             confirmed.push(client.get_async_connection().await.map_err(wrong)?);
         }
     }
-    Ok(Target::cluster(general, confirmed, plain))
+    Ok(Target::cluster(general, prompt, confirmed, plain))
 }
 
 /// Host and port of every node that serves slots, as the cluster tells them.

@@ -119,6 +119,7 @@ enum Origin {
 pub(super) struct Target {
     origin: Origin,
     general: Connection,
+    prompt: Connection,
     confirmed: Box<[Connection]>,
     turn: AtomicUsize,
 }
@@ -146,6 +147,7 @@ impl Target {
             Ok::<_, RedisError>(Connection::Server(manager))
         };
         let general = connect(timing.response).await?;
+        let prompt = connect(timing.response).await?;
         let mut confirmed = Vec::new();
         if let Some(wait) = &timing.wait {
             for _ in 0..CONFIRMED {
@@ -155,6 +157,7 @@ impl Target {
         Ok(Self {
             origin: Origin::Server(Box::new(client)),
             general,
+            prompt,
             confirmed: confirmed.into(),
             turn: AtomicUsize::new(0),
         })
@@ -163,12 +166,14 @@ impl Target {
     /// A cluster; `plain` is a client that repeats nothing.
     pub(super) fn cluster(
         general: ClusterConnection,
+        prompt: ClusterConnection,
         confirmed: Vec<ClusterConnection>,
         plain: ClusterClient,
     ) -> Self {
         Self {
             origin: Origin::Cluster(Box::new(plain)),
             general: Connection::Cluster(general),
+            prompt: Connection::Cluster(prompt),
             confirmed: confirmed.into_iter().map(Connection::Cluster).collect(),
             turn: AtomicUsize::new(0),
         }
@@ -182,6 +187,11 @@ impl Target {
     /// For what does not wait.
     pub(super) fn general(&self) -> Connection {
         self.general.clone()
+    }
+
+    /// For what does not wait, and is not to queue behind calls that are about much.
+    pub(super) fn prompt(&self) -> Connection {
+        self.prompt.clone()
     }
 
     /// For writes that wait for replicas.
