@@ -1,13 +1,13 @@
 //! How long leases last, and what tells them apart.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use wasmhook_store::conformance::{event, to};
 use wasmhook_store::{Leased, Store as _};
 use wasmhook_testing::RedisServer;
 
-use crate::support::{on_one_shard, request};
+use crate::support::{on_one_shard, push, request, store};
 
 #[tokio::test]
 async fn no_two_leases_have_one_fence_however_long_they_last() {
@@ -57,4 +57,41 @@ async fn a_lease_lasts_as_long_as_was_asked_beside_longer_ones() {
         assert!(last == i64::MAX || last - ends > minute / 2, "{minutes}");
         last = ends;
     }
+}
+
+#[tokio::test]
+async fn shards_take_turns_while_few_places_are_free() {
+    let server = RedisServer::start().unwrap();
+    let store = store(&server).await;
+    for n in 0..32 {
+        push(&store, &format!("tenant{n}"), 0..100).await;
+    }
+    // A tenant's ring is in its shard.
+    let rings: Vec<String> = server.ask(&["KEYS", "{wasmhook:*}:r:*"]).unwrap();
+    let shard_of: HashMap<&str, &str> = rings
+        .iter()
+        .filter_map(|ring| {
+            ring.split_once(":r:")
+                .map(|(shard, tenant)| (tenant, shard))
+        })
+        .collect();
+    let shards: HashSet<&str> = shard_of.values().copied().collect();
+    assert_eq!((shards.len(), shard_of.len()), (4, 32));
+    let () = server.ask(&["CONFIG", "RESETSTAT"]).unwrap();
+    let mut given: HashMap<&str, usize> = HashMap::new();
+    for _ in 0..24 {
+        let leased = store.lease(&request(8)).await.unwrap().leased;
+        assert_eq!(leased.len(), 8);
+        for leased in leased {
+            let shard = shard_of[leased.delivery.tenant_id.as_str()];
+            *given.entry(shard).or_default() += 1;
+        }
+    }
+    assert!(given.values().all(|count| *count == 48), "{given:?}");
+    // What few are asked for is not parted among the shards.
+    let stats: String = server.ask(&["INFO", "commandstats"]).unwrap();
+    assert!(stats.contains("cmdstat_fcall:calls=24,"), "{stats}");
+    // Who asks for all that there is gets it, whoever has it.
+    let rest = store.lease(&request(4000)).await.unwrap().leased;
+    assert_eq!(rest.len(), 32 * 100 - 4 * 48);
 }
