@@ -4,7 +4,7 @@
 //! `plugin`, `reload`, `memory`, `tenants`, `backlog`, `fairness`, `spin`; all of these without a name.
 //! `plugins10k` runs by name only: it compiles ten thousand components, which takes a quarter of an hour,
 //! and 10 GB of disk (`BENCH_TENANTS` sets another number). Results are merged into `target/bench/latest.json`, one flat object.
-//! These machines are noisy: what counts are the ratios to the floor, measured in the same run.
+//! These machines are noisy: what counts are the ratios to the floor, measured in the same round.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -25,6 +25,8 @@ mod system;
 
 use std::process::ExitCode;
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use crate::results::Results;
 
 /// The host's: the floor's client must not be slower for reasons of its own.
@@ -36,6 +38,10 @@ const PARTS: [&str; 13] = [
     "floor", "redis", "fanout", "hosts", "embedded", "latency", "plugin", "reload", "memory",
     "tenants", "backlog", "fairness", "spin",
 ];
+/// Those that are measured side by side, in rounds.
+const THROUGHPUT: [&str; 5] = ["floor", "redis", "fanout", "hosts", "embedded"];
+/// How many rounds; the middle of each figure counts.
+const ROUNDS: usize = 3;
 /// The part that runs by name only.
 const MANY_PLUGINS: &str = "plugins10k";
 
@@ -48,7 +54,7 @@ fn main() -> ExitCode {
     let done = match words.first().map(String::as_str) {
         Some("receiver") => runtime(receiver::run(words.get(1))),
         Some("floor-client") => runtime(floor::client(words.get(1).cloned().unwrap_or_default())),
-        _ => runtime(measure(words)),
+        _ => runtime(until_told(measure(words))),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -66,6 +72,39 @@ fn runtime(run: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> 
         .block_on(run)
 }
 
+/// One round of what is measured side by side; each has a floor of its own.
+async fn throughput(round: &mut Results, wanted: impl Fn(&str) -> bool) -> anyhow::Result<()> {
+    if ["floor", "redis", "fanout", "embedded"]
+        .into_iter()
+        .any(&wanted)
+    {
+        floor::measure(round).await?;
+    }
+    if wanted("redis") {
+        scenario::redis(round).await?;
+    }
+    if wanted("fanout") {
+        scenario::fanout(round).await?;
+    }
+    if wanted("hosts") {
+        scenario::two_hosts(round).await?;
+    }
+    if wanted("embedded") {
+        scenario::embedded(round).await?;
+    }
+    Ok(())
+}
+
+/// Ends what was started when this process is told to end: dropping it does.
+async fn until_told(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        done = work => done,
+        _ = terminate.recv() => anyhow::bail!("ended by a signal"),
+        _ = tokio::signal::ctrl_c() => anyhow::bail!("ended by a signal"),
+    }
+}
+
 async fn measure(parts: Vec<String>) -> anyhow::Result<()> {
     for part in &parts {
         anyhow::ensure!(
@@ -76,24 +115,15 @@ async fn measure(parts: Vec<String>) -> anyhow::Result<()> {
     }
     let wanted = |part: &str| parts.is_empty() || parts.iter().any(|asked| asked == part);
     let mut results = Results::load();
-    // Ratios need the floor of this very run.
-    if ["floor", "redis", "fanout", "embedded"]
-        .into_iter()
-        .any(wanted)
-    {
-        floor::measure(&mut results).await?;
-    }
-    if wanted("redis") {
-        scenario::redis(&mut results).await?;
-    }
-    if wanted("fanout") {
-        scenario::fanout(&mut results).await?;
-    }
-    if wanted("hosts") {
-        scenario::two_hosts(&mut results).await?;
-    }
-    if wanted("embedded") {
-        scenario::embedded(&mut results).await?;
+    if THROUGHPUT.into_iter().any(wanted) {
+        let mut rounds = Vec::new();
+        for _ in 0..ROUNDS {
+            let mut round = Results::default();
+            throughput(&mut round, wanted).await?;
+            rounds.push(round);
+        }
+        println!("the middle of {ROUNDS} rounds:");
+        results.add_middle(&rounds);
     }
     if wanted("latency") {
         scenario::latency(&mut results).await?;

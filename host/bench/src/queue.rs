@@ -14,13 +14,14 @@ use wasmhook_store::redis::{RedisConfig, RedisStore};
 use wasmhook_store::{EventDeliveries, LeaseRequest, Outcome, Store as _};
 use wasmhook_testing::{Durability, RedisServer};
 
-use crate::results::Results;
+use crate::results::{Results, percentile};
 use crate::{cpu, scenario};
 
 /// Deliveries in one call.
 const BATCH: usize = 128;
-/// Deliveries of one measurement.
-const MEASURED: usize = 40_000;
+/// Deliveries of one part of a measurement, and how many parts there are.
+const PART: usize = 6_400;
+const PARTS: usize = 9;
 /// The backlogs compared.
 const SHALLOW: usize = 1_000;
 const DEEP: usize = 5_000_000;
@@ -161,22 +162,22 @@ fn event(
 /// Cost of a delivery's whole way through the queue with a thousand waiting, and with millions.
 pub(crate) async fn backlog(results: &mut Results) -> anyhow::Result<()> {
     let payload = "{\"total\":12.5}";
-    let mut costs = Vec::new();
-    for (name, depth) in [("shallow", SHALLOW), ("deep", DEEP)] {
+    let mut beds = Vec::new();
+    for depth in [SHALLOW, DEEP] {
         let mut bed = Bed::start().await?;
         bed.enqueue(depth, FEW, 1, payload).await?;
-        // Connections and caches are warm; not counted.
-        bed.deliver(BATCH).await?;
-        bed.enqueue(BATCH, FEW, 1, payload).await?;
-        let before = bed.used()?;
-        for _ in 0..MEASURED / BATCH {
+        beds.push(bed);
+    }
+    let costs = in_turn(&mut beds, async |bed, count| {
+        for _ in 0..count / BATCH {
             bed.enqueue(BATCH, FEW, 1, payload).await?;
             bed.deliver(BATCH).await?;
         }
-        let cost = per_delivery(bed.used()? - before, MEASURED / BATCH * BATCH);
-        results.set(&format!("backlog_{name}_cpu_us"), cost);
-        costs.push(cost);
-    }
+        Ok(())
+    })
+    .await?;
+    results.set("backlog_shallow_cpu_us", costs[0]);
+    results.set("backlog_deep_cpu_us", costs[1]);
     results.set("backlog_cost_ratio", costs[1] / costs[0]);
     Ok(())
 }
@@ -184,25 +185,46 @@ pub(crate) async fn backlog(results: &mut Results) -> anyhow::Result<()> {
 /// Cost of leasing and recording a delivery when it is one of few tenants, and of very many.
 pub(crate) async fn tenants(results: &mut Results) -> anyhow::Result<()> {
     let payload = "{\"total\":12.5}";
-    let mut costs = Vec::new();
-    for (name, tenants, waiting) in [
-        ("few", FEW, WAITING),
-        ("many", MANY, WAITING),
-        ("sparse", MANY, MANY),
-    ] {
+    let mut beds = Vec::new();
+    for (tenants, waiting) in [(FEW, WAITING), (MANY, WAITING), (MANY, MANY)] {
         let mut bed = Bed::start().await?;
         bed.enqueue(waiting, tenants, 1, payload).await?;
-        bed.deliver(BATCH).await?;
-        let before = bed.used()?;
-        bed.deliver(MEASURED).await?;
-        let cost = per_delivery(bed.used()? - before, MEASURED);
-        results.set(&format!("tenants_{name}_cpu_us"), cost);
-        costs.push(cost);
+        beds.push(bed);
     }
+    let costs = in_turn(&mut beds, async |bed, count| bed.deliver(count).await).await?;
+    results.set("tenants_few_cpu_us", costs[0]);
+    results.set("tenants_many_cpu_us", costs[1]);
     results.set("tenants_cost_ratio", costs[1] / costs[0]);
     // With a single delivery of each there is nothing to share the cost of a tenant.
+    results.set("tenants_sparse_cpu_us", costs[2]);
     results.set("tenants_sparse_cost_ratio", costs[2] / costs[0]);
     Ok(())
+}
+
+/// Processor time of a delivery in microseconds, for each of the beds, of which each does a part of the work in turn:
+/// a machine that others slow down slows all of them alike. The middle of the parts of each, after a first one in
+/// which connections and caches become warm.
+async fn in_turn(
+    beds: &mut [Bed],
+    work: impl AsyncFn(&mut Bed, usize) -> anyhow::Result<()>,
+) -> anyhow::Result<Vec<f64>> {
+    let mut costs = vec![Vec::new(); beds.len()];
+    for part in 0..=PARTS {
+        for (bed, costs) in beds.iter_mut().zip(&mut costs) {
+            let before = bed.used()?;
+            work(bed, PART).await?;
+            if part > 0 {
+                costs.push(per_delivery(bed.used()? - before, PART));
+            }
+        }
+    }
+    Ok(costs
+        .into_iter()
+        .map(|mut costs| {
+            costs.sort_by(f64::total_cmp);
+            percentile(&costs, 0.5)
+        })
+        .collect())
 }
 
 /// Bytes of Redis per delivery that waits and per one that is finished, with 1 KiB of payload per event.

@@ -6,20 +6,19 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 
 /// Figures by key.
+#[derive(Default)]
 pub(crate) struct Results {
     figures: BTreeMap<String, f64>,
-    file: PathBuf,
 }
 
 impl Results {
     /// What earlier runs of single parts left, to be merged into.
     pub(crate) fn load() -> Self {
-        let file = crate::system::root().join("target/bench/latest.json");
-        let figures = std::fs::read(&file)
+        let figures = std::fs::read(file())
             .ok()
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())
             .unwrap_or_default();
-        Self { figures, file }
+        Self { figures }
     }
 
     /// Notes one figure, rounded to four significant places behind the point.
@@ -42,16 +41,33 @@ impl Results {
         }
     }
 
+    /// Notes the middle of what each figure was in some rounds.
+    pub(crate) fn add_middle(&mut self, rounds: &[Self]) {
+        let mut figures: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+        for (key, value) in rounds.iter().flat_map(|round| &round.figures) {
+            figures.entry(key).or_default().push(*value);
+        }
+        for (key, mut values) in figures {
+            values.sort_by(f64::total_cmp);
+            self.set(key, percentile(&values, 0.5));
+        }
+    }
+
     /// Writes `target/bench/latest.json`.
     pub(crate) fn save(&self) -> anyhow::Result<()> {
-        if let Some(folder) = self.file.parent() {
+        let file = file();
+        if let Some(folder) = file.parent() {
             std::fs::create_dir_all(folder)?;
         }
-        std::fs::write(&self.file, serde_json::to_vec_pretty(&self.figures)?)
-            .with_context(|| format!("cannot write {}", self.file.display()))?;
-        println!("written to {}", self.file.display());
+        std::fs::write(&file, serde_json::to_vec_pretty(&self.figures)?)
+            .with_context(|| format!("cannot write {}", file.display()))?;
+        println!("written to {}", file.display());
         Ok(())
     }
+}
+
+fn file() -> PathBuf {
+    crate::system::root().join("target/bench/latest.json")
 }
 
 /// The value below which `share` (0.0 to 1.0) of the sorted values lie.
