@@ -519,6 +519,53 @@ mod tests {
         }
     }
 
+    /// Other hosts, and later versions, read these bytes: they change only with the version in them.
+    #[test]
+    fn a_record_is_packed_into_these_bytes() {
+        let mut delivery = delivery(&event("e", "1", (0, 0)), "main", 2);
+        delivery.sequence = Some(Sequence {
+            key: Some(OrderingKey::new("customer-7").unwrap()),
+            on_dead_letter: OnDeadLetter::Skip,
+            max_attempts: std::num::NonZeroU32::new(5),
+        });
+        let made = [attempt(1, "gone", None), attempt(2, "refused", Some(503))];
+        let bytes = pack_record(&delivery, &made[..1], Some(&made[1]));
+        assert_eq!(
+            bytes.escape_ascii().to_string(),
+            concat!(
+                r"1790000000123000fe\x00main\x002\x00s5::customer-7\x00\x02",
+                r"\x03a.b\x00\x00\x00\xf6\xb1\x83\xc5\x98h\xf6\xb1\x83\xc5\x98h\x02",
+                r"\x01\xf6\xb1\x83\xc5\x98h\t\x01\x00\x01\x01\x00\x01\x04gone\x01\x04gone\x0200\x01\x00\x00",
+                r"\x02\xf6\xb1\x83\xc5\x98h\t\x01\x01\xf7\x03\x01\x01\x00\x01\x07refused\x01\x07refused\x0200\x02",
+                r"\x01\x07refused\x01\xf6\xb1\x83\xc5\x98h",
+                r"\x00\x02\x01\x00\x01\x01\x04trap",
+            )
+        );
+    }
+
+    #[test]
+    fn an_event_is_packed_into_these_bytes() {
+        let mut event = event("e", r#"{"n":1}"#, (1_790_000_000, 5));
+        let bytes = pack_event(&event);
+        assert_eq!(
+            bytes.escape_ascii().to_string(),
+            r#"\x01\x03a.b\x80\xee\x89\xab\r\n{\"n\":1}"#
+        );
+        event.deliver_at = Some(time(1_790_000_000_123).unwrap());
+        event.ordering_key = Some(OrderingKey::new("customer-7").unwrap());
+        let bytes = pack_event(&event);
+        assert_eq!(
+            bytes.escape_ascii().to_string(),
+            r#"\x02\x03a.b\x80\xee\x89\xab\r\n\x01\xf6\xb1\x83\xc5\x98h\x01\ncustomer-7{\"n\":1}"#
+        );
+        // How the payload is compressed is the library's to say.
+        event.payload = Payload::from_stored(Bytes::from("7".repeat(compression::THRESHOLD)));
+        let head = bytes.len() - r#"{"n":1}"#.len();
+        let compressed = pack_event(&event);
+        assert_eq!(compressed[0], COMPRESSED_VERSION);
+        assert_eq!(compressed[1..head], bytes[1..head]);
+    }
+
     /// A record as version 0.1.0 wrote it, with nothing behind the delivery.
     #[test]
     fn a_record_of_an_older_version_is_read_and_its_plugins_have_no_verdict() {
