@@ -8,6 +8,11 @@ use wasmhook_testing::RedisServer;
 use crate::desk::text;
 use crate::support::{Listener, Site, component, push_lines};
 
+/// What records the events of `acme`, with more words.
+fn recording<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&["events", "record", "--tenant", "acme"], more].concat()
+}
+
 /// A site with four events delivered, the last of which is nested deeper than it can be looked through.
 fn recorded(site: Site) -> Site {
     let listener = Listener::start(204);
@@ -35,18 +40,8 @@ fn recorded(site: Site) -> Site {
 fn events_of_a_tenant_are_recorded_masked_and_make_a_plugins_test() {
     let site = recorded(Site::embedded());
     let file = site.path("events.ndjson");
-    let summary = site.json(&[
-        "events",
-        "record",
-        "--tenant",
-        "acme",
-        "--mask",
-        "email",
-        "--mask",
-        "/1/card",
-        "-o",
-        text(&file),
-    ]);
+    let masked = ["--mask", "email", "--mask", "/1/card", "-o", text(&file)];
+    let summary = site.json(&recording(&masked));
     assert_eq!(
         summary["left_out"], 1,
         "what cannot be looked through is not written"
@@ -78,17 +73,7 @@ fn events_of_a_tenant_are_recorded_masked_and_make_a_plugins_test() {
     assert_eq!(tried["summary"]["failed"], 0);
     assert_eq!(tried["summary"]["calls"], 6, "two endpoints subscribe");
 
-    let words = [
-        "events",
-        "record",
-        "--tenant",
-        "acme",
-        "--type",
-        "invoice.paid",
-        "--limit",
-        "1",
-    ];
-    let newest = site.run(&words);
+    let newest = site.run(&recording(&["--type", "invoice.paid", "--limit", "1"]));
     let newest = String::from_utf8(newest.stdout).unwrap();
     assert!(
         newest.lines().count() == 1 && newest.contains(r#""id":"e3""#),
@@ -100,15 +85,7 @@ fn events_of_a_tenant_are_recorded_masked_and_make_a_plugins_test() {
 fn events_are_recorded_from_redis_as_well() {
     let redis = RedisServer::start().unwrap();
     let site = recorded(Site::redis(&redis.url()));
-    let words = [
-        "events",
-        "record",
-        "--tenant",
-        "acme",
-        "--mask",
-        "customer.email",
-    ];
-    let output = site.run(&words);
+    let output = site.run(&recording(&["--mask", "customer.email"]));
     let lines = String::from_utf8(output.stdout).unwrap();
     let ids = lines
         .lines()
@@ -139,7 +116,7 @@ fn plans_are_recorded(site: &Site) {
         let host = site.serve();
         assert!(push_lines(site, &line.to_string()).status.success());
         drop(host);
-        let output = site.run(&["events", "record", "--tenant", "acme"]);
+        let output = site.run(&recording(&[]));
         assert!(output.status.success(), "{output:?}");
         serde_json::from_slice(&output.stdout).unwrap()
     };
@@ -178,16 +155,7 @@ fn what_is_scheduled_and_keyed_is_recorded_as_such() {
 fn a_field_that_no_event_has_stops_a_recording() {
     let site = recorded(Site::embedded());
     let file = site.path("events.ndjson");
-    let words = [
-        "events",
-        "record",
-        "--tenant",
-        "acme",
-        "--mask",
-        "emial",
-        "-o",
-        text(&file),
-    ];
+    let words = recording(&["--mask", "emial", "-o", text(&file)]);
     let output = site.run(&words);
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{stderr}");

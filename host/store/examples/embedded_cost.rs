@@ -18,10 +18,10 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::{Semaphore, mpsc};
-use wasmhook_core::attempt::Attempt;
-use wasmhook_core::{Conclusion, Delivery, EndpointId, Event, EventDraft, delivery};
+use wasmhook_core::EventDraft;
+use wasmhook_store::conformance::{succeeded, to};
 use wasmhook_store::embedded::{EmbeddedConfig, EmbeddedStore};
-use wasmhook_store::{EventDeliveries, LeaseRequest, Leased, Outcome, Recorded, Store};
+use wasmhook_store::{EventDeliveries, LeaseRequest, Recorded, Store};
 
 /// Deliveries of a run unless told otherwise.
 const DELIVERIES: usize = 40_000;
@@ -86,23 +86,14 @@ async fn produce(store: &Arc<EmbeddedStore>, from: usize, count: usize) {
 }
 
 fn pushed(number: usize, payload: &str) -> EventDeliveries {
-    let event: Event = EventDraft {
+    let draft = EventDraft {
         id: format!("evt_{number}"),
         tenant: "bench".to_owned(),
         event_type: "bench.event".to_owned(),
         payload: payload.to_owned().into(),
         ..EventDraft::default()
-    }
-    .accept(Timestamp::now(), 1 << 20)
-    .unwrap();
-    let endpoint = EndpointId::new("main").unwrap();
-    let id = delivery::default_id(&event.tenant_id, &event.id, &endpoint);
-    let delivery = Delivery::pending(id, &event, endpoint, None, Timestamp::now());
-    EventDeliveries {
-        event,
-        deliveries: vec![delivery],
-        extends: false,
-    }
+    };
+    to(&draft.accept(Timestamp::now(), 1 << 20).unwrap(), &["main"])
 }
 
 /// Leases, and has recorded what it leased, while more is leased.
@@ -114,8 +105,8 @@ async fn work(store: &Arc<EmbeddedStore>, count: usize) {
         tokio::spawn(async move {
             let mut gathered = Vec::new();
             while endings.recv_many(&mut gathered, BATCH).await > 0 {
-                let (outcomes, permits): (Vec<_>, Vec<_>) =
-                    gathered.drain(..).map(succeeded).unzip();
+                let (leased, permits): (Vec<_>, Vec<_>) = gathered.drain(..).unzip();
+                let outcomes: Vec<_> = leased.into_iter().map(succeeded).collect();
                 let recorded = store.record(&outcomes).await.unwrap();
                 assert!(recorded.iter().all(|one| *one == Recorded::Written));
                 drop(permits);
@@ -147,20 +138,6 @@ async fn work(store: &Arc<EmbeddedStore>, count: usize) {
     }
     drop(ended);
     recorder.await.unwrap();
-}
-
-fn succeeded<T>((leased, permit): (Leased, T)) -> (Outcome, T) {
-    let now = Timestamp::now();
-    let number = leased.delivery.attempt + 1;
-    let attempt = Attempt::answered(number, now, Duration::from_millis(1), 204);
-    let outcome = Outcome {
-        delivery: leased
-            .delivery
-            .concluded(&attempt, Conclusion::Succeeded, now),
-        leased,
-        attempt,
-    };
-    (outcome, permit)
 }
 
 /// Seconds of processor time of each thread so far, by its name.

@@ -21,11 +21,11 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use wasmhook_core::attempt::Attempt;
-use wasmhook_core::{Conclusion, Delivery, EndpointId, Event, EventDraft, delivery};
+use wasmhook_core::EventDraft;
+use wasmhook_store::conformance::{succeeded, to};
 use wasmhook_store::redis::{RedisConfig, RedisStore, RedisStream};
 use wasmhook_store::{
-    EventDeliveries, EventStream as _, LeaseRequest, Leased, Outcome, Recorded, Store as _,
+    EventDeliveries, EventStream as _, LeaseRequest, Leased, Recorded, Store as _,
 };
 use wasmhook_testing::{Durability, RedisServer};
 
@@ -207,28 +207,7 @@ fn draft(tenant: &str, number: usize, payload: &str) -> EventDraft {
 }
 
 fn accepted(draft: EventDraft) -> EventDeliveries {
-    let event: Event = draft.accept(Timestamp::now(), 1 << 20).unwrap();
-    let endpoint = EndpointId::new("main").unwrap();
-    let id = delivery::default_id(&event.tenant_id, &event.id, &endpoint);
-    let delivery = Delivery::pending(id, &event, endpoint, None, Timestamp::now());
-    EventDeliveries {
-        event,
-        deliveries: vec![delivery],
-        extends: false,
-    }
-}
-
-fn succeeded(leased: Leased) -> Outcome {
-    let now = Timestamp::now();
-    let number = leased.delivery.attempt + 1;
-    let attempt = Attempt::answered(number, now, Duration::from_millis(1), 204);
-    Outcome {
-        delivery: leased
-            .delivery
-            .concluded(&attempt, Conclusion::Succeeded, now),
-        leased,
-        attempt,
-    }
+    to(&draft.accept(Timestamp::now(), 1 << 20).unwrap(), &["main"])
 }
 
 /// Calls and microseconds of commands, by their names.

@@ -4,30 +4,51 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The class of an attempt's answer, for metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum StatusClass {
-    /// 100–199
-    #[serde(rename = "1xx")]
-    Informational,
-    /// 200–299
-    #[serde(rename = "2xx")]
-    Success,
-    /// 300–399
-    #[serde(rename = "3xx")]
-    Redirection,
-    /// 400–499
-    #[serde(rename = "4xx")]
-    ClientError,
-    /// 500–599
-    #[serde(rename = "5xx")]
-    ServerError,
-    /// No answer came: the exchange itself failed.
-    #[serde(rename = "transport")]
-    Transport,
-    /// No exchange was made, or the status is none of the above.
-    #[serde(rename = "unknown")]
-    Unknown,
+/// An enum of words: each is its case's label wherever there is text. Binary records number the cases, so a new
+/// one goes to the end.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$case_doc:meta])* $case:ident = $word:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        pub enum $name {
+            $($(#[$case_doc])* #[serde(rename = $word)] $case,)+
+        }
+
+        impl $name {
+            /// The label used in metrics, logs and JSON.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$case => $word,)+
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+    };
+}
+
+words! {
+    /// The class of an attempt's answer, for metrics.
+    StatusClass {
+        /// 100–199
+        Informational = "1xx",
+        /// 200–299
+        Success = "2xx",
+        /// 300–399
+        Redirection = "3xx",
+        /// 400–499
+        ClientError = "4xx",
+        /// 500–599
+        ServerError = "5xx",
+        /// No answer came: the exchange itself failed.
+        Transport = "transport",
+        /// No exchange was made, or the status is none of the above.
+        Unknown = "unknown",
+    }
 }
 
 impl StatusClass {
@@ -42,115 +63,51 @@ impl StatusClass {
             _ => Self::Unknown,
         }
     }
+}
 
-    /// The label, as in the contract.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Informational => "1xx",
-            Self::Success => "2xx",
-            Self::Redirection => "3xx",
-            Self::ClientError => "4xx",
-            Self::ServerError => "5xx",
-            Self::Transport => "transport",
-            Self::Unknown => "unknown",
-        }
+words! {
+    /// What an attempt came to, in one word.
+    Outcome {
+        /// The receiver answered 200–299, or what a classifier plugin takes for it.
+        Accepted = "accepted",
+        /// The receiver answered otherwise.
+        Failed = "failed",
+        /// No answer came.
+        TransportError = "transport_error",
+        /// The delivery could not be sent as it stands: its endpoint is gone, or a header is unsafe.
+        ValidationError = "validation_error",
+        /// A plugin trapped, exceeded a limit, or answered with something unusable.
+        PluginError = "plugin_error",
+        /// A transform plugin asked for the event not to be sent.
+        Skipped = "skipped",
     }
 }
 
-impl fmt::Display for StatusClass {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-/// What an attempt came to, in one word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// The receiver answered 200–299, or what a classifier plugin takes for it.
-    Accepted,
-    /// The receiver answered otherwise.
-    Failed,
-    /// No answer came.
-    TransportError,
-    /// The delivery could not be sent as it stands: its endpoint is gone, or a header is unsafe.
-    ValidationError,
-    /// A plugin trapped, exceeded a limit, or answered with something unusable.
-    PluginError,
-    /// A transform plugin asked for the event not to be sent.
-    Skipped,
-}
-
-impl Outcome {
-    /// The label used in metrics, logs and JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Accepted => "accepted",
-            Self::Failed => "failed",
-            Self::TransportError => "transport_error",
-            Self::ValidationError => "validation_error",
-            Self::PluginError => "plugin_error",
-            Self::Skipped => "skipped",
-        }
-    }
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-/// The class of failure of an attempt that was not accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ErrorClass {
-    /// The receiver answered with a status outside 200–299, or what a classifier plugin takes for it.
-    Status,
-    /// The whole exchange did not end within its deadline.
-    Timeout,
-    /// The host name did not resolve.
-    Dns,
-    /// No connection could be made.
-    Connect,
-    /// The TLS handshake failed.
-    Tls,
-    /// The name resolved to an address that deliveries may not go to.
-    AddressRefused,
-    /// The connection broke, or what came back was not HTTP.
-    Protocol,
-    /// The endpoint is missing, disabled, or no longer wants the event.
-    Endpoint,
-    /// A secret that the endpoint names cannot be had.
-    Secret,
-    /// The request cannot be built: an unsafe header or an unusable secret.
-    Request,
-    /// A plugin failed.
-    Plugin,
-}
-
-impl ErrorClass {
-    /// The label used in metrics, logs and JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Status => "status",
-            Self::Timeout => "timeout",
-            Self::Dns => "dns",
-            Self::Connect => "connect",
-            Self::Tls => "tls",
-            Self::AddressRefused => "address_refused",
-            Self::Protocol => "protocol",
-            Self::Endpoint => "endpoint",
-            Self::Secret => "secret",
-            Self::Request => "request",
-            Self::Plugin => "plugin",
-        }
-    }
-}
-
-impl fmt::Display for ErrorClass {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
+words! {
+    /// The class of failure of an attempt that was not accepted.
+    ErrorClass {
+        /// The receiver answered with a status outside 200–299, or what a classifier plugin takes for it.
+        Status = "status",
+        /// The whole exchange did not end within its deadline.
+        Timeout = "timeout",
+        /// The host name did not resolve.
+        Dns = "dns",
+        /// No connection could be made.
+        Connect = "connect",
+        /// The TLS handshake failed.
+        Tls = "tls",
+        /// The name resolved to an address that deliveries may not go to.
+        AddressRefused = "address_refused",
+        /// The connection broke, or what came back was not HTTP.
+        Protocol = "protocol",
+        /// The endpoint is missing, disabled, or no longer wants the event.
+        Endpoint = "endpoint",
+        /// A secret that the endpoint names cannot be had.
+        Secret = "secret",
+        /// The request cannot be built: an unsafe header or an unusable secret.
+        Request = "request",
+        /// A plugin failed.
+        Plugin = "plugin",
     }
 }
 

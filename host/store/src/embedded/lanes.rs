@@ -41,6 +41,19 @@ impl Stage {
         }
     }
 
+    /// The stage with this number, of a delivery of this state.
+    pub(super) fn read(number: i64, state: Option<DeliveryState>) -> Option<Self> {
+        match (number, state) {
+            (0, _) => Some(Self::Ready),
+            (1, _) => Some(Self::Delayed),
+            (3, Some(DeliveryState::Succeeded)) => Some(Self::Succeeded),
+            (3, Some(DeliveryState::DeadLetter)) => Some(Self::DeadLetter),
+            (4, _) => Some(Self::Behind),
+            (5, _) => Some(Self::Blocking),
+            _ => None,
+        }
+    }
+
     /// Where a delivery of this state is counted whose next attempt is due at `next_at`.
     pub(super) fn of(state: DeliveryState, next_at: i64, now: i64) -> Self {
         match state {

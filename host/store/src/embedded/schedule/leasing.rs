@@ -39,7 +39,7 @@ impl Schedule {
             self.put_back(seq);
         }
         let mut picked = Vec::new();
-        let tenants = self.round.turns(&self.roster, call.max);
+        let tenants = self.round.turns(self.roster.tenants(), call.max);
         let shared = share(call.max, tenants, |tenant, quota| {
             let got = self.serve_tenant(call, tenant.id, quota, source, &mut picked)?;
             if got > 0 {
@@ -84,8 +84,8 @@ impl Schedule {
         source: &mut Source<'_>,
         picked: &mut Vec<Picked>,
     ) -> Result<usize, Fault> {
-        let quota = quota.min(self.roster.room(tenant));
-        let lanes = self.roster.open_lanes(tenant).take(quota);
+        let quota = quota.min(self.roster.tenants().room(tenant));
+        let lanes = self.roster.tenants().open_lanes(tenant).take(quota);
         let lanes = lanes.map(Turn::of_lane).collect();
         let mut rank = 0;
         share(quota, lanes, |lane, quota| {

@@ -6,19 +6,22 @@
 //! Tenants take turns, and so do a tenant's lanes. Only lanes that can give something are looked at: the
 //! cost of a lease grows neither with the backlog nor with tenants that have nothing due.
 //!
-//! - [`roster`]: which lanes and tenants can be served, by their counts;
+//! - [`roster`]: which lanes ([`lane`]) can give something, by their counts;
+//! - [`tenants`]: which tenants can be served, and how much each may take;
 //! - [`turns`] and [`share`]: whose turn it is, and how much of it each gets;
 //! - [`window`]: the places at the front of each lane;
 //! - [`leasing`]: gives them out.
 
+mod lane;
 mod leasing;
 mod roster;
 mod share;
+mod tenants;
 mod turns;
 mod window;
 
 pub(super) use self::leasing::{Call, Picked};
-pub(super) use self::roster::Allowance;
+pub(super) use self::tenants::Allowance;
 pub(super) use self::window::{Fresh, Place};
 
 use std::collections::HashMap;
@@ -112,7 +115,7 @@ impl Schedule {
 impl Schedule {
     /// Whether something can be leased.
     pub(super) fn has_work(&self) -> bool {
-        self.roster.is_open()
+        self.roster.tenants().is_open()
     }
 
     /// Whether a delivery that waited for its time has become due.

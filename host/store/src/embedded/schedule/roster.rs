@@ -1,63 +1,19 @@
-//! Which lanes can give something, and which tenants may take more.
+//! Which lanes can give something, and what each gives next.
 //!
-//! A lane is open while more of it is due than is held and fewer are on their way than one endpoint may
-//! have; a tenant stands in the ring while it has an open lane and may have more in flight. Both follow
-//! from counts, so every change of a count ends in [`Roster::settle`].
+//! A lane is open while it can give something. That follows from its counts, so every change of a count
+//! ends in [`Roster::settle`], which tells the lane's tenant too.
 
-use std::collections::{BTreeSet, HashMap};
-use std::ops::Bound;
+use std::collections::HashMap;
 
 use super::super::leases::Leases;
 use super::Fault;
+use super::lane::Lane;
+use super::tenants::{Allowance, Tenants};
 use super::window::{Budget, Fresh, Place, Window};
-
-/// What a tenant may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::embedded) struct Allowance {
-    /// Its turns for one of another.
-    pub(in crate::embedded) weight: usize,
-    /// The most that it may have in flight.
-    pub(in crate::embedded) most: Option<usize>,
-}
-
-impl Default for Allowance {
-    fn default() -> Self {
-        Self {
-            weight: 1,
-            most: None,
-        }
-    }
-}
 
 /// Due places of a lane behind one, in order, at most so many, from the file.
 pub(in crate::embedded) type Source<'a> =
     dyn FnMut(i64, Place, usize) -> Result<Vec<Place>, Fault> + 'a;
-
-/// Everything due of one endpoint of a tenant.
-#[derive(Debug)]
-struct Lane {
-    tenant: i64,
-    /// Due deliveries by the file, which knows nothing of leases.
-    due: usize,
-    /// Those of them that somebody holds.
-    held: usize,
-    /// Those of them that are on their way: what is held, but for what is being recorded.
-    flying: usize,
-    /// When it had its turn: who was served longest ago is next.
-    served: u64,
-    /// Whether it stands among its tenant's open lanes.
-    open: bool,
-    window: Window,
-}
-
-/// A tenant with lanes.
-#[derive(Debug, Default)]
-struct Tenant {
-    lanes: usize,
-    flying: usize,
-    /// Lanes that have something due and room for it, by when they were served.
-    open: BTreeSet<(u64, i64)>,
-}
 
 /// What a lane gives next.
 pub(super) enum Next {
@@ -76,10 +32,7 @@ pub(super) enum Next {
 #[derive(Debug)]
 pub(super) struct Roster {
     lanes: HashMap<i64, Lane>,
-    tenants: HashMap<i64, Tenant>,
-    /// Tenants that have an open lane and may have more in flight.
-    ring: BTreeSet<i64>,
-    allowances: HashMap<i64, Allowance>,
+    tenants: Tenants,
     max_per_endpoint: usize,
     budget: Budget,
     /// How many turns lanes have had.
@@ -90,9 +43,7 @@ impl Default for Roster {
     fn default() -> Self {
         Self {
             lanes: HashMap::new(),
-            tenants: HashMap::new(),
-            ring: BTreeSet::new(),
-            allowances: HashMap::new(),
+            tenants: Tenants::default(),
             max_per_endpoint: usize::MAX,
             budget: Budget::default(),
             turns: 0,
@@ -100,39 +51,13 @@ impl Default for Roster {
     }
 }
 
-// Whose turn it can be.
+// What is asked of it.
 impl Roster {
-    /// Whether somebody can be served.
-    pub(super) fn is_open(&self) -> bool {
-        !self.ring.is_empty()
+    /// Whose turn it can be.
+    pub(super) fn tenants(&self) -> &Tenants {
+        &self.tenants
     }
 
-    pub(super) fn allowance(&self, tenant: i64) -> Allowance {
-        self.allowances.get(&tenant).copied().unwrap_or_default()
-    }
-
-    /// The tenants that can be served, from the one behind `last` once around.
-    pub(super) fn open_tenants(&self, last: i64) -> impl Iterator<Item = i64> {
-        let later = self.ring.range((Bound::Excluded(last), Bound::Unbounded));
-        later.chain(self.ring.range(..=last)).copied()
-    }
-
-    /// How many more a tenant may have in flight.
-    pub(super) fn room(&self, tenant: i64) -> usize {
-        let flying = self.tenants.get(&tenant).map_or(0, |tenant| tenant.flying);
-        let most = self.allowance(tenant).most;
-        most.map_or(usize::MAX, |most| most.saturating_sub(flying))
-    }
-
-    /// The open lanes of a tenant; who was served longest ago is first.
-    pub(super) fn open_lanes(&self, tenant: i64) -> impl Iterator<Item = i64> {
-        let open = self.tenants.get(&tenant).into_iter();
-        open.flat_map(|tenant| &tenant.open).map(|(_, lane)| *lane)
-    }
-}
-
-// What a lane gives.
-impl Roster {
     /// Takes the first place of a lane out of what is known of it.
     pub(super) fn next(&mut self, id: i64) -> Next {
         let Some(lane) = self.lanes.get_mut(&id).filter(|lane| lane.open) else {
@@ -166,7 +91,7 @@ impl Roster {
             .read_on(wanted, free, source, &mut self.budget)?;
         if !read {
             // The file has less than it counts, which a check mends.
-            lane.due = lane.held;
+            lane.has_given_all();
             self.settle(id);
         }
         Ok(())
@@ -180,7 +105,7 @@ impl Roster {
     }
 }
 
-// The counts.
+// What changes.
 impl Roster {
     /// Begins anew with the leases in force (lane, tenant, and whether its outcome is being written) and
     /// what the file says is due (lane, tenant, and how many). Lanes keep their order.
@@ -194,11 +119,9 @@ impl Roster {
             lane.window.forget(&mut self.budget);
         }
         let before = std::mem::take(&mut self.lanes);
-        self.tenants.clear();
-        self.ring.clear();
-        self.allowances = allowances;
+        self.tenants = Tenants::with_allowances(allowances);
         for (id, tenant, ending) in held {
-            self.lane(id, tenant, Window::unknown).held += 1;
+            self.lane(id, tenant, Window::unknown).hold();
             if !ending {
                 self.flies(id, tenant, 1);
             }
@@ -213,11 +136,7 @@ impl Roster {
 
     /// Sets what a tenant may take.
     pub(super) fn allow(&mut self, tenant: i64, allowance: Allowance) {
-        if allowance == Allowance::default() {
-            self.allowances.remove(&tenant);
-        } else {
-            self.allowances.insert(tenant, allowance);
-        }
+        self.tenants.allow(tenant, allowance);
     }
 
     /// Which lanes are open depends on the bound, so they are looked at again when it changes.
@@ -236,14 +155,14 @@ impl Roster {
         if due == 0 && !self.lanes.contains_key(&id) {
             return;
         }
-        self.lane(id, tenant, window).due = due;
+        self.lane(id, tenant, window).count(due);
         self.settle(id);
     }
 
     /// One more of the lane is held, and on its way.
     pub(super) fn hold(&mut self, id: i64, tenant: i64) {
         if let Some(lane) = self.lanes.get_mut(&id) {
-            lane.held += 1;
+            lane.hold();
         }
         self.flies(id, tenant, 1);
     }
@@ -251,7 +170,7 @@ impl Roster {
     /// One of the lane is held no longer; `landed` when it was on its way no longer before.
     pub(super) fn free(&mut self, id: i64, tenant: i64, landed: bool) {
         if let Some(lane) = self.lanes.get_mut(&id) {
-            lane.held = lane.held.saturating_sub(1);
+            lane.free();
         }
         if !landed {
             self.flies(id, tenant, -1);
@@ -262,11 +181,9 @@ impl Roster {
     /// So many more of the lane are on their way.
     pub(super) fn flies(&mut self, id: i64, tenant: i64, more: isize) {
         if let Some(lane) = self.lanes.get_mut(&id) {
-            lane.flying = lane.flying.saturating_add_signed(more);
+            lane.flies(more);
         }
-        if let Some(tenant) = self.tenants.get_mut(&tenant) {
-            tenant.flying = tenant.flying.saturating_add_signed(more);
-        }
+        self.tenants.flies(tenant, more);
         self.settle(id);
     }
 
@@ -280,70 +197,40 @@ impl Roster {
         let Some(lane) = self.lanes.get_mut(&id) else {
             return;
         };
-        if lane.open
-            && let Some(tenant) = self.tenants.get_mut(&lane.tenant)
-        {
-            tenant.open.remove(&(lane.served, id));
-            tenant.open.insert((served, id));
+        if lane.open {
+            let (from, to) = ((lane.served, id), (served, id));
+            self.tenants.move_lane(lane.tenant, from, to);
         }
         lane.served = served;
     }
 
     fn lane(&mut self, id: i64, tenant: i64, window: fn() -> Window) -> &mut Lane {
         self.lanes.entry(id).or_insert_with(|| {
-            self.tenants.entry(tenant).or_default().lanes += 1;
+            self.tenants.add_lane(tenant);
             self.turns += 1;
-            Lane {
-                tenant,
-                due: 0,
-                held: 0,
-                flying: 0,
-                served: self.turns,
-                open: false,
-                window: window(),
-            }
+            Lane::new(tenant, self.turns, window())
         })
     }
 
-    /// Opens or closes a lane by its counts, and its tenant's place in the ring; forgets both when
-    /// nothing is left of them.
+    /// Opens or closes a lane by its counts; forgets it when nothing is left of it.
     fn settle(&mut self, id: i64) {
         let Some(lane) = self.lanes.get_mut(&id) else {
             return;
         };
-        let tenant = lane.tenant;
-        let open = lane.due > lane.held && lane.flying < self.max_per_endpoint;
-        let Some(owner) = self.tenants.get_mut(&tenant) else {
-            return;
-        };
+        let (tenant, served) = (lane.tenant, (lane.served, id));
+        let open = lane.can_give(self.max_per_endpoint);
         if open != lane.open {
             lane.open = open;
             if open {
-                owner.open.insert((lane.served, id));
+                self.tenants.open_lane(tenant, served);
             } else {
-                owner.open.remove(&(lane.served, id));
+                self.tenants.close_lane(tenant, served);
             }
         }
-        if lane.due == 0 && lane.held == 0 {
+        if lane.is_empty() {
             lane.window.forget(&mut self.budget);
             self.lanes.remove(&id);
-            owner.lanes -= 1;
-        }
-        self.settle_tenant(tenant);
-    }
-
-    fn settle_tenant(&mut self, id: i64) {
-        let most = self.allowance(id).most.unwrap_or(usize::MAX);
-        let Some(tenant) = self.tenants.get(&id) else {
-            return;
-        };
-        if !tenant.open.is_empty() && tenant.flying < most {
-            self.ring.insert(id);
-        } else {
-            self.ring.remove(&id);
-        }
-        if tenant.lanes == 0 {
-            self.tenants.remove(&id);
+            self.tenants.remove_lane(tenant);
         }
     }
 }
@@ -353,7 +240,7 @@ mod tests {
     use super::*;
 
     fn open_lanes(roster: &Roster) -> Vec<i64> {
-        roster.open_lanes(1).collect()
+        roster.tenants.open_lanes(1).collect()
     }
 
     /// Lanes 7 and 8 of tenant 1 with so many due.
@@ -371,7 +258,7 @@ mod tests {
         roster.hold(7, 1);
         assert_eq!(open_lanes(&roster), [8]);
         roster.hold(8, 1);
-        assert!(open_lanes(&roster).is_empty() && !roster.is_open());
+        assert!(open_lanes(&roster).is_empty() && !roster.tenants.is_open());
         roster.free(7, 1, false);
         assert_eq!(open_lanes(&roster), [7]);
     }
@@ -387,20 +274,21 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_leaves_the_ring_when_it_has_all_that_it_may_have() {
+    fn the_place_of_what_is_held_is_free_as_soon_as_its_outcome_is_being_written() {
         let mut roster = roster(5);
-        let two = Allowance {
+        let one = Allowance {
             weight: 1,
-            most: Some(2),
+            most: Some(1),
         };
-        roster.allow(1, two);
+        roster.allow(1, one);
         roster.hold(7, 1);
-        assert_eq!((roster.room(1), roster.is_open()), (1, true));
-        roster.hold(8, 1);
-        assert_eq!((roster.room(1), roster.is_open()), (0, false));
-        // Its place is free as soon as its outcome is being written.
+        assert_eq!(roster.tenants.room(1), 0);
         roster.flies(7, 1, -1);
-        assert_eq!((roster.room(1), roster.is_open()), (1, true));
+        assert_eq!(roster.tenants.room(1), 1);
+        // It landed before, so it does not land again when its end is committed.
+        roster.hold(8, 1);
+        roster.free(7, 1, true);
+        assert_eq!(roster.tenants.room(1), 0);
     }
 
     #[test]
@@ -421,6 +309,7 @@ mod tests {
             roster.count(lane, 1, 0, Window::of_empty_lane);
             roster.free(lane, 1, false);
         }
-        assert!(roster.lanes.is_empty() && roster.tenants.is_empty() && roster.ring.is_empty());
+        assert!(roster.lanes.is_empty());
+        assert_eq!(roster.tenants, Tenants::default());
     }
 }

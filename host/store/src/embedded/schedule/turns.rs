@@ -1,7 +1,7 @@
 //! Whose turn it is: the tenants go round, and a round goes on where the one before ended.
 
-use super::roster::Roster;
 use super::share::Sharer;
+use super::tenants::Tenants;
 
 /// A tenant or a lane whose turn it is.
 pub(super) struct Turn {
@@ -42,9 +42,9 @@ pub(super) struct Round {
 
 impl Round {
     /// The tenants that can be served, at most so many.
-    pub(super) fn turns(&self, roster: &Roster, limit: usize) -> Vec<Turn> {
+    pub(super) fn turns(&self, tenants: &Tenants, limit: usize) -> Vec<Turn> {
         let turn = |tenant: i64| {
-            let weight = roster.allowance(tenant).weight;
+            let weight = tenants.allowance(tenant).weight;
             Turn {
                 id: tenant,
                 weight,
@@ -54,7 +54,7 @@ impl Round {
                 },
             }
         };
-        let open = roster.open_tenants(self.last_tenant);
+        let open = tenants.open(self.last_tenant);
         open.take(limit).map(turn).collect()
     }
 
@@ -70,46 +70,46 @@ impl Round {
 
 #[cfg(test)]
 mod tests {
-    use super::super::roster::Allowance;
-    use super::super::window::Window;
+    use super::super::tenants::Allowance;
     use super::*;
 
     /// Tenants 1 to 3 with something due, the second of which has two turns for one.
-    fn roster() -> Roster {
-        let mut roster = Roster::default();
+    fn tenants() -> Tenants {
+        let mut tenants = Tenants::default();
         let heavy = Allowance {
             weight: 2,
             most: None,
         };
-        roster.allow(2, heavy);
+        tenants.allow(2, heavy);
         for tenant in 1..=3 {
-            roster.count(tenant, tenant, 9, Window::of_empty_lane);
+            tenants.add_lane(tenant);
+            tenants.open_lane(tenant, (0, tenant));
         }
-        roster
+        tenants
     }
 
-    fn next(round: &Round, roster: &Roster) -> Vec<(i64, usize)> {
-        let turns = round.turns(roster, 2);
+    fn next(round: &Round, tenants: &Tenants) -> Vec<(i64, usize)> {
+        let turns = round.turns(tenants, 2);
         turns.iter().map(|turn| (turn.id, turn.turn())).collect()
     }
 
     #[test]
     fn a_round_goes_on_behind_who_had_a_whole_turn() {
-        let (roster, mut round) = (roster(), Round::default());
-        assert_eq!(next(&round, &roster), [(1, 1), (2, 2)]);
-        round.served(&round.turns(&roster, 1)[0], 1, 1);
-        assert_eq!(next(&round, &roster), [(2, 2), (3, 1)]);
-        round.served(&round.turns(&roster, 1)[0], 2, 2);
-        assert_eq!(next(&round, &roster), [(3, 1), (1, 1)]);
+        let (tenants, mut round) = (tenants(), Round::default());
+        assert_eq!(next(&round, &tenants), [(1, 1), (2, 2)]);
+        round.served(&round.turns(&tenants, 1)[0], 1, 1);
+        assert_eq!(next(&round, &tenants), [(2, 2), (3, 1)]);
+        round.served(&round.turns(&tenants, 1)[0], 2, 2);
+        assert_eq!(next(&round, &tenants), [(3, 1), (1, 1)]);
     }
 
     #[test]
     fn who_got_a_part_of_a_turn_gets_the_rest_of_it_first() {
-        let (roster, mut round) = (roster(), Round::default());
-        round.served(&round.turns(&roster, 2)[1], 1, 1);
-        assert_eq!(next(&round, &roster), [(2, 1), (3, 1)]);
+        let (tenants, mut round) = (tenants(), Round::default());
+        round.served(&round.turns(&tenants, 2)[1], 1, 1);
+        assert_eq!(next(&round, &tenants), [(2, 1), (3, 1)]);
         // Who had no more to give is not waited for.
-        round.served(&round.turns(&roster, 1)[0], 1, 0);
-        assert_eq!(next(&round, &roster), [(3, 1), (1, 1)]);
+        round.served(&round.turns(&tenants, 1)[0], 1, 0);
+        assert_eq!(next(&round, &tenants), [(3, 1), (1, 1)]);
     }
 }

@@ -22,43 +22,33 @@ impl Reference {
             );
             return Ok(());
         };
-        let allowed = match &known.place {
-            Place::Finished { .. } => {
-                promise!(answer.is_ok(), "{key:?} was not replayed: {answer:?}");
-                known.replayed_at_attempt = known.attempt();
-                known.next_at = None;
-                known.place = if known.sequence.is_some() {
-                    Place::Behind
-                } else {
-                    Place::Waiting {
-                        state: DeliveryState::Pending,
-                        due: call,
-                    }
-                };
-                self.advance(call);
-                return Ok(());
-            }
-            Place::Blocking => {
-                promise!(answer.is_ok(), "{key:?} was not replayed: {answer:?}");
-                known.replayed_at_attempt = known.attempt();
-                known.next_at = None;
-                known.place = Place::Waiting {
-                    state: DeliveryState::Pending,
-                    due: call,
-                };
-                return Ok(());
-            }
-            Place::Waiting { state, .. } => vec![*state],
-            Place::Behind => vec![DeliveryState::Pending],
+        // Where it goes; or what it may be said to be, if it is not finished.
+        let goes = match &known.place {
+            Place::Finished { .. } if known.sequence.is_some() => Ok(Place::Behind),
+            Place::Finished { .. } | Place::Blocking => Ok(Place::Waiting {
+                state: DeliveryState::Pending,
+                due: call,
+            }),
+            Place::Waiting { state, .. } => Err(vec![*state]),
+            Place::Behind => Err(vec![DeliveryState::Pending]),
             Place::Leased { back, .. } if known.may_have_ended(call) => {
-                vec![DeliveryState::Leased, *back]
+                Err(vec![DeliveryState::Leased, *back])
             }
-            Place::Leased { .. } => vec![DeliveryState::Leased],
+            Place::Leased { .. } => Err(vec![DeliveryState::Leased]),
         };
-        promise!(
-            matches!(answer, Err(StoreError::NotFinished(state)) if allowed.contains(state)),
-            "the replay of {key:?}, which is {allowed:?}, was answered {answer:?}"
-        );
+        match goes {
+            Ok(place) => {
+                promise!(answer.is_ok(), "{key:?} was not replayed: {answer:?}");
+                known.replayed_at_attempt = known.attempt();
+                known.next_at = None;
+                known.place = place;
+                self.advance(call);
+            }
+            Err(allowed) => promise!(
+                matches!(answer, Err(StoreError::NotFinished(state)) if allowed.contains(state)),
+                "the replay of {key:?}, which is {allowed:?}, was answered {answer:?}"
+            ),
+        }
         Ok(())
     }
 
