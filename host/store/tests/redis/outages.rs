@@ -7,7 +7,7 @@ use wasmhook_store::conformance::{event, succeeded, to};
 use wasmhook_store::{CheckRequest, Recorded, Store as _, StoreError};
 use wasmhook_testing::{Durability, RedisServer};
 
-use crate::support::{lease, request, store, until, waiting};
+use crate::support::{hearing, lease, request, store, until, waiting};
 
 #[tokio::test]
 async fn the_functions_come_back_after_they_are_lost() {
@@ -86,7 +86,7 @@ async fn what_was_leased_with_a_lost_answer_comes_again_at_once() {
 #[tokio::test]
 async fn what_was_leased_when_it_was_enqueued_with_a_lost_answer_comes_again_at_once() {
     let server = RedisServer::start().unwrap();
-    let store = Arc::new(store(&server).await);
+    let store = hearing(&server).await;
     let waiting = waiting(&store, 8).await;
     server.pause().unwrap();
     let item = [to(&event("acme", "evt_1"), &["main"])];

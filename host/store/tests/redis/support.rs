@@ -18,6 +18,14 @@ pub(crate) async fn store(server: &RedisServer) -> RedisStore {
     RedisStore::connect(config(server)).await.unwrap()
 }
 
+/// A store that has heard from the server: the first time is news, which would end a worker's wait.
+pub(crate) async fn hearing(server: &RedisServer) -> Arc<RedisStore> {
+    let store = store(server).await;
+    let new_work = store.new_work().unwrap();
+    new_work.wait(&request(0), 1, Duration::from_secs(60)).await;
+    Arc::new(store)
+}
+
 /// A store whose deliveries all are in `{wasmhook:0}`.
 pub(crate) async fn on_one_shard(server: &RedisServer) -> RedisStore {
     let mut config = config(server);
