@@ -71,16 +71,15 @@ async fn connection(
     let routes = TowerToHyperService::new(routes);
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), routes));
     let ended = stop.run_until_cancelled(connection.as_mut()).await;
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            connection.as_mut().graceful_shutdown();
-            let Ok(ended) = timeout(patience.finish, connection).await else {
-                tracing::warn!("a request that had not come to its end was cut off by the stop");
-                return;
-            };
-            ended
-        }
+    let ended = if let Some(ended) = ended {
+        ended
+    } else {
+        connection.as_mut().graceful_shutdown();
+        let Ok(ended) = timeout(patience.finish, connection).await else {
+            tracing::warn!("a request that had not come to its end was cut off by the stop");
+            return;
+        };
+        ended
     };
     // A client that goes, or does not speak HTTP, is its own affair.
     if let Err(error) = ended {
