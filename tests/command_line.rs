@@ -60,6 +60,40 @@ fn a_wrong_duration_is_named() {
 }
 
 #[test]
+fn a_value_that_no_host_can_work_with_is_refused_in_plain_words() {
+    let site = Site::embedded();
+    for (setting, sentence) in [
+        (
+            "worker.concurrency=9000000000000000000",
+            "`worker.concurrency`: expected at most 1000000",
+        ),
+        (
+            "plugins.budget=18446744073709551615s",
+            "`plugins.budget`: expected at most a thousand years",
+        ),
+        (
+            "retention.count=-1",
+            "`retention.count`: expected a whole number from 0",
+        ),
+        (
+            "catalog.types=a",
+            "`catalog.types`: expected an array, found a text",
+        ),
+        ("http=5", "`http`: expected a table, found a whole number"),
+        (
+            "log.level=warning",
+            "`log.level`: expected a level such as info",
+        ),
+        (
+            "tenants.folder=nowhere",
+            "`tenants.folder`: the tenants folder",
+        ),
+    ] {
+        fails(&site, &["serve", "--set", setting], 3, sentence);
+    }
+}
+
+#[test]
 fn a_missing_file_is_named() {
     let output = Command::new(env!("CARGO_BIN_EXE_wasmhook"))
         .args(["serve", "--config", "/nonexistent/wasmhook.toml"])

@@ -11,7 +11,6 @@ use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use wasmhook_core::{EndpointPolicy, RequestBuilder};
 use wasmhook_delivery::{AddressPolicy, Client, ClientConfig};
 use wasmhook_engine::metric;
@@ -24,13 +23,14 @@ use wasmhook_runtime::{
     Compiler, LogConfig, PluginHost, PluginHostConfig, PluginStatus, RuntimeError, Services,
     ServingState,
 };
-use wasmhook_server::Api;
+use wasmhook_server::{Api, Patience};
 use wasmhook_store::{KeyValue, KeyValueQuota, Retention, Store};
 use wasmhook_tenants::{FolderWatch, Tenants, TenantsConfig};
 
 use crate::config::Config;
 use crate::exit::{Coded, Exit};
 use crate::open_files;
+use crate::parts::Parts;
 use crate::stores::{self, Stores};
 
 /// How long a start waits for plugins that need compiling. Those that take longer come into service
@@ -159,7 +159,13 @@ pub(crate) fn tenants(config: &Config) -> anyhow::Result<Tenants> {
     );
     settings.policy = policy(config);
     settings.default_max_in_flight = config.worker.max_per_tenant.and_then(NonZeroU32::new);
-    Tenants::load(settings).map_err(|error| Coded::new(Exit::Configuration, error.to_string()))
+    Tenants::load(settings).map_err(|error| {
+        let words = format!(
+            "configuration key `tenants.folder`: {error}: {}",
+            error.source
+        );
+        Coded::new(Exit::Configuration, words)
+    })
 }
 
 /// The client of deliveries, and of what plugins ask.
@@ -287,6 +293,10 @@ impl Host {
             store: Arc::clone(&stores.store),
             token: config.http.token.clone(),
             max_body: config.http.max_body_bytes,
+            patience: Patience {
+                finish: config.worker.grace.0,
+                ..Patience::default()
+            },
             metrics: Box::new(move || metrics.render()),
             plugins: Box::new(move || {
                 serde_json::to_value(crate::commands::plugins::status(&described))
@@ -324,32 +334,29 @@ impl Host {
 
     /// Runs until `stop`, then finishes or gives back what is in flight.
     pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let loops = TaskTracker::new();
+        let mut parts = Parts::new(&stop);
         if let Some(stream) = &self.stores.stream {
             let (stream, intake) = (Arc::clone(stream), Arc::clone(&self.intake));
             let reader = StreamReader::new(stream, intake, self.pressure);
-            loops.spawn(reader.run(stop.child_token()));
+            parts.start("the reader of the stream", |stop| reader.run(stop));
         }
-        loops.spawn(self.housekeeping.run(stop.child_token()));
-        loops.spawn(self.gauge.run(stop.child_token()));
+        parts.start("housekeeping", |stop| self.housekeeping.run(stop));
+        parts.start("the look at the store's fullness", |stop| {
+            self.gauge.run(stop)
+        });
         let mut quotas = Quotas::new(Arc::clone(&self.stores.store));
         quotas.set(self.tenants.quotas()).await;
-        loops.spawn(follow(
-            self.watch,
-            self.tenants,
-            quotas,
-            Arc::clone(&self.plugins),
-            stop.child_token(),
-        ));
-        let worker = tokio::spawn(self.worker.run(stop.child_token()));
-        let served = wasmhook_server::serve(self.listener, self.api, stop.child_token()).await;
-        // The API ends by itself only when its listener breaks; the rest then stops in good order.
-        stop.cancel();
-        loops.close();
-        loops.wait().await;
-        worker.await.context("the worker failed")?;
+        let (watch, tenants, plugins) = (self.watch, self.tenants, Arc::clone(&self.plugins));
+        parts.start("the watch over tenants", |stop| {
+            follow(watch, tenants, quotas, plugins, stop)
+        });
+        parts.start("the worker", |stop| self.worker.run(stop));
+        parts.start("the HTTP API", |stop| {
+            wasmhook_server::serve(self.listener, self.api, stop)
+        });
+        let ended = parts.ended().await;
         self.plugins.close().await;
-        served.context("the HTTP API failed")
+        ended
     }
 }
 

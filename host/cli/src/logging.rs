@@ -3,6 +3,7 @@
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::args::LogFormat;
 use crate::config::Log;
@@ -11,12 +12,16 @@ use crate::exit::{Coded, Exit};
 /// Starts logging as configured. Lines of plugins themselves have the target
 /// `wasmhook::plugin_log`.
 pub(crate) fn start(log: &Log) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&log.level).map_err(|_| {
+    let wrong = || {
         Coded::new(
             Exit::Configuration,
             "configuration key `log.level`: expected a level such as info, or directives such as info,wasmhook_engine=debug",
         )
-    })?;
+    };
+    if !log.level.split(',').all(is_directive) {
+        return Err(wrong());
+    }
+    let filter = EnvFilter::try_new(&log.level).map_err(|_| wrong())?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -34,4 +39,10 @@ pub(crate) fn start(log: &Log) -> anyhow::Result<()> {
             .try_init(),
     };
     started.map_err(|error| anyhow::anyhow!("logging cannot start: {error}"))
+}
+
+/// Whether it is a level, or has one. The filter takes any other word, such as `warning`, for the name of a
+/// module to log alone, and the host would be silent.
+fn is_directive(text: &str) -> bool {
+    text.contains('=') || text.trim().parse::<LevelFilter>().is_ok()
 }

@@ -11,6 +11,7 @@ mod logging;
 mod made_up;
 mod open_files;
 mod output;
+mod parts;
 mod receiver;
 mod stores;
 

@@ -9,7 +9,7 @@
 //! | 202 | every event is durable, or was already |
 //! | 207 | some were refused; `results` says which, in order; the others are durable |
 //! | 422 | all were refused |
-//! | 400 | the body as a whole cannot be read |
+//! | 400, 408, 413 | the body as a whole cannot be read, does not come, or is larger than it may be |
 //! | 429 | the queue is full; push again after the seconds in `Retry-After` |
 //! | 503 | the store, or a part of it, does not answer; push again after the seconds in `Retry-After`, which makes no second delivery |
 //!
@@ -22,22 +22,22 @@ mod body;
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use wasmhook_engine::Source;
 
-pub(crate) use self::answer::failure;
+pub(crate) use self::answer::{Refusal, failure};
 pub use self::body::MAX_EVENTS;
 use crate::Api;
 
-pub(crate) async fn post(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
+pub(crate) async fn post(State(api): State<Arc<Api>>, request: Request) -> Response {
     if let Some(full) = api.pressure.full() {
         return answer::full(&full.to_string());
     }
-    match body::read(&headers, &body) {
+    let headers = request.headers().clone();
+    let body = body::gather(request, api.max_body, api.patience.body).await;
+    match body.and_then(|body| body::read(&headers, &body)) {
         Ok((drafts, batch)) => answer::taken(api.intake.accept(Source::Http, drafts).await, batch),
-        Err((code, message)) => failure(StatusCode::BAD_REQUEST, code, &message).into_response(),
+        Err(refused) => failure(refused.status, refused.code, &refused.message).into_response(),
     }
 }

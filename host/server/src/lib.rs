@@ -13,19 +13,24 @@
 #![forbid(unsafe_code)]
 
 pub mod auth;
+mod connections;
 pub mod events;
 pub mod health;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
 use axum::routing::{get, post};
+use axum::{Json, Router};
 use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use wasmhook_engine::{Intake, Pressure};
 use wasmhook_store::Store;
+
+pub use self::connections::Patience;
+use self::events::{Refusal, failure};
 
 /// What the API serves from.
 pub struct Api {
@@ -39,6 +44,8 @@ pub struct Api {
     pub token: Option<SecretString>,
     /// The largest request body, in bytes.
     pub max_body: usize,
+    /// How long clients are waited for.
+    pub patience: Patience,
     /// Renders the metrics.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// Describes the plugins of all tenants.
@@ -61,20 +68,24 @@ pub fn router(api: Api) -> Router {
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .merge(guarded)
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(max_body))
         .with_state(api)
 }
 
-/// Serves until `stop`, then lets requests under way finish.
-///
-/// # Errors
-/// When the listener fails.
-pub async fn serve(
-    listener: TcpListener,
-    api: Api,
-    stop: CancellationToken,
-) -> std::io::Result<()> {
-    axum::serve(listener, router(api))
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .await
+async fn no_such_path() -> (StatusCode, Json<Refusal>) {
+    let words = "expected /v1/events, /v1/plugins, /healthz, /readyz or /metrics";
+    failure(StatusCode::NOT_FOUND, "not_found", words)
+}
+
+async fn no_such_method() -> (StatusCode, Json<Refusal>) {
+    let words = "expected POST for /v1/events and GET for all else";
+    failure(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", words)
+}
+
+/// Serves until `stop`, then lets requests under way finish, within [`Patience::finish`].
+pub async fn serve(listener: TcpListener, api: Api, stop: CancellationToken) {
+    let patience = api.patience;
+    connections::serve(listener, router(api), patience, stop).await;
 }

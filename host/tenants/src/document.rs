@@ -135,6 +135,10 @@ fn syntax(text: &str, error: &toml::de::Error) -> Fault {
     }
 }
 
+/// How ids begin that the host gives to deliveries that go to no endpoint, such as the one to `(resolver)`. What
+/// is delivered to a registered endpoint of that name would never be sent.
+const HOSTS_OWN: char = '(';
+
 type KeyFault = (String, String);
 
 fn fault(key: &str) -> impl Fn(wasmhook_core::Error) -> KeyFault + '_ {
@@ -154,6 +158,10 @@ fn endpoint(
             "body".into(),
             "the sha256 profile has no choice of body".into(),
         ));
+    }
+    if entry.id.trim_start().starts_with(HOSTS_OWN) {
+        let reason = "ids that begin with a parenthesis are the host's own";
+        return Err(("id".into(), reason.into()));
     }
     let url = EndpointUrl::new(&entry.url).map_err(fault("url"))?;
     url.permitted(rules.policy).map_err(fault("url"))?;

@@ -218,6 +218,7 @@ fn rules_of_the_domain_hold() {
         ),
         ("[\"invoice.paid\"]", "[]", "endpoints[0].events"),
         ("\"orders\"", "\"\"", "endpoints[0].id"),
+        ("\"orders\"", "\" (resolver)\"", "endpoints[0].id"),
     ] {
         let fault = read(&ORDERS.replace(from, to)).unwrap_err();
         assert_eq!(fault.key.as_deref(), Some(key), "{}", fault.reason);

@@ -17,6 +17,8 @@ use crate::exit::{Coded, Exit};
 
 /// Variables that begin like configuration and are none.
 const NOT_CONFIGURATION: [&str; 3] = ["config", "listen_secret", "redis_server"];
+/// The most deliveries in flight on one host: each may be a socket, and no system opens so many.
+const MOST_IN_FLIGHT: usize = 1_000_000;
 /// The file that is read when none is named and it exists.
 const DEFAULT_FILE: &str = "wasmhook.toml";
 
@@ -38,8 +40,13 @@ impl Config {
     pub(crate) fn load(global: &Global) -> anyhow::Result<Self> {
         let file = match &global.config {
             Some(file) if !file.is_file() => {
+                let is = if file.exists() {
+                    "is not a file"
+                } else {
+                    "does not exist"
+                };
                 return Err(wrong(format!(
-                    "the configuration file {} does not exist",
+                    "the configuration file {} {is}",
                     file.display()
                 )));
             }
@@ -101,6 +108,14 @@ impl Config {
         ] {
             if number == 0 {
                 return Err(key(name, "expected at least 1"));
+            }
+        }
+        for (name, number) in [
+            ("worker.concurrency", self.worker.concurrency),
+            ("worker.batch", self.worker.batch),
+        ] {
+            if number > MOST_IN_FLIGHT {
+                return Err(key(name, &format!("expected at most {MOST_IN_FLIGHT}")));
             }
         }
         if self.store.kind == StoreKind::Redis {
@@ -179,9 +194,9 @@ fn describe(error: &figment::Error) -> anyhow::Error {
             format!("unknown; expected one of {}", expected.join(", "))
         }
         Kind::InvalidType(actual, expected) => {
-            format!("expected {expected}, found {}", kind_of(actual))
+            format!("expected {}, found {}", plainly(expected), kind_of(actual))
         }
-        Kind::InvalidValue(_, expected) => format!("expected {expected}"),
+        Kind::InvalidValue(_, expected) => format!("expected {}", plainly(expected)),
         Kind::MissingField(field) => format!("the key `{field}` is missing"),
         Kind::UnknownVariant(_, expected) => format!("expected one of {}", expected.join(", ")),
         Kind::Message(message) => without_snippet(message),
@@ -216,6 +231,20 @@ fn without_snippet(message: &str) -> String {
     match lines.next_back() {
         Some(last) => format!("{first}: {last}"),
         None => first.to_owned(),
+    }
+}
+
+/// What was expected, without the words of Rust.
+fn plainly(expected: &str) -> &str {
+    match expected {
+        "u8" => "a whole number from 0 to 255",
+        "u32" => "a whole number from 0 to 4294967295",
+        "u64" | "usize" => "a whole number from 0",
+        "f64" => "a number",
+        "a string" => "a text",
+        "a sequence" => "an array",
+        other if other.starts_with("struct ") => "a table",
+        other => other,
     }
 }
 

@@ -20,16 +20,23 @@ use crate::args::LogFormat;
 pub(crate) use plugins::Plugins;
 use redis::Redis;
 
-/// A duration written like `250ms`, `5s`, `2h` or `7days`.
+/// The longest duration: what is added to a date, or counted in milliseconds, stays far within what can be held.
+const LONGEST_SPAN: Duration = Duration::from_hours(24 * 365 * 1000);
+
+/// A duration written like `250ms`, `5s`, `2h` or `7days`, of at most [`LONGEST_SPAN`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Span(pub(crate) Duration);
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        humantime::parse_duration(&text).map(Self).map_err(|_| {
+        let span = humantime::parse_duration(&text).map_err(|_| {
             D::Error::custom("expected a duration such as \"250ms\", \"5s\", \"2h\" or \"7days\"")
-        })
+        })?;
+        if span > LONGEST_SPAN {
+            return Err(D::Error::custom("expected at most a thousand years"));
+        }
+        Ok(Self(span))
     }
 }
 
@@ -237,7 +244,7 @@ pub(crate) struct Worker {
     /// `delivery.timeout`, `plugins.budget` and this together; so it is always longer than an attempt,
     /// and what a killed host held is taken over after it.
     pub(crate) recording_room: Span,
-    /// How long to let deliveries finish at a stop.
+    /// How long to let deliveries finish at a stop, and requests to the API.
     pub(crate) grace: Span,
 }
 
