@@ -114,7 +114,7 @@ impl Candidate {
             ("without", only_in(serving, &self.exports)),
         ] {
             if !names.is_empty() {
-                told.push_str(&format!("; {word} {names}"));
+                told.extend(["; ", word, " ", &names]);
             }
         }
         told
