@@ -459,7 +459,7 @@ fn a_canary_that_signs_no_more_ends_and_what_it_held_up_is_signed_by_the_version
         (site.deliveries("acme", "succeeded").len() == EVENTS).then_some(())
     });
     let signed = |request: &Received| request.header("x-hub-signature-256").is_some();
-    let received = receiver.received();
-    assert_eq!(received.len(), EVENTS);
-    assert!(received.iter().all(signed));
+    let requests = receiver.received();
+    assert_eq!(requests.len(), EVENTS);
+    assert!(requests.iter().all(signed));
 }
