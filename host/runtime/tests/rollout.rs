@@ -212,7 +212,7 @@ fn resolver(world: &World, id: &str) -> Option<Digest> {
 /// Ids of an event that goes to the canary and of one that does not.
 fn one_of_each(world: &World) -> (String, String) {
     let taken: HashSet<String> = ids_of_canary(world).take(1).collect();
-    let other = (0..).map(|n| format!("evt_{n}"));
+    let other = (0..1_000).map(|n| format!("evt_{n}"));
     let serving = world.transform("acme").digest();
     let other = other
         .filter(|id| world.transform("acme").version_for(id).digest() == serving)
@@ -290,7 +290,7 @@ async fn a_canary_that_signs_no_more_is_rolled_back_once_an_endpoint_needs_it_to
     let world = trying_out(CANARY, &old, &new).await;
     assert_eq!(status(&world).state, ServingState::Canary);
     let signer = Arc::clone(&world.tenant("acme").signers[0]);
-    let id = (0..)
+    let id = (0..1_000)
         .map(|n| format!("evt_{n}"))
         .find(|id| signer.version_for(id).digest() == Digest::of(&new))
         .unwrap();
