@@ -7,6 +7,7 @@ mod support;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use support::{Listener, Site, component, wait_for};
+use wasmhook_testing::{Received, Receiver};
 
 const NAME: &str = "10-redact";
 const MANIFEST: &str = "[config]\nbehaviour = \"panic\"\nfields = \"card\"\n";
@@ -370,4 +371,95 @@ fn what_a_canary_failed_is_delivered_by_the_version_that_serves() {
         succeeded.iter().filter(failed_first).count() >= 1,
         "{succeeded:?}"
     );
+}
+
+#[test]
+fn a_canary_that_resolves_besides_does_so_for_its_share_of_the_events() {
+    const EVENTS: usize = 20;
+    let receiver = Listener::start(204);
+    let site = site(&receiver);
+    site.endpoint("acme", "eu-archive", &receiver.url(), "order.created");
+    let (old, new) = (digest("redact.wasm"), digest("tag_and_route.wasm"));
+    let _host = site.serve();
+    wait_for_version(&site, "serving", &old);
+    let manifest = format!("rollout = {{ canary_percent = 50 }}\n{MANIFEST}");
+    site.plugin("acme", NAME, &component("tag_and_route.wasm"), &manifest);
+    let listed = wait_for_version(&site, "canary", &old);
+    assert_eq!(listed["exports"], json!(["transform"]));
+    let candidate = &listed["candidate"];
+    assert_eq!(candidate["exports"], json!(["resolve", "transform"]));
+    let table = site.run(&["plugins", "list"]);
+    let table = String::from_utf8(table.stdout).unwrap();
+    assert!(table.contains("; adds resolve"), "{table}");
+    for n in 0..EVENTS {
+        support::push(&site, "acme", &format!("evt_{n}"), &json!({"region": "eu"}));
+    }
+    let succeeded = wait_for("all deliveries to be recorded", || {
+        let all = site.deliveries("acme", "succeeded");
+        let to_main = all.iter().filter(|one| one["endpoint_id"] == "main");
+        (to_main.count() == EVENTS).then_some(all)
+    });
+    for delivery in &succeeded {
+        let used = &delivery["attempts"][0]["plugins"][0]["digest"];
+        let resolver = &delivery["resolver"]["digest"];
+        if delivery["endpoint_id"] == "main" {
+            let expected = if *used == *new {
+                json!(new)
+            } else {
+                Value::Null
+            };
+            assert_eq!(*resolver, expected, "{delivery}");
+        } else {
+            assert_eq!((used, resolver), (&json!(new), &json!(new)));
+        }
+    }
+    let asked = succeeded.iter().filter(|one| one["resolver"].is_object());
+    let count = asked.filter(|one| one["endpoint_id"] == "main").count();
+    assert!((2..=18).contains(&count), "{count} of {EVENTS}");
+}
+
+#[test]
+fn a_canary_that_signs_no_more_ends_and_what_it_held_up_is_signed_by_the_version_that_serves() {
+    const EVENTS: usize = 5;
+    const SIGNER: &str = "30-sign";
+    // The headers are what matters, so it is not the one that verifies.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let receiver = runtime.block_on(Receiver::start()).unwrap();
+    let site = patient_site();
+    site.write("secrets/acme/main", support::SECRET);
+    site.write(
+        "tenants/acme/tenant.toml",
+        &format!(
+            "[[endpoints]]\nid = \"main\"\nurl = \"{}\"\nsecrets = [\"main\"]\nevents = [\"*\"]\n\
+             profile = \"plugin\"\nsigner = \"{SIGNER}\"\n",
+            receiver.url("/hook")
+        ),
+    );
+    let manifest = "rollout = { canary_percent = 99 }\n[config]\nstyle = \"github\"\n";
+    site.plugin("acme", SIGNER, &component("sign_as.wasm"), manifest);
+    let old = digest("sign_as.wasm");
+    let _host = site.serve();
+    wait_for_version(&site, "serving", &old);
+    site.plugin("acme", SIGNER, &component("redact.wasm"), manifest);
+    wait_for_version(&site, "canary", &old);
+    for n in 0..EVENTS {
+        push(&site, &format!("evt_{n}"));
+    }
+    let listed = wait_for_version(&site, "rolled back", &old);
+    let reason = listed["refused"].as_str().unwrap();
+    assert!(
+        reason.contains("does not export wasmhook:plugin/sign"),
+        "{reason}"
+    );
+    wait_for("all to be recorded", || {
+        (site.deliveries("acme", "succeeded").len() == EVENTS).then_some(())
+    });
+    let signed = |request: &Received| request.header("x-hub-signature-256").is_some();
+    let requests = receiver.received();
+    assert_eq!(requests.len(), EVENTS);
+    assert!(requests.iter().all(signed));
 }

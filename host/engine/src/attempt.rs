@@ -197,7 +197,7 @@ impl Attempter {
         let client = self.client.of(&event.tenant_id);
         let answer = client.exchange(request, number, at);
         let plugins = self.plugins.tenant(event.tenant_id.as_str());
-        if !classify::applies(&plugins, event.event_type.as_str()) {
+        if !classify::applies(&plugins, event) {
             return answer.await.0;
         }
         let (attempt, answer) = answer.await;

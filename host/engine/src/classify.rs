@@ -1,5 +1,6 @@
 //! What a tenant's classifiers make of a receiver's answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -8,7 +9,7 @@ use wasmhook_core::attempt::Attempt;
 use wasmhook_core::{Endpoint, Event, Judgement, PluginUse};
 use wasmhook_delivery::Answer;
 use wasmhook_runtime::{
-    self as runtime, CallResult, Classification, Plugin, ResponseView, TenantPlugins,
+    self as runtime, CallResult, Classification, EventView, Plugin, ResponseView, TenantPlugins,
 };
 
 use crate::resolve::{endpoint_view, event_view, micros, unready, verdict};
@@ -26,8 +27,9 @@ const MARGIN: Duration = Duration::from_millis(250);
 
 /// Whether somebody will want to see answers to this event: a classifier that serves, or one that ought
 /// to and does not.
-pub(crate) fn applies(plugins: &TenantPlugins, event_type: &str) -> bool {
-    let sees = |plugin: &std::sync::Arc<Plugin>| plugin.sees(event_type);
+pub(crate) fn applies(plugins: &TenantPlugins, event: &Event) -> bool {
+    let event_type = event.event_type.as_str();
+    let sees = |plugin: &Arc<Plugin>| plugin.version_for(event.id.as_str()).sees(event_type);
     plugins.classifiers.iter().any(sees)
         || unready(&plugins.unready, event_type, |exports| exports.classify)
             .is_some_and(|plugin| plugin.exports.is_some())
@@ -53,7 +55,15 @@ pub(crate) async fn judge(
         fell_back(&mut attempt, &words);
     }
     let latest = deadline.checked_sub(MARGIN).unwrap_or(deadline);
-    for plugin in plugins.classifiers.iter().filter(|p| p.sees(event_type)) {
+    for plugin in &plugins.classifiers {
+        let version =
+            plugin.version_with(|exports| exports.classify, event.id.as_str(), event_type);
+        let Some(plugin) = &version else {
+            let (shown, so_far) = (Shown::of(event, answer), to_runtime(attempt.judgement()));
+            let (event, response) = (shown.event(), shown.response());
+            plugin.passed_without_classify(&event, &endpoint_view(endpoint), &response, so_far);
+            continue;
+        };
         let called = ask(plugin, event, endpoint, answer, attempt.judgement());
         let called = timeout_at(latest, called).await;
         let mut note = |cpu, verdict: &str| {
@@ -96,21 +106,49 @@ pub async fn ask(
     answer: &Answer,
     so_far: Judgement,
 ) -> CallResult<Classification> {
-    let occurred_at = event.occurred_at.to_string();
-    let view = event_view(event, &occurred_at, event.payload.bytes());
-    let headers = shown(&answer.headers);
-    let response = ResponseView {
-        status: answer.status,
-        headers: &headers,
-        body: &answer.body,
-        complete: answer.complete,
-    };
-    let so_far = to_runtime(so_far);
+    let shown = Shown::of(event, answer);
+    let (event, response) = (shown.event(), shown.response());
     plugin
-        .classify(&view, &endpoint_view(endpoint), &response, so_far)
+        .classify(
+            &event,
+            &endpoint_view(endpoint),
+            &response,
+            to_runtime(so_far),
+        )
         .await
 }
 
+/// What a classifier is shown.
+struct Shown<'a> {
+    event: &'a Event,
+    occurred_at: String,
+    answer: &'a Answer,
+    headers: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Shown<'a> {
+    fn of(event: &'a Event, answer: &'a Answer) -> Self {
+        Self {
+            event,
+            occurred_at: event.occurred_at.to_string(),
+            answer,
+            headers: shown(&answer.headers),
+        }
+    }
+
+    fn event(&self) -> EventView<'_> {
+        event_view(self.event, &self.occurred_at, self.event.payload.bytes())
+    }
+
+    fn response(&self) -> ResponseView<'_> {
+        ResponseView {
+            status: self.answer.status,
+            headers: &self.headers,
+            body: &self.answer.body,
+            complete: self.answer.complete,
+        }
+    }
+}
 fn shown(headers: &HeaderMap) -> Vec<(&str, &str)> {
     headers
         .iter()

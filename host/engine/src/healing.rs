@@ -16,7 +16,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use wasmhook_core::attempt::Attempt;
 use wasmhook_core::{Delivery, DeliveryId, DeliveryState, Event, Outcome};
-use wasmhook_runtime::{GlobalPlugins, Plugin, TenantPlugins};
+use wasmhook_runtime::{Exports, GlobalPlugins, Plugin, TenantPlugins};
 
 use crate::resolve::unready;
 
@@ -75,7 +75,7 @@ pub(crate) fn has_changed(
         if unready(&plugins.unready, event_type, |exports| exports.resolve).is_some() {
             return false;
         }
-        concerned.extend(plugins.resolver.clone());
+        concerned.extend(plugins.resolver_for(event.id.as_str()).cloned());
     } else {
         for stage in global.around(plugins) {
             if unready(stage.unready, event_type, |exports| exports.transform).is_some() {
@@ -84,11 +84,27 @@ pub(crate) fn has_changed(
             concerned.extend_from_slice(stage.transforms);
         }
     }
-    let concerned: Vec<Arc<Plugin>> = concerned
+    let mut concerned: Vec<Arc<Plugin>> = concerned
         .iter()
-        .map(|plugin| plugin.version_for(event.id.as_str()))
-        .filter(|plugin| plugin.sees(event_type))
+        .filter_map(|plugin| {
+            let export = |exports: Exports| {
+                if is_resolution {
+                    exports.resolve
+                } else {
+                    exports.transform
+                }
+            };
+            plugin.version_with(export, event.id.as_str(), event_type)
+        })
         .collect();
+    // The endpoint's signer is asked whatever types it sees.
+    let signs = |plugin: &&Arc<Plugin>| {
+        let used = failed.plugins.last();
+        used.is_some_and(|used| used.name == plugin.name())
+    };
+    if let Some(signer) = plugins.signers.iter().find(signs) {
+        concerned.push(signer.version_for(event.id.as_str()));
+    }
     let is_newer = |plugin: &Arc<Plugin>| plugin.in_force_since() > failed.at;
     // The one that failed came last, and there is none if it had no version to serve.
     let is_there = failed.plugins.last().is_some_and(|used| {

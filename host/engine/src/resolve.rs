@@ -64,20 +64,16 @@ impl Resolver {
     pub fn applies(&self, event: &Event) -> bool {
         let plugins = self.plugins.tenant(event.tenant_id.as_str());
         let event_type = event.event_type.as_str();
-        plugins
-            .resolver
-            .as_ref()
-            .is_some_and(|plugin| plugin.version_for(event.id.as_str()).sees(event_type))
+        self.plugin(event).is_some()
             || unready(&plugins.unready, event_type, |exports| exports.resolve).is_some()
     }
 
     fn plugin(&self, event: &Event) -> Option<Arc<Plugin>> {
         let plugins = self.plugins.tenant(event.tenant_id.as_str());
+        let (id, event_type) = (event.id.as_str(), event.event_type.as_str());
         plugins
-            .resolver
-            .as_ref()
-            .map(|plugin| plugin.version_for(event.id.as_str()))
-            .filter(|plugin| plugin.sees(event.event_type.as_str()))
+            .resolver_for(id)?
+            .version_with(|exports| exports.resolve, id, event_type)
     }
 
     /// The endpoints that subscribe to the event.
@@ -165,20 +161,25 @@ impl Resolver {
         event: &Event,
     ) -> Result<(Vec<Target>, Option<PluginUse>), ResolverFailure> {
         let subscribed = self.subscribed(event);
-        let Some(plugin) = self.plugin(event) else {
-            let plugins = self.plugins.tenant(event.tenant_id.as_str());
-            let event_type = event.event_type.as_str();
-            return match unready(&plugins.unready, event_type, |exports| exports.resolve) {
-                None => Ok((subscribed, None)),
-                Some(missing) => Err(missed(&missing)),
-            };
-        };
         let occurred_at = event.occurred_at.to_string();
         let view = event_view(event, &occurred_at, event.payload.bytes());
         let endpoints: Vec<_> = subscribed
             .iter()
             .map(|target| endpoint_view(&target.endpoint))
             .collect();
+        let Some(plugin) = self.plugin(event) else {
+            let plugins = self.plugins.tenant(event.tenant_id.as_str());
+            let event_type = event.event_type.as_str();
+            return match unready(&plugins.unready, event_type, |exports| exports.resolve) {
+                None => {
+                    if let Some(plugin) = plugins.resolvers.first() {
+                        plugin.passed_without_resolve(&view, &endpoints);
+                    }
+                    Ok((subscribed, None))
+                }
+                Some(missing) => Err(missed(&missing)),
+            };
+        };
         let mut used = PluginUse {
             name: plugin.name().to_owned(),
             digest: plugin.digest().to_string(),

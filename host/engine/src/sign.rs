@@ -50,11 +50,18 @@ impl Signing<'_> {
         request: UnsignedRequest,
         used: &mut Vec<PluginUse>,
     ) -> Result<OutgoingRequest, Unsigned> {
-        let found = plugins.signers.iter().find(|p| p.name() == name.as_str());
-        let Some(plugin) = found else {
+        let mut signers = plugins.signers.iter();
+        let signer = signers.find(|plugin| plugin.name() == name.as_str());
+        let event = self.event.id.as_str();
+        // One that only its canary has is none for the other events. A canary without it is asked, for that
+        // ends it: with it no delivery to this endpoint goes out.
+        let version = signer
+            .map(|signer| (signer, signer.version_for(event)))
+            .filter(|(signer, version)| version.exports().sign || signer.exports().sign);
+        let Some((_, plugin)) = version else {
             return Err(missing(name, plugins));
         };
-        let called = self.ask(plugin, &request).await;
+        let called = self.ask(&plugin, &request).await;
         let cpu = called
             .as_ref()
             .map_or_else(|error| error.cpu, |call| call.cpu);
@@ -83,11 +90,14 @@ impl Signing<'_> {
         };
         match SignatureHeaders::new(signature) {
             Ok(signature) => Ok(request.signed_by_plugin(&signature)),
-            Err(error) => Err(Unsigned {
-                message: format!("plugin {name}: its signature was refused: {error}"),
-                retryable: may_retry,
-                held: false,
-            }),
+            Err(error) => {
+                plugin.refuse_answer(event, &error.to_string());
+                Err(Unsigned {
+                    message: format!("plugin {name}: its signature was refused: {error}"),
+                    retryable: may_retry,
+                    held: false,
+                })
+            }
         }
     }
 }

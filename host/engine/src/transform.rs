@@ -32,12 +32,14 @@ pub(crate) async fn pass(
     let mut content = given.clone();
     let mut occurred_at = None;
     for plugin in stage.transforms {
-        let plugin = plugin.version_for(event.id.as_str());
-        if !plugin.sees(event_type) {
-            continue;
-        }
         let occurred_at = occurred_at.get_or_insert_with(|| event.occurred_at.to_string());
         let view = event_view(event, occurred_at, &content.body);
+        let version =
+            plugin.version_with(|exports| exports.transform, event.id.as_str(), event_type);
+        let Some(plugin) = version else {
+            plugin.passed_without_transform(&view, &endpoint_view(endpoint));
+            continue;
+        };
         let called = plugin.transform(&view, &endpoint_view(endpoint)).await;
         if let Err(error) = &called
             && matches!(error.fault, Fault::Exhausted)

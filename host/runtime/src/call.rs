@@ -18,6 +18,7 @@ use crate::limits::Limits;
 use crate::meter::{Meter, WaitedTooLong};
 use crate::plugin::{Code, Plugin};
 use crate::question::{OwnedEndpoint, Question};
+use crate::rollout::{Answers, named};
 use crate::text;
 use crate::types::{
     Call, CallResult, Choice, EndpointView, EventView, Mode, NewEndpoint, Request, Resolution,
@@ -26,6 +27,17 @@ use crate::types::{
 
 /// Characters kept of what a guest says about itself.
 pub(crate) const MESSAGE: usize = 200;
+
+const VERDICTS: Answers<Verdict> = Answers {
+    exported: |exports| exports.transform,
+    read: read_transform,
+    differing: differing_verdicts,
+};
+const RESOLUTIONS: Answers<Resolution> = Answers {
+    exported: |exports| exports.resolve,
+    read: read_resolve,
+    differing: differing_resolutions,
+};
 
 /// What it says, in the generated types.
 pub(crate) enum Answer {
@@ -50,40 +62,10 @@ impl Plugin {
         event: &EventView<'_>,
         endpoint: &EndpointView<'_>,
     ) -> CallResult<Verdict> {
-        let wait = self.shared.config.place_wait;
-        let answer = self.transform_within(wait, event, endpoint).await;
-        if let Some(beside) = &*self.beside.load() {
-            beside.compare_transform(event, endpoint, &answer);
-        }
+        let question = || Question::transform(event, endpoint);
+        let answer = self.ask_within(question(), &VERDICTS).await;
+        self.compare(&VERDICTS, event.id, question, &answer, || unchanged(event));
         answer
-    }
-
-    /// The same, if there is a place for the call now, and with nothing beside it.
-    pub(crate) async fn transform_at_leisure(
-        &self,
-        event: &EventView<'_>,
-        endpoint: &EndpointView<'_>,
-    ) -> CallResult<Verdict> {
-        self.transform_within(Duration::ZERO, event, endpoint).await
-    }
-
-    async fn transform_within(
-        &self,
-        wait: Duration,
-        event: &EventView<'_>,
-        endpoint: &EndpointView<'_>,
-    ) -> CallResult<Verdict> {
-        self.ask(
-            Question::transform(event, endpoint),
-            wait,
-            |answer, limits| match answer {
-                Answer::Transform(answer) => {
-                    verdict(answer.map_err(|failure| guest_fault(&failure))?, limits)
-                }
-                _ => Err(NO_TRANSFORM),
-            },
-        )
-        .await
     }
 
     /// Ask which endpoints an event goes to, beside or instead of those subscribed.
@@ -92,40 +74,23 @@ impl Plugin {
         event: &EventView<'_>,
         subscribed: &[EndpointView<'_>],
     ) -> CallResult<Resolution> {
-        let wait = self.shared.config.place_wait;
-        let answer = self.resolve_within(wait, event, subscribed).await;
-        if let Some(beside) = &*self.beside.load() {
-            beside.compare_resolve(event, subscribed, &answer);
-        }
+        let question = || Question::resolve(event, subscribed);
+        let answer = self.ask_within(question(), &RESOLUTIONS).await;
+        self.compare(&RESOLUTIONS, event.id, question, &answer, none_chosen);
         answer
     }
 
-    /// The same, if there is a place for the call now, and with nothing beside it.
-    pub(crate) async fn resolve_at_leisure(
-        &self,
-        event: &EventView<'_>,
-        subscribed: &[EndpointView<'_>],
-    ) -> CallResult<Resolution> {
-        self.resolve_within(Duration::ZERO, event, subscribed).await
+    /// Tell a version that does not export `transform` of an event that passes it: where a shadow beside
+    /// it does, what that makes of the event is compared with the event as it is.
+    pub fn passed_without_transform(&self, event: &EventView<'_>, endpoint: &EndpointView<'_>) {
+        let question = || Question::transform(event, endpoint);
+        self.compare_alone(&VERDICTS, event, question, || unchanged(event));
     }
 
-    async fn resolve_within(
-        &self,
-        wait: Duration,
-        event: &EventView<'_>,
-        subscribed: &[EndpointView<'_>],
-    ) -> CallResult<Resolution> {
-        self.ask(
-            Question::resolve(event, subscribed),
-            wait,
-            |answer, limits| match answer {
-                Answer::Resolve(answer) => {
-                    resolution(answer.map_err(|failure| guest_fault(&failure))?, limits)
-                }
-                _ => Err(NO_RESOLVE),
-            },
-        )
-        .await
+    /// The same for one that does not export `resolve`.
+    pub fn passed_without_resolve(&self, event: &EventView<'_>, subscribed: &[EndpointView<'_>]) {
+        let question = || Question::resolve(event, subscribed);
+        self.compare_alone(&RESOLUTIONS, event, question, none_chosen);
     }
 
     /// Start an instance and ask it nothing.
@@ -135,6 +100,17 @@ impl Plugin {
         started.map(|()| cost)
     }
 
+    /// Ask once there is a place for the call.
+    pub(crate) async fn ask_within<T>(
+        &self,
+        question: Question,
+        answers: &Answers<T>,
+    ) -> CallResult<T> {
+        let wait = self.shared.config.place_wait;
+        self.ask(question, wait, answers.read).await
+    }
+
+    /// Ask, and wait for a place for the call no longer than this.
     pub(crate) async fn ask<T>(
         &self,
         question: Question,
@@ -142,8 +118,8 @@ impl Plugin {
         read: impl FnOnce(Answer, &Limits) -> Result<T, Fault>,
     ) -> CallResult<T> {
         let began = Instant::now();
-        let watched = self.probation.get().zip(question.event());
-        let watched = watched.map(|(probation, event)| (probation, event.id.clone()));
+        let watched = self.probation.get().zip(question.event_id());
+        let watched = watched.map(|(probation, event)| (probation, event.to_owned()));
         // On the heap: its 5 KiB would be part of every attempt's future, and be moved with it, for
         // tenants without a plugin too.
         let (value, Cost { cpu, memory }) = Box::pin(self.run(question, wait, read)).await;
@@ -309,10 +285,42 @@ async fn put(
     })
 }
 
-const NO_TRANSFORM: Fault = Fault::NotExported {
-    interface: TRANSFORM,
-};
-const NO_RESOLVE: Fault = Fault::NotExported { interface: RESOLVE };
+fn read_transform(answer: Answer, limits: &Limits) -> Result<Verdict, Fault> {
+    match answer {
+        Answer::Transform(answer) => {
+            verdict(answer.map_err(|failure| guest_fault(&failure))?, limits)
+        }
+        _ => Err(Fault::NotExported {
+            interface: TRANSFORM,
+        }),
+    }
+}
+
+fn read_resolve(answer: Answer, limits: &Limits) -> Result<Resolution, Fault> {
+    match answer {
+        Answer::Resolve(answer) => {
+            resolution(answer.map_err(|failure| guest_fault(&failure))?, limits)
+        }
+        _ => Err(Fault::NotExported { interface: RESOLVE }),
+    }
+}
+
+/// What is sent without a transform.
+fn unchanged(event: &EventView<'_>) -> Verdict {
+    Verdict::Deliver(Request {
+        body: Bytes::copy_from_slice(event.payload),
+        content_type: None,
+        headers: Vec::new(),
+    })
+}
+
+/// What is chosen without a resolver.
+fn none_chosen() -> Resolution {
+    Resolution {
+        mode: Mode::Add,
+        choices: Vec::new(),
+    }
+}
 
 fn verdict(verdict: transform::Verdict, limits: &Limits) -> Result<Verdict, Fault> {
     let request = match verdict {
@@ -360,6 +368,25 @@ fn resolution(resolution: resolve::Resolution, limits: &Limits) -> Result<Resolu
         mode,
         choices: choices.collect::<Result<_, Fault>>()?,
     })
+}
+
+fn differing_verdicts(served: &Verdict, shadow: &Verdict) -> Vec<&'static str> {
+    match (served, shadow) {
+        (Verdict::Deliver(served), Verdict::Deliver(shadow)) => named([
+            ("body", served.body != shadow.body),
+            ("content-type", served.content_type != shadow.content_type),
+            ("headers", served.headers != shadow.headers),
+        ]),
+        (Verdict::Skip(served), Verdict::Skip(shadow)) => named([("reason", served != shadow)]),
+        _ => vec!["verdict"],
+    }
+}
+
+fn differing_resolutions(served: &Resolution, shadow: &Resolution) -> Vec<&'static str> {
+    named([
+        ("mode", served.mode != shadow.mode),
+        ("choices", served.choices != shadow.choices),
+    ])
 }
 
 pub(crate) fn check_headers(headers: &[(String, String)], limits: &Limits) -> Result<(), Fault> {

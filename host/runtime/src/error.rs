@@ -186,14 +186,6 @@ pub enum LoadError {
         /// Which line and key, and what is wrong.
         reason: String,
     },
-    /// The version that is to be tried out does not do what the one in service does.
-    #[error(
-        "the component exports other interfaces than version {serving}, which serves, so it cannot be tried out beside it; remove `rollout` from the manifest, or promote it"
-    )]
-    OtherExports {
-        /// The version that serves.
-        serving: Digest,
-    },
     /// The tenant has a resolver already.
     #[error(
         "{first} chooses this tenant's endpoints already, and one plugin does; remove one of the two"
@@ -361,7 +353,8 @@ pub enum Fault {
     /// The host is running as many calls as it may; nothing was run.
     #[error("was not run, because too many calls are running")]
     Exhausted,
-    /// The plugin does not export what was called; nothing was run.
+    /// The version does not export what was called: a canary that does not sign, where an endpoint has
+    /// its plugin for a signer.
     #[error("does not export {interface}")]
     NotExported {
         /// The interface.
@@ -373,10 +366,7 @@ impl Fault {
     /// Whether the guest did what it must not: it trapped, went over a limit, or answered what cannot
     /// be used. What it says of its own accord is no such thing, nor is what the host could not do.
     pub fn is_misconduct(&self) -> bool {
-        !matches!(
-            self,
-            Self::Guest { .. } | Self::Exhausted | Self::NotExported { .. }
-        )
+        !matches!(self, Self::Guest { .. } | Self::Exhausted)
     }
 
     /// A short word for metrics and records: `guest`, `cpu-time`, `trap`, and so on.

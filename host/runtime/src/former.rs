@@ -7,9 +7,8 @@ use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
 use crate::component;
-use crate::error::LoadError;
 use crate::folder::{Key, Standing};
-use crate::loader::{Found, Loaded, Loader, Outcome, Version};
+use crate::loader::{Found, Loader, Version};
 use crate::manifest::Manifest;
 use crate::plugin::Plugin;
 use crate::types::Digest;
@@ -85,22 +84,6 @@ impl Loader {
             }
         };
         self.start(key, code, manifest).await.map_err(words)
-    }
-}
-
-impl Loaded {
-    /// A version that is to be tried out has to do what the one in service does.
-    pub(crate) fn refuse_other_exports(&mut self, serving: Option<&Plugin>) {
-        if let (Outcome::Ready(plugin), Some(serving)) = (&self.outcome, serving)
-            && plugin.manifest.rollout.is_some()
-            && self
-                .version
-                .is_some_and(|version| version.standing == Standing::Plain)
-            && plugin.exports() != serving.exports()
-        {
-            let serving = serving.digest();
-            self.outcome = Outcome::Refused(LoadError::OtherExports { serving });
-        }
     }
 }
 

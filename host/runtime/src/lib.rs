@@ -43,6 +43,7 @@ mod lane;
 mod limits;
 mod loader;
 mod loading;
+mod machine;
 mod manifest;
 mod meter;
 mod own_folder;

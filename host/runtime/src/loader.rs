@@ -18,6 +18,7 @@ use crate::error::{Fault, LoadError, RuntimeError};
 use crate::folder::{self, Key, Standing};
 use crate::grants::Grants;
 use crate::instance::{CLASSIFY, Linked, RESOLVE, SIGN, TRANSFORM};
+use crate::machine;
 use crate::manifest::Manifest;
 use crate::plugin::{Code, Plugin};
 use crate::text;
@@ -459,6 +460,12 @@ impl Loader {
 
     /// A refusal of the compiler, written down if it is one that does not pass.
     fn remembered(&self, digest: Digest, refusal: LoadError) -> LoadError {
+        if let LoadError::CompileMemory { limit_bytes } = refusal
+            && !machine::would_give(limit_bytes)
+        {
+            // It may have been the machine that had no more.
+            return refusal;
+        }
         if let Err(error) = self.cache.keep_refusal(digest, &refusal) {
             tracing::warn!(%digest, "the refusal of a plugin cannot be remembered: {error}");
         }

@@ -174,6 +174,17 @@ impl Plugin {
         }
     }
 
+    /// The version that an event goes to, if it exports this and is to see events of this type.
+    pub fn version_with(
+        self: &Arc<Self>,
+        exports: impl FnOnce(Exports) -> bool,
+        event: &str,
+        event_type: &str,
+    ) -> Option<Arc<Self>> {
+        let version = self.version_for(event);
+        (exports(version.exports()) && version.sees(event_type)).then_some(version)
+    }
+
     /// Since when it is in force with the manifest that it has, over restarts.
     pub fn in_force_since(&self) -> Timestamp {
         self.in_force

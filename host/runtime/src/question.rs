@@ -63,10 +63,18 @@ impl Question {
         Self::Sign(OwnedEndpoint::of(endpoint), unsigned, Arc::clone(signer))
     }
 
+    /// The id of the event that it has to do with.
+    pub(crate) fn event_id(&self) -> Option<&str> {
+        match self {
+            Self::Sign(_, request, _) => Some(&request.event_id),
+            other => other.event().map(|event| &*event.id),
+        }
+    }
+
     /// The event that it is about.
     pub(crate) fn event(&self) -> Option<&OwnedEvent> {
         match self {
-            // What is signed is a request, whatever event it is of.
+            // What is signed is a request, and none of the operator's plugins signs.
             Self::Start | Self::Sign(..) => None,
             Self::Transform(event, _) | Self::Resolve(event, _) | Self::Classify(event, ..) => {
                 Some(event)
@@ -95,16 +103,6 @@ impl OwnedEvent {
         }
     }
 
-    pub(crate) fn view(&self) -> EventView<'_> {
-        EventView {
-            id: &self.id,
-            tenant: &self.tenant,
-            event_type: &self.event_type,
-            occurred_at: &self.occurred_at,
-            payload: &self.payload,
-        }
-    }
-
     /// In the contract's words.
     pub(crate) fn guest(&self) -> types::Event<'_> {
         types::Event {
@@ -128,13 +126,6 @@ impl OwnedEndpoint {
         Self {
             id: endpoint.id.to_owned(),
             url: endpoint.url.to_owned(),
-        }
-    }
-
-    pub(crate) fn view(&self) -> EndpointView<'_> {
-        EndpointView {
-            id: &self.id,
-            url: &self.url,
         }
     }
 

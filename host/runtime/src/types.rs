@@ -235,6 +235,17 @@ pub struct Exports {
 }
 
 impl Exports {
+    /// What is exported by one of the two, or by both.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            transform: self.transform || other.transform,
+            resolve: self.resolve || other.resolve,
+            classify: self.classify || other.classify,
+            sign: self.sign || other.sign,
+        }
+    }
+
     /// The names of the interfaces that are exported.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         [

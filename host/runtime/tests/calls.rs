@@ -47,7 +47,7 @@ async fn route_picks_the_endpoint_that_a_field_names() {
     world.load().await;
     let plugins = world.tenant("acme");
     assert!(plugins.transforms.is_empty());
-    let plugin = plugins.resolver.as_ref().unwrap();
+    let plugin = &plugins.resolvers[0];
     for (payload, endpoint) in [
         (r#"{"customer":{"region":"us"}}"#, "ep_america"),
         (r#"{"customer":{"region":"asia"}}"#, "asia"),
@@ -71,7 +71,7 @@ async fn one_component_serves_both_interfaces() {
     world.put("acme", "10-both.toml", "[config]\nregions = \"eu,us\"\n");
     world.load().await;
     let plugins = world.tenant("acme");
-    let resolver = plugins.resolver.as_ref().unwrap();
+    let resolver = &plugins.resolvers[0];
     assert_eq!(
         resolver.exports(),
         Exports {
@@ -101,10 +101,7 @@ async fn a_resolver_makes_endpoints_and_may_choose_none() {
     world.put_hostile("none", "nowhere", "");
     world.load().await;
     let plugins = world.tenant("acme");
-    let made = resolve(plugins.resolver.as_ref().unwrap(), "{}")
-        .await
-        .unwrap()
-        .value;
+    let made = resolve(&plugins.resolvers[0], "{}").await.unwrap().value;
     let expected = NewEndpoint {
         url: "https://example.test/hook".to_owned(),
         secret: "main".to_owned(),
@@ -113,10 +110,7 @@ async fn a_resolver_makes_endpoints_and_may_choose_none() {
     };
     assert_eq!(made.choices, [Choice::New(expected)]);
     let plugins = world.tenant("none");
-    let none = resolve(plugins.resolver.as_ref().unwrap(), "{}")
-        .await
-        .unwrap()
-        .value;
+    let none = resolve(&plugins.resolvers[0], "{}").await.unwrap().value;
     assert_eq!((none.mode, none.choices), (Mode::Replace, Vec::new()));
 }
 

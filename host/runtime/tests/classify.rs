@@ -32,7 +32,7 @@ async fn world(config: &str) -> (World, Arc<Plugin>) {
     world.put("acme", "20-judge.wasm", guest("judge"));
     world.load().await;
     let plugins = world.tenant("acme");
-    assert!(plugins.transforms.is_empty() && plugins.resolver.is_none());
+    assert!(plugins.transforms.is_empty() && plugins.resolvers.is_empty());
     let plugin = Arc::clone(&plugins.classifiers[0]);
     (world, plugin)
 }

@@ -166,6 +166,32 @@ async fn a_component_that_is_refused_for_good_is_compiled_once() {
 }
 
 #[tokio::test]
+async fn a_component_that_was_refused_for_memory_is_compiled_again_when_it_may_have_more() {
+    let world = World::new();
+    let folder = world.folder.path();
+    let notes = folder.join("notes");
+    let start = async |memory_bytes| {
+        let mut config = support::config(folder);
+        config.cache_dir = Some(folder.join("cache"));
+        config.compiler = counting(&notes, env!("CARGO_BIN_EXE_wasmhook-compile"));
+        config.loading.compile_memory_bytes = memory_bytes;
+        config.loading.compile_cpu_seconds = 10;
+        let host = PluginHost::new(config).unwrap();
+        host.rescan().await;
+        host.settled().await;
+        let asked = std::fs::read(&notes).unwrap().len();
+        (host.status()[0].refused.clone(), asked)
+    };
+    world.put("acme", "10-heavy.wasm", component(&heavy(3_000)));
+    let told = |size: &str| Some(format!("compiling needed more than {size} of memory"));
+    assert_eq!(start(16 << 20).await, (told("16 MiB"), 1));
+    assert_eq!(start(16 << 20).await, (told("16 MiB"), 1));
+    assert_eq!(start(8 << 20).await, (told("8 MiB"), 1));
+    // What comes of it then is another matter.
+    assert_eq!(start(32 << 20).await.1, 2);
+}
+
+#[tokio::test]
 async fn a_tenant_whose_components_take_long_does_not_keep_others_from_compiling() {
     let world = World::with(|config| config.loading.compile_cpu_seconds = 2);
     let slow = component(&heavy(3_000));

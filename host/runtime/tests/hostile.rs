@@ -257,9 +257,7 @@ async fn a_resolver_cannot_flood_either() {
     world.put_hostile("acme", "many-choices", "");
     world.load().await;
     let plugins = world.tenant("acme");
-    let error = resolve(plugins.resolver.as_ref().unwrap(), "{}")
-        .await
-        .unwrap_err();
+    let error = resolve(&plugins.resolvers[0], "{}").await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "plugin 10-hostile: chose more than 256 endpoints"

@@ -144,9 +144,7 @@ async fn what_a_guest_hands_over_is_bounded() {
     world.put_hostile("acme", "many-choices", "");
     world.load().await;
     let plugins = world.tenant("acme");
-    let error = resolve(plugins.resolver.as_ref().unwrap(), "{}")
-        .await
-        .unwrap_err();
+    let error = resolve(&plugins.resolvers[0], "{}").await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "plugin 10-hostile: chose more than 256 endpoints"

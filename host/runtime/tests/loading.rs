@@ -235,7 +235,7 @@ async fn transforms_run_in_name_order_and_only_one_plugin_resolves() {
         .map(|plugin| plugin.name())
         .collect();
     assert_eq!(names, ["10-a", "20-b", "30-c"]);
-    assert_eq!(plugins.resolver.as_ref().unwrap().name(), "40-route");
+    assert_eq!(plugins.resolvers[0].name(), "40-route");
     assert_eq!(
         world.status("acme", "50-route").state,
         ServingState::Refused

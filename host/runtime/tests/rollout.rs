@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use support::{World, event, guest, variant};
 use wasmhook_runtime::{
-    CallResult, Digest, EventView, PluginHost, PluginHostConfig, PluginStatus, RolloutMode,
-    ServingState, Verdict, VersionArchive, VersionState,
+    CallResult, Digest, EventView, Fault, Hash, Judgement, KeyError, KeyForm, PluginHost,
+    PluginHostConfig, PluginStatus, ResponseView, RolloutMode, ServingState, Signer, UnsignedView,
+    Verdict, VersionArchive, VersionState,
 };
 
 const NAME: &str = "10-plugin";
@@ -200,19 +201,188 @@ async fn a_canary_whose_guest_says_too_often_that_it_failed_is_rolled_back() {
     );
 }
 
+/// The version that resolves for an event, if one does.
+fn resolver(world: &World, id: &str) -> Option<Digest> {
+    let plugins = world.tenant("acme");
+    let plugin = plugins.resolver_for(id)?;
+    let version = plugin.version_with(|exports| exports.resolve, id, "invoice.paid")?;
+    Some(version.digest())
+}
+
+/// Ids of an event that goes to the canary and of one that does not.
+fn one_of_each(world: &World) -> (String, String) {
+    let taken: HashSet<String> = ids_of_canary(world).take(1).collect();
+    let other = (0..1_000).map(|n| format!("evt_{n}"));
+    let serving = world.transform("acme").digest();
+    let other = other
+        .filter(|id| world.transform("acme").version_for(id).digest() == serving)
+        .find(|id| !taken.contains(id));
+    (taken.into_iter().next().unwrap(), other.unwrap())
+}
+
 #[tokio::test]
-async fn a_version_with_other_exports_is_not_tried_out() {
-    let world = trying_out(CANARY, &guest("redact"), &guest("route")).await;
+async fn what_a_canary_exports_besides_is_asked_about_its_events_alone() {
+    let (old, new) = (guest("redact"), guest("tag-and-route"));
+    let world = trying_out(CANARY, &old, &new).await;
+    let told = status(&world);
+    assert_eq!(told.state, ServingState::Canary);
+    let exports = told.candidate.unwrap().exports;
+    assert!(exports.resolve && !told.exports.unwrap().resolve);
+    let (taken, other) = one_of_each(&world);
+    assert_eq!(resolver(&world, &taken), Some(Digest::of(&new)));
+    assert_eq!(resolver(&world, &other), None);
+    for id in [&taken, &other] {
+        assert!(call(&world, id).await.is_ok());
+    }
+    put(&world, "promoted", Digest::of(&new).to_string());
+    world.load().await;
+    assert_eq!(resolver(&world, &other), Some(Digest::of(&new)));
+}
+
+#[tokio::test]
+async fn what_a_canary_exports_no_more_is_not_asked_about_its_events() {
+    let (old, new) = (guest("tag-and-route"), guest("redact"));
+    let world = trying_out(CANARY, &old, &new).await;
+    let (taken, other) = one_of_each(&world);
+    assert_eq!(resolver(&world, &taken), None);
+    assert_eq!(resolver(&world, &other), Some(Digest::of(&old)));
+
+    // With nothing in common.
+    let world = trying_out(CANARY, &guest("redact"), &guest("judge")).await;
+    let (taken, other) = one_of_each(&world);
+    let plugins = world.tenant("acme");
+    let is_asked = |id: &str| {
+        let all = [&plugins.transforms[0], &plugins.classifiers[0]];
+        let [transforms, judges] = all;
+        (
+            transforms
+                .version_with(|exports| exports.transform, id, "invoice.paid")
+                .is_some(),
+            judges
+                .version_with(|exports| exports.classify, id, "invoice.paid")
+                .is_some(),
+        )
+    };
+    assert_eq!(is_asked(&taken), (false, true));
+    assert_eq!(is_asked(&other), (true, false));
+}
+
+/// No keys.
+struct NoKeys;
+
+impl Signer for NoKeys {
+    fn keys(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn hmac(&self, _: &str, _: KeyForm, _: Hash, _: &[u8]) -> Result<Vec<u8>, KeyError> {
+        Err(KeyError::Unknown)
+    }
+
+    fn ed25519(&self, _: &str, _: &[u8]) -> Result<Vec<u8>, KeyError> {
+        Err(KeyError::Unknown)
+    }
+}
+
+#[tokio::test]
+async fn a_canary_that_signs_no_more_is_rolled_back_once_an_endpoint_needs_it_to() {
+    let (old, new) = (guest("sign-as"), guest("redact"));
+    let world = trying_out(CANARY, &old, &new).await;
+    assert_eq!(status(&world).state, ServingState::Canary);
+    let signer = Arc::clone(&world.tenant("acme").signers[0]);
+    let id = (0..1_000)
+        .map(|n| format!("evt_{n}"))
+        .find(|id| signer.version_for(id).digest() == Digest::of(&new))
+        .unwrap();
+    let request = UnsignedView {
+        delivery_id: "whdel_1",
+        event_id: &id,
+        event_type: "invoice.paid",
+        timestamp: 1,
+        headers: &[],
+        body: b"{}",
+    };
+    let keys: Arc<dyn Signer> = Arc::new(NoKeys);
+    let error = signer
+        .version_for(&id)
+        .sign(&support::ENDPOINT, &request, &keys)
+        .await
+        .unwrap_err();
+    assert!(matches!(error.fault, Fault::NotExported { .. }), "{error}");
+    world.host.settled().await;
     let told = status(&world);
     assert_eq!(
         (told.state, told.digest),
-        (ServingState::Serving, Some(Digest::of(&guest("redact"))))
+        (ServingState::RolledBack, Some(Digest::of(&old)))
     );
+    let why = told.refused.unwrap();
     assert!(
-        told.refused
-            .unwrap()
-            .starts_with("the component exports other interfaces than version")
+        why.contains("does not export wasmhook:plugin/sign"),
+        "{why}"
     );
+    assert_eq!(signer.version_for(&id).digest(), Digest::of(&old));
+}
+
+/// Wait for so many comparisons, and say in which parts they differ.
+async fn compared(world: &World, count: u64) -> Vec<Vec<&'static str>> {
+    let seen = || status(world).candidate.unwrap().comparisons.unwrap();
+    until("the comparisons", || {
+        let seen = seen();
+        seen.equal + seen.different + seen.left_out == count
+    })
+    .await;
+    let seen = seen();
+    assert_eq!(seen.left_out, 0);
+    let differences = seen.samples.into_iter().map(|sample| sample.parts);
+    differences.collect()
+}
+
+#[tokio::test]
+async fn what_one_of_two_versions_does_not_export_counts_as_leaving_all_as_it_is() {
+    const SHADOW: &str = "rollout = { shadow = true }";
+    let (small, large) = (guest("redact"), guest("tag-and-route"));
+    let world = trying_out(SHADOW, &small, &large).await;
+    let event = event(PAYLOAD);
+    let plugin = world.transform("acme");
+    assert_eq!(resolver(&world, event.id), None, "a shadow chooses nothing");
+    plugin.passed_without_resolve(&event, &[]);
+    assert_eq!(compared(&world, 1).await, [["choices"]]);
+    assert!(call(&world, "evt_1").await.is_ok());
+    assert_eq!(compared(&world, 2).await.len(), 2, "it adds a header");
+
+    // And the other way around, where nothing has to run for it.
+    let world = trying_out(SHADOW, &large, &small).await;
+    let plugin = world.transform("acme");
+    assert!(plugin.resolve(&event, &[]).await.is_ok());
+    assert_eq!(compared(&world, 1).await, [["choices"]]);
+    let calls = status(&world).candidate.unwrap().calls.calls;
+    assert_eq!(calls, 0);
+}
+
+#[tokio::test]
+async fn what_a_shadow_makes_of_answers_and_signatures_is_compared() {
+    let manifest = "rollout = { shadow = true }\n[config]\naccepted = \"409\"\n";
+    let world = trying_out(manifest, &guest("judge"), &variant(guest("judge"), 1)).await;
+    let judge = Arc::clone(&world.tenant("acme").classifiers[0]);
+    let response = ResponseView {
+        status: 409,
+        headers: &[],
+        body: b"",
+        complete: true,
+    };
+    let event = event(PAYLOAD);
+    let so_far = Judgement::GiveUp;
+    let asked = judge.classify(&event, &support::ENDPOINT, &response, so_far);
+    assert_eq!(asked.await.unwrap().value.judgement, Judgement::Accepted);
+    assert!(compared(&world, 1).await.is_empty(), "they are equal");
+
+    let world = trying_out(manifest, &guest("redact"), &guest("judge")).await;
+    let plugin = world.transform("acme");
+    plugin.passed_without_classify(&event, &support::ENDPOINT, &response, so_far);
+    assert_eq!(compared(&world, 1).await[0][0], "judgement");
+    assert!(call(&world, "evt_1").await.is_ok());
+    let differences = compared(&world, 2).await;
+    assert_eq!(differences[1], ["body"], "nothing would be redacted");
 }
 
 #[tokio::test]

@@ -293,6 +293,34 @@ async fn a_version_that_was_rolled_back_serves_again_when_it_is_promoted() {
 }
 
 #[tokio::test]
+async fn the_calls_of_a_version_are_written_down_as_they_double_from_the_sixteenth_on_and_at_the_end()
+ {
+    let world = world();
+    behave(&world, "echo");
+    let digest = drop_version(&world, &guest("hostile")).await;
+    let written = || {
+        let archive = VersionArchive::look(&world.folder.path().join("versions"));
+        archive.versions("acme", NAME).unwrap()[0].0.calls
+    };
+    let plugin = world.transform("acme");
+    for (calls, expected) in [(0..15, 0), (15..16, 16), (16..31, 16), (31..32, 32)] {
+        assert_eq!(call(&plugin, calls).await, 0);
+        world.host.rescan().await;
+        // It is written on a thread that nobody waits for.
+        let until = std::time::Instant::now() + support::PATIENCE;
+        while written() < expected {
+            assert!(std::time::Instant::now() < until, "{} calls", written());
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(written(), expected);
+    }
+    assert_eq!(call(&plugin, 32..33).await, 0);
+    world.host.close().await;
+    assert_eq!(written(), 33);
+    assert_eq!(history(&world), [(digest, VersionState::Serving, true)]);
+}
+
+#[tokio::test]
 async fn a_deleted_plugin_leaves_its_versions_behind() {
     let world = world();
     let digest = drop_version(&world, &guest("redact")).await;

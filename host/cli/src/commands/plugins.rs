@@ -39,6 +39,8 @@ pub(crate) struct Listed {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Candidate {
     pub(crate) digest: String,
+    #[serde(default)]
+    pub(crate) exports: Vec<String>,
     pub(crate) since: jiff::Timestamp,
     pub(crate) calls: u64,
     pub(crate) errors: u64,
@@ -84,6 +86,7 @@ impl Candidate {
         });
         Self {
             digest: status.digest.to_string(),
+            exports: status.exports.names().map(str::to_owned).collect(),
             since: jiff::Timestamp::try_from(status.since).unwrap_or_default(),
             calls: status.calls.calls,
             errors: status.calls.errors,
@@ -92,16 +95,29 @@ impl Candidate {
         }
     }
 
-    /// In a cell of a table.
-    fn told(&self) -> String {
+    /// In a cell of a table, beside a version that serves with these exports.
+    fn told(&self, serving: &[String]) -> String {
         let digest = output::short(&self.digest);
-        match &self.comparisons {
+        let mut told = match &self.comparisons {
             Some(compared) => format!(
                 "{digest}: {} equal, {} different",
                 compared.equal, compared.different
             ),
             None => format!("{digest}: {} calls, {} errors", self.calls, self.errors),
+        };
+        let only_in = |one: &[String], other: &[String]| {
+            let only = one.iter().filter(|name| !other.contains(name));
+            only.cloned().collect::<Vec<_>>().join(", ")
+        };
+        for (word, names) in [
+            ("adds", only_in(&self.exports, serving)),
+            ("without", only_in(serving, &self.exports)),
+        ] {
+            if !names.is_empty() {
+                told.extend(["; ", word, " ", &names]);
+            }
         }
+        told
     }
 }
 
@@ -176,6 +192,7 @@ pub(crate) async fn list(config: &Config, tenant: Option<&str>, json: bool) -> a
     let rows = plugins
         .into_iter()
         .map(|plugin| {
+            let exports = plugin.exports.join(", ");
             [
                 plugin.tenant,
                 plugin.name,
@@ -190,7 +207,7 @@ pub(crate) async fn list(config: &Config, tenant: Option<&str>, json: bool) -> a
                     .map(output::short)
                     .unwrap_or_default()
                     .to_owned(),
-                plugin.exports.join(", "),
+                exports,
                 output::time(plugin.since),
                 plugin.calls.to_string(),
                 plugin.errors.to_string(),
@@ -204,7 +221,7 @@ pub(crate) async fn list(config: &Config, tenant: Option<&str>, json: bool) -> a
                 plugin
                     .candidate
                     .as_ref()
-                    .map(Candidate::told)
+                    .map(|candidate| candidate.told(&plugin.exports))
                     .unwrap_or_default(),
                 plugin.refused.unwrap_or_default(),
             ]

@@ -2,12 +2,15 @@
 //! all the time it may costs that once and not at every start.
 //!
 //! Only what the same bytes meet again is remembered: that they are invalid, that they take too much
-//! processor time, that their code is too large. What may have been the machine's doing is not: too little
-//! memory, a deadline on the wall, a compiler that was killed, crashed or could not be started.
+//! processor time or memory, that their code is too large. What may have been the machine's doing is not: a
+//! deadline on the wall, a compiler that was killed, crashed or could not be started; and whoever keeps a
+//! refusal for memory has seen that the machine had it (`machine.rs`).
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
+use std::num::NonZero;
 use std::path::PathBuf;
+use std::thread::available_parallelism;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -46,6 +49,16 @@ enum Refusal {
     CpuSeconds(u64),
     /// Its code has more than these bytes.
     CodeBytes(u64),
+    /// It took more than these bytes of memory, with so many threads, of which each has its own.
+    Memory {
+        bytes: u64,
+        threads: usize,
+    },
+}
+
+/// Threads that a compiler has on this machine.
+fn threads() -> usize {
+    available_parallelism().map_or(1, NonZero::get)
 }
 
 impl Refusal {
@@ -54,6 +67,10 @@ impl Refusal {
             LoadError::Invalid(reason) => Some(Self::Invalid(reason.clone())),
             LoadError::CompileCpuTime { limit_seconds } => Some(Self::CpuSeconds(*limit_seconds)),
             LoadError::CodeSize { limit_bytes } => Some(Self::CodeBytes(*limit_bytes)),
+            LoadError::CompileMemory { limit_bytes } => Some(Self::Memory {
+                bytes: *limit_bytes,
+                threads: threads(),
+            }),
             _ => None,
         }
     }
@@ -69,6 +86,14 @@ impl Refusal {
             Self::CodeBytes(exceeded) => {
                 let limit_bytes = limits.code_bytes;
                 (limit_bytes <= exceeded).then_some(LoadError::CodeSize { limit_bytes })
+            }
+            Self::Memory {
+                bytes,
+                threads: with,
+            } => {
+                let limit_bytes = limits.compile_memory_bytes;
+                (limit_bytes <= bytes && threads() >= with)
+                    .then_some(LoadError::CompileMemory { limit_bytes })
             }
         }
     }
@@ -206,12 +231,32 @@ mod tests {
     }
 
     #[test]
+    fn too_little_memory_is_remembered_for_compilers_with_no_more_of_it_and_no_fewer_threads() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cache, digest) = (cache(folder.path()), Digest::of(b"bomb"));
+        let with = |compile_memory_bytes| LoadLimits {
+            compile_memory_bytes,
+            ..LoadLimits::default()
+        };
+        let refused = |limit_bytes| LoadError::CompileMemory { limit_bytes };
+        cache.keep_refusal(digest, &refused(1_000)).unwrap();
+        for bytes in [1_000, 10] {
+            assert_eq!(cache.refusal(digest, &with(bytes)), Some(refused(bytes)));
+        }
+        assert_eq!(cache.refusal(digest, &with(1_001)), None);
+        let with_more_threads = Refusal::Memory {
+            bytes: 1_000,
+            threads: threads() + 1,
+        };
+        assert_eq!(with_more_threads.under(&with(1_000)), None);
+    }
+
+    #[test]
     fn what_may_pass_is_not_remembered() {
         let folder = tempfile::tempdir().unwrap();
         let (cache, digest) = (cache(folder.path()), Digest::of(b"unlucky"));
         for error in [
             LoadError::CompileWallTime { limit_seconds: 600 },
-            LoadError::CompileMemory { limit_bytes: 1 },
             LoadError::Compile("the compiler ended with signal: 9 (SIGKILL)".to_owned()),
             LoadError::Compiler("too many open files".to_owned()),
             LoadError::Unreadable("too many open files".to_owned()),

@@ -163,7 +163,6 @@ impl Registry {
         if let Some(standby) = loaded.standby.take().filter(|_| entry.plugin.is_none()) {
             self.stand_in(entry, &task.key, standby);
         }
-        loaded.refuse_other_exports(entry.plugin.as_deref());
         let mut passing = false;
         let finished = match loaded.outcome {
             Outcome::Unchanged if entry.is_away() => return Finished::Refused,
@@ -268,16 +267,18 @@ impl Registry {
                 plugins.unready.push(entry.unready(key));
                 continue;
             };
-            if plugin.exports().resolve && plugins.resolver.is_none() {
-                plugins.resolver = Some(Arc::clone(plugin));
+            let beside = entry.candidate.as_ref().map(|c| c.plugin.exports());
+            let exports = plugin.exports().or(beside.unwrap_or_default());
+            if exports.resolve {
+                plugins.resolvers.push(Arc::clone(plugin));
             }
-            if plugin.exports().transform {
+            if exports.transform {
                 plugins.transforms.push(Arc::clone(plugin));
             }
-            if plugin.exports().classify {
+            if exports.classify {
                 plugins.classifiers.push(Arc::clone(plugin));
             }
-            if plugin.exports().sign {
+            if exports.sign {
                 plugins.signers.push(Arc::clone(plugin));
             }
         }

@@ -6,12 +6,14 @@ use crate::manifest::{FailurePolicy, Manifest};
 use crate::plugin::Plugin;
 use crate::types::Exports;
 
-/// The plugins of one tenant, as they were at one moment.
+/// The plugins of one tenant, as they were at one moment: the versions that serve. Each is listed for what
+/// it exports, and for what the version beside it does. Which of the two is asked about an event says
+/// [`Plugin::version_with`].
 #[derive(Debug, Default)]
 pub struct TenantPlugins {
-    /// The plugin that chooses endpoints: the first by name that exports `resolve`. A further one is
-    /// refused as a resolver, with a reason in the status.
-    pub resolver: Option<Arc<Plugin>>,
+    /// The plugins that export `resolve`, in the order of their names. One chooses endpoints: see
+    /// [`Self::resolver_for`]. A further one is refused as a resolver, with a reason in the status.
+    pub resolvers: Vec<Arc<Plugin>>,
     /// The plugins that export `transform`, in the order of their names.
     pub transforms: Vec<Arc<Plugin>>,
     /// The plugins that export `classify`, in the order of their names.
@@ -25,9 +27,16 @@ pub struct TenantPlugins {
 }
 
 impl TenantPlugins {
+    /// The plugin that chooses the endpoints of an event: the first by name that exports `resolve` in the
+    /// version that the event goes to.
+    pub fn resolver_for(&self, event: &str) -> Option<&Arc<Plugin>> {
+        let mut all = self.resolvers.iter();
+        all.find(|plugin| plugin.version_for(event).exports().resolve)
+    }
+
     /// Whether the tenant has no plugin at all.
     pub fn is_empty(&self) -> bool {
-        self.resolver.is_none()
+        self.resolvers.is_empty()
             && self.transforms.is_empty()
             && self.classifiers.is_empty()
             && self.signers.is_empty()

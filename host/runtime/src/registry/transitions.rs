@@ -10,6 +10,11 @@ use crate::rollout::{Candidate, Rollout, RolloutMode};
 use crate::types::Digest;
 use crate::versions::{Calls, Judgement, Probation, Rules, VersionState};
 
+/// Calls before which they are not written down: a handful says little of a version, and on a host with
+/// thousands of plugins that are called once each, writing a file for each took most of the processor
+/// time that the host had used by then.
+const WORTH_WRITING: u64 = 16;
+
 impl Registry {
     /// Let the version in the folder serve, watched if there is another to go back to.
     pub(super) fn take_over(
@@ -199,7 +204,8 @@ impl Registry {
     }
 
     /// Count the calls of what serves. Says which plugins have been called twice as often since that was
-    /// written down, so that even of a busy one it is rarely written.
+    /// written down, and more than a few times, so that even of a busy one it is rarely written and of ten
+    /// thousand quiet ones not at all.
     pub(crate) fn count(&self) -> Vec<Key> {
         let entries = self.entries();
         let has_doubled = |(key, entry): &(&Key, &Entry)| {
@@ -209,7 +215,8 @@ impl Registry {
             let now = entry.before.and(plugin.record.calls());
             self.archive.with(key, |history| {
                 let known = history.calls(plugin.digest());
-                let has_doubled = now.calls > 0 && now.calls >= known.calls.saturating_mul(2);
+                let worth = known.calls.saturating_mul(2).max(WORTH_WRITING);
+                let has_doubled = now.calls >= worth;
                 if has_doubled {
                     entry.count(history);
                 }

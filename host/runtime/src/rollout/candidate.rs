@@ -9,7 +9,7 @@ use super::shadow::{Comparisons, Shadow};
 use super::{Canary, Rollout};
 use crate::plugin::Plugin;
 use crate::record::CallStatistics;
-use crate::types::{CallResult, Digest, EndpointView, EventView, Resolution, Verdict};
+use crate::types::{Digest, Exports};
 
 /// A version that does not serve yet.
 pub(crate) struct Candidate {
@@ -37,6 +37,8 @@ pub enum RolloutMode {
 pub struct CandidateStatus {
     /// The version.
     pub digest: Digest,
+    /// What it exports, which may be other than what the version that serves does.
+    pub exports: Exports,
     /// How it is tried out.
     pub mode: RolloutMode,
     /// Since when.
@@ -70,13 +72,11 @@ impl Candidate {
     pub(crate) fn status(&self) -> CandidateStatus {
         CandidateStatus {
             digest: self.plugin.digest(),
+            exports: self.plugin.exports(),
             mode: self.mode(),
             since: self.since,
             calls: self.plugin.record.statistics(),
-            comparisons: match &self.mode {
-                Mode::Canary(_) => None,
-                Mode::Shadow(shadow) => Some(shadow.comparisons()),
-            },
+            comparisons: self.shadow().map(|shadow| shadow.comparisons()),
         }
     }
 
@@ -90,27 +90,11 @@ impl Candidate {
         }
     }
 
-    /// Have a shadow answer, too, what the version in service has answered.
-    pub(crate) fn compare_transform(
-        &self,
-        event: &EventView<'_>,
-        endpoint: &EndpointView<'_>,
-        answer: &CallResult<Verdict>,
-    ) {
-        if let Mode::Shadow(shadow) = &self.mode {
-            shadow.transform(&self.plugin, event, endpoint, answer);
-        }
-    }
-
-    /// The same for a resolver.
-    pub(crate) fn compare_resolve(
-        &self,
-        event: &EventView<'_>,
-        subscribed: &[EndpointView<'_>],
-        answer: &CallResult<Resolution>,
-    ) {
-        if let Mode::Shadow(shadow) = &self.mode {
-            shadow.resolve(&self.plugin, event, subscribed, answer);
+    /// The shadow, if it is one.
+    pub(super) fn shadow(&self) -> Option<&Arc<Shadow>> {
+        match &self.mode {
+            Mode::Canary(_) => None,
+            Mode::Shadow(shadow) => Some(shadow),
         }
     }
 }

@@ -11,6 +11,7 @@ pub use candidate::{CandidateStatus, RolloutMode};
 pub use shadow::{Comparisons, Difference};
 
 pub(crate) use candidate::Candidate;
+pub(crate) use shadow::{Answers, named};
 
 /// Calls after which a canary is promoted, if its manifest says nothing: with one error in a hundred
 /// allowed, a version that fails twice as often gets so far once in three hundred times.

@@ -5,15 +5,17 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::ShadowRules;
+use crate::call::Answer;
 use crate::error::{Fault, PluginError};
+use crate::limits::Limits;
 use crate::plugin::Plugin;
-use crate::question::{OwnedEndpoint, OwnedEvent};
-use crate::types::{CallResult, Digest, EndpointView, EventView, Resolution, Verdict};
+use crate::question::Question;
+use crate::types::{CallResult, Digest, EventView, Exports};
 
 /// Calls of one shadow at once.
 const SLOTS: usize = 2;
@@ -42,8 +44,63 @@ pub struct Difference {
     pub at: SystemTime,
     /// The beginning of the SHA-256 of the event's id, in hexadecimal digits.
     pub event: String,
-    /// What differs: `verdict`, `body`, `content-type`, `headers`, `reason`, `mode`, `choices`.
+    /// What differs: `verdict`, `body`, `content-type`, `headers`, `reason`, `mode`, `choices`, `judgement`,
+    /// `signature`.
     pub parts: Vec<&'static str>,
+}
+
+/// How the answers to one kind of question are read and compared.
+pub(crate) struct Answers<T> {
+    /// Whether a version with these exports is asked.
+    pub(crate) exported: fn(Exports) -> bool,
+    /// From what the guest said.
+    pub(crate) read: fn(Answer, &Limits) -> Result<T, Fault>,
+    /// The parts in which two of them differ.
+    pub(crate) differing: fn(&T, &T) -> Vec<&'static str>,
+}
+
+impl Plugin {
+    /// Have a shadow beside this version answer what it has answered. `without` is what holds where nobody is asked.
+    pub(crate) fn compare<T: Clone + Send + 'static>(
+        &self,
+        answers: &Answers<T>,
+        event: &str,
+        question: impl FnOnce() -> Question,
+        answer: &CallResult<T>,
+        without: impl FnOnce() -> T,
+    ) {
+        if let Some(beside) = &*self.beside.load()
+            && let Some(shadow) = beside.shadow()
+        {
+            let expected = value(answer);
+            shadow.compare(&beside.plugin, answers, event, question, expected, without);
+        }
+    }
+
+    /// Have a shadow beside this version answer what this version is not asked, because it does not export it.
+    pub(crate) fn compare_alone<T: Clone + Send + 'static>(
+        &self,
+        answers: &Answers<T>,
+        event: &EventView<'_>,
+        question: impl FnOnce() -> Question,
+        without: impl Fn() -> T,
+    ) {
+        if let Some(beside) = &*self.beside.load()
+            && let Some(shadow) = beside.shadow()
+            && (answers.exported)(beside.plugin.exports())
+            && beside.plugin.sees(event.event_type)
+        {
+            let expected = Ok(without());
+            shadow.compare(
+                &beside.plugin,
+                answers,
+                event.id,
+                question,
+                expected,
+                without,
+            );
+        }
+    }
 }
 
 /// Compares a version with the one that serves.
@@ -82,47 +139,35 @@ impl Shadow {
         }
     }
 
-    pub(super) fn transform(
+    /// Have the shadow answer, too, what the version in service has answered, or left as it is. A shadow
+    /// that does not export what is asked leaves it so.
+    fn compare<T: Clone + Send + 'static>(
         self: &Arc<Self>,
         plugin: &Arc<Plugin>,
-        event: &EventView<'_>,
-        endpoint: &EndpointView<'_>,
-        answer: &CallResult<Verdict>,
+        answers: &Answers<T>,
+        event: &str,
+        question: impl FnOnce() -> Question,
+        expected: Result<T, Fault>,
+        without: impl FnOnce() -> T,
     ) {
+        let Answers {
+            read, differing, ..
+        } = *answers;
+        if !(answers.exported)(plugin.exports()) {
+            let parts = parts(&expected, &Ok(without()), differing);
+            self.note(plugin, event, parts);
+            return;
+        }
         let Some(slot) = self.slot(plugin) else {
             return;
         };
-        let (shadow, plugin, event) = (Arc::clone(self), Arc::clone(plugin), OwnedEvent::of(event));
-        let endpoint = OwnedEndpoint::of(endpoint);
-        let expected = value(answer);
+        let (shadow, plugin) = (Arc::clone(self), Arc::clone(plugin));
+        let (question, event) = (question(), event.to_owned());
         tokio::spawn(async move {
-            let answer = plugin
-                .transform_at_leisure(&event.view(), &endpoint.view())
-                .await;
-            let parts = parts(&expected, &value(&answer), differing_verdicts);
-            shadow.note(&plugin, &event.id, parts);
-            drop(slot);
-        });
-    }
-
-    pub(super) fn resolve(
-        self: &Arc<Self>,
-        plugin: &Arc<Plugin>,
-        event: &EventView<'_>,
-        subscribed: &[EndpointView<'_>],
-        answer: &CallResult<Resolution>,
-    ) {
-        let Some(slot) = self.slot(plugin) else {
-            return;
-        };
-        let (shadow, plugin, event) = (Arc::clone(self), Arc::clone(plugin), OwnedEvent::of(event));
-        let subscribed: Vec<OwnedEndpoint> = subscribed.iter().map(OwnedEndpoint::of).collect();
-        let expected = value(answer);
-        tokio::spawn(async move {
-            let views: Vec<EndpointView<'_>> = subscribed.iter().map(OwnedEndpoint::view).collect();
-            let answer = plugin.resolve_at_leisure(&event.view(), &views).await;
-            let parts = parts(&expected, &value(&answer), differing_resolutions);
-            shadow.note(&plugin, &event.id, parts);
+            // If there is a place for the call now.
+            let answer = plugin.ask(question, Duration::ZERO, read).await;
+            let parts = parts(&expected, &value(&answer), differing);
+            shadow.note(&plugin, &event, parts);
             drop(slot);
         });
     }
@@ -202,26 +247,8 @@ fn parts<T>(
     }
 }
 
-fn differing_verdicts(served: &Verdict, shadow: &Verdict) -> Vec<&'static str> {
-    match (served, shadow) {
-        (Verdict::Deliver(served), Verdict::Deliver(shadow)) => named([
-            ("body", served.body != shadow.body),
-            ("content-type", served.content_type != shadow.content_type),
-            ("headers", served.headers != shadow.headers),
-        ]),
-        (Verdict::Skip(served), Verdict::Skip(shadow)) => named([("reason", served != shadow)]),
-        _ => vec!["verdict"],
-    }
-}
-
-fn differing_resolutions(served: &Resolution, shadow: &Resolution) -> Vec<&'static str> {
-    named([
-        ("mode", served.mode != shadow.mode),
-        ("choices", served.choices != shadow.choices),
-    ])
-}
-
-fn named<const N: usize>(parts: [(&'static str, bool); N]) -> Vec<&'static str> {
+/// The names of those parts that differ.
+pub(crate) fn named<const N: usize>(parts: [(&'static str, bool); N]) -> Vec<&'static str> {
     let differing = parts.into_iter().filter(|(_, differs)| *differs);
     differing.map(|(name, _)| name).collect()
 }

@@ -41,9 +41,9 @@ pub(super) async fn test(config: &Config, args: TestPlugin, json: bool) -> anyho
             None => None,
         };
         let exports = against.as_ref().map_or(plugin.exports(), |other| {
-            either(plugin.exports(), other.exports())
+            plugin.exports().or(other.exports())
         });
-        all = either(all, exports);
+        all = all.or(exports);
         let receivers = asking.receivers(event);
         let questions = asking.questions(exports, &receivers);
         let asked = Asked {
@@ -73,15 +73,6 @@ pub(super) async fn test(config: &Config, args: TestPlugin, json: bool) -> anyho
     }
     report.finish(&asking, all);
     report.conclude(args.against.as_deref(), json)
-}
-
-fn either(one: Exports, other: Exports) -> Exports {
-    Exports {
-        transform: one.transform || other.transform,
-        resolve: one.resolve || other.resolve,
-        classify: one.classify || other.classify,
-        sign: one.sign || other.sign,
-    }
 }
 
 /// The questions about one event.
