@@ -1,6 +1,5 @@
 //! What is lost and comes back: the server, its functions, answers.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use wasmhook_store::conformance::{event, succeeded, to};
