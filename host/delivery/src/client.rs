@@ -11,6 +11,7 @@ use http::{HeaderMap, Method};
 use jiff::Timestamp;
 use reqwest::redirect::Policy;
 use reqwest::{Body, Request, Response};
+use tokio::time::timeout_at;
 use url::Host;
 use wasmhook_core::attempt::{Attempt, ErrorClass};
 use wasmhook_core::{EndpointUrl, OutgoingRequest, TenantId};
@@ -46,7 +47,7 @@ pub struct Answer {
     pub status: u16,
     /// The headers. The HTTP library bounds them, at 100 and some hundred KiB in all.
     pub headers: HeaderMap,
-    /// The body up to [`ClientConfig::response_cap`].
+    /// The body up to [`ClientConfig::response_cap`], and up to where it broke off or the time was over.
     pub body: Bytes,
     /// Whether that is all of it.
     pub complete: bool,
@@ -129,6 +130,9 @@ impl Client {
     }
 
     /// The same, and the answer if one came, for who has more to say about it than its status does.
+    ///
+    /// With the status the receiver has said whether it accepts; a body that breaks off or drips takes nothing of
+    /// that back, and to send once more what was accepted would be worse than to know less of an answer.
     pub fn exchange(
         &self,
         outgoing: OutgoingRequest,
@@ -139,13 +143,13 @@ impl Client {
         let mut request = Request::new(Method::POST, outgoing.url.as_url().clone());
         *request.headers_mut() = outgoing.headers;
         *request.body_mut() = Some(Body::from(outgoing.body));
-        let answer = self.exchange_with(request, &outgoing.url, self.response_cap);
-        let timeout = self.timeout;
+        let deadline = started + self.timeout;
+        let answer = self.exchange_with(request, &outgoing.url, deadline, self.response_cap);
         async move {
-            let exchanged = tokio::time::timeout(timeout, answer).await;
+            let answered = answer.await;
             let took = started.elapsed();
-            match exchanged.unwrap_or(Err(ErrorClass::Timeout)) {
-                Ok(answer) => {
+            match answered {
+                Ok(Answered { answer, .. }) => {
                     let attempt = answer.attempt(number, at, took);
                     (attempt, Some(answer))
                 }
@@ -157,41 +161,61 @@ impl Client {
         }
     }
 
-    /// Makes a request to a URL, if its address is allowed, and reads the answer's body up to `cap`. It is
-    /// handed to the HTTP client before the future is made, so that the many futures of a busy host are
-    /// small.
+    /// Makes a request to a URL, if its address is allowed, and reads the answer's body up to `cap`, until the
+    /// deadline. It is handed to the HTTP client before the future is made, so that the many futures of a busy host
+    /// are small.
     pub(crate) fn exchange_with(
         &self,
         request: Request,
         url: &EndpointUrl,
+        deadline: Instant,
         cap: usize,
-    ) -> impl Future<Output = Result<Answer, ErrorClass>> + Send + use<> {
+    ) -> impl Future<Output = Result<Answered, ErrorClass>> + Send + use<> {
         // The resolver is not asked about an address that is written out in the URL.
         let allowed = literal(&url.host()).is_none_or(|address| self.addresses.allows(address));
         let executing = allowed.then(|| self.http.execute(request));
         let tenant = self.tenant.clone();
         async move {
             let executing = executing.ok_or(ErrorClass::AddressRefused)?;
-            let response = match tenant {
-                Some(tenant) => ASKING.scope(tenant, executing).await,
-                None => executing.await,
+            let responding = async {
+                match tenant {
+                    Some(tenant) => ASKING.scope(tenant, executing).await,
+                    None => executing.await,
+                }
             };
+            let deadline = deadline.into();
+            let response = timeout_at(deadline, responding).await;
+            let response = response.map_err(|_| ErrorClass::Timeout)?;
             let mut response = response.map_err(|error| failure::classify(&error))?;
-            let (body, complete) = excerpt(&mut response, cap).await?;
-            Ok(Answer {
+            let mut body = Vec::new();
+            let read = timeout_at(deadline, excerpt(&mut response, cap, &mut body)).await;
+            let read = read.unwrap_or(Err(ErrorClass::Timeout));
+            let answer = Answer {
                 status: response.status().as_u16(),
                 headers: std::mem::take(response.headers_mut()),
-                body,
-                complete,
-            })
+                body: body.into(),
+                complete: matches!(read, Ok(true)),
+            };
+            let broken = read.err();
+            Ok(Answered { answer, broken })
         }
     }
 }
 
-/// Reads the body up to the cap. What is longer is left unread, and its connection is closed
-/// when the response is dropped; a body that ended leaves the connection to the next request.
-async fn excerpt(response: &mut Response, cap: usize) -> Result<(Bytes, bool), ErrorClass> {
-    let (mut kept, mut cut) = (Vec::new(), false);
+/// An answer, and why its body could not be read to the end or the cap, if it could not.
+pub(crate) struct Answered {
+    pub(crate) answer: Answer,
+    pub(crate) broken: Option<ErrorClass>,
+}
+
+/// Reads the body up to the cap, and says whether that is all of it. What is longer is left unread, and its
+/// connection is closed when the response is dropped; a body that ended leaves the connection to the next request.
+async fn excerpt(
+    response: &mut Response,
+    cap: usize,
+    kept: &mut Vec<u8>,
+) -> Result<bool, ErrorClass> {
+    let mut cut = false;
     while kept.len() < cap {
         match response.chunk().await {
             Ok(Some(chunk)) => {
@@ -199,13 +223,13 @@ async fn excerpt(response: &mut Response, cap: usize) -> Result<(Bytes, bool), E
                 cut = chunk.len() > room;
                 kept.extend_from_slice(&chunk[..chunk.len().min(room)]);
             }
-            Ok(None) => return Ok((kept.into(), true)),
+            Ok(None) => return Ok(true),
             Err(error) => return Err(failure::classify(&error)),
         }
     }
     // At the cap: taking the end, if it is here already, keeps the connection usable.
     let ended = matches!(response.chunk().now_or_never(), Some(Ok(None)));
-    Ok((kept.into(), ended && !cut))
+    Ok(ended && !cut)
 }
 
 fn literal(host: &Host<&str>) -> Option<IpAddr> {

@@ -1,7 +1,7 @@
 //! Requests that are no deliveries: what a plugin asks of a service, by the same rules and through the same
 //! client.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{HOST, USER_AGENT};
@@ -10,7 +10,7 @@ use reqwest::Request;
 use wasmhook_core::EndpointUrl;
 use wasmhook_core::attempt::ErrorClass;
 
-use crate::client::{Answer, Client};
+use crate::client::{Answer, Answered, Client};
 
 /// Headers that are the connection's.
 const CONNECTIONS: [&str; 12] = [
@@ -110,11 +110,13 @@ impl Client {
             *request.body_mut() = Some(fetch.body.into());
         }
         // One byte more tells an answer that is too large from one that just fits.
-        let exchange = self.exchange_with(request, &fetch.url, most_bytes.saturating_add(1));
-        let answer = match tokio::time::timeout(time, exchange).await {
-            Ok(answer) => answer.map_err(FetchError::Failed)?,
-            Err(_) => return Err(FetchError::Failed(ErrorClass::Timeout)),
-        };
+        let cap = most_bytes.saturating_add(1);
+        let deadline = Instant::now() + time;
+        let exchange = self.exchange_with(request, &fetch.url, deadline, cap);
+        let Answered { answer, broken } = exchange.await.map_err(FetchError::Failed)?;
+        if let Some(class) = broken {
+            return Err(FetchError::Failed(class));
+        }
         if answer.body.len() > most_bytes {
             return Err(FetchError::TooLarge);
         }

@@ -75,7 +75,7 @@ async fn serve(
             Then::NextRequest => {}
             Then::Close => return Ok(()),
             Then::Drip => loop {
-                stream.write_all(b"1\r\nx\r\n").await?;
+                stream.write_all(b"x").await?;
                 tokio::time::sleep(Duration::from_millis(20)).await;
             },
             Then::Flood => loop {
@@ -252,9 +252,26 @@ async fn one_connection_serves_many_requests() {
 }
 
 #[tokio::test]
-async fn a_dripping_body_meets_the_one_deadline() {
-    let answer = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
-    let receiver = receiver(answer, Then::Drip).await;
+async fn a_status_counts_though_its_body_drips_beyond_the_deadline_or_breaks_off() {
+    for (status, accepted) in [("200 OK", true), ("503 Service Unavailable", false)] {
+        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 10000\r\n\r\nfive!").leak();
+        for then in [Then::Drip, Then::Close] {
+            let receiver = receiver(answer, then).await;
+            let config = ClientConfig {
+                timeout: Duration::from_millis(300),
+                ..config()
+            };
+            let attempt = post(config, &format!("http://{}/", receiver.address)).await;
+            assert_eq!(attempt.accepted(), accepted, "{attempt:?}");
+            let read = attempt.response_excerpt.unwrap();
+            assert!(read.starts_with("five!"), "{read:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_dripping_head_meets_the_one_deadline() {
+    let receiver = receiver("HTTP/1.1 200 OK\r\nx-slow: ", Then::Drip).await;
     let config = ClientConfig {
         timeout: Duration::from_millis(300),
         ..config()
