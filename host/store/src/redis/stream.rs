@@ -364,7 +364,12 @@ fn entries_of(value: Value) -> Option<Vec<RawEntry>> {
         .collect()
 }
 
-/// A field that is missing stays empty, for validation to name it; unknown ones are passed over.
+/// In place of bytes that are not UTF-8: refused by the rule of every field. To mend them would make one of what
+/// was two.
+const NO_TEXT: &str = "\0";
+
+/// A field that is missing stays empty, and one that is no text becomes [`NO_TEXT`], for validation to name it;
+/// unknown ones are passed over.
 fn draft_of(fields: Vec<Value>) -> EventDraft {
     let mut draft = EventDraft::default();
     let mut fields = fields.into_iter();
@@ -372,15 +377,18 @@ fn draft_of(fields: Vec<Value>) -> EventDraft {
         let (Some(name), Some(value)) = (bytes(name), bytes(value)) else {
             continue;
         };
-        let lossy = || String::from_utf8_lossy(&value).into_owned();
+        if name == b"payload" {
+            draft.payload = Bytes::from(value);
+            continue;
+        }
+        let text = String::from_utf8(value).unwrap_or_else(|_| NO_TEXT.to_owned());
         match name.as_slice() {
-            b"id" => draft.id = lossy(),
-            b"tenant" | b"tenant_id" => draft.tenant = lossy(),
-            b"type" => draft.event_type = lossy(),
-            b"occurred_at" => draft.occurred_at = Some(lossy()),
-            b"deliver_at" => draft.deliver_at = Some(lossy()),
-            b"ordering_key" => draft.ordering_key = Some(lossy()),
-            b"payload" => draft.payload = Bytes::from(value),
+            b"id" => draft.id = text,
+            b"tenant" | b"tenant_id" => draft.tenant = text,
+            b"type" => draft.event_type = text,
+            b"occurred_at" => draft.occurred_at = Some(text),
+            b"deliver_at" => draft.deliver_at = Some(text),
+            b"ordering_key" => draft.ordering_key = Some(text),
             _ => {}
         }
     }

@@ -229,3 +229,37 @@ async fn a_restarted_server_is_found_again() {
     let entries = until(|| stream.read(10, WAIT)).await;
     assert_eq!(entries.len(), 1, "its own entry comes first");
 }
+
+#[tokio::test]
+async fn what_is_not_text_is_refused_and_not_mended() {
+    let server = RedisServer::start().unwrap();
+    let stream = open(&server, "one").await;
+    let client = redis::Client::open(server.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let fields = [
+        "id",
+        "tenant",
+        "type",
+        "occurred_at",
+        "deliver_at",
+        "ordering_key",
+    ];
+    for broken in fields {
+        let mut command = redis::cmd("XADD");
+        command.arg("wasmhook:events").arg("*");
+        command.arg("payload").arg("1");
+        let sound = [("id", "evt_1"), ("tenant", "acme"), ("type", "a.b")];
+        for (name, value) in sound.iter().filter(|(name, _)| *name != broken) {
+            command.arg(name).arg(value);
+        }
+        command.arg(broken).arg(&b"a\xffb"[..]);
+        let _: String = command.query_async(&mut connection).await.unwrap();
+    }
+    let entries = stream.read(10, WAIT).await.unwrap();
+    assert_eq!(entries.len(), fields.len());
+    for (entry, broken) in entries.into_iter().zip(fields) {
+        let refused = entry.draft.accept(jiff::Timestamp::now(), 1024);
+        let words = refused.unwrap_err().to_string();
+        assert!(words.contains(broken), "{broken}: {words}");
+    }
+}
