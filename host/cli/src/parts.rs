@@ -67,7 +67,7 @@ mod tests {
     async fn a_part_that_fails_takes_the_others_along_and_is_named() {
         let stop = CancellationToken::new();
         let mut parts = Parts::new(&stop);
-        parts.start("the one", |stop| stop.cancelled_owned());
+        parts.start("the one", CancellationToken::cancelled_owned);
         parts.start("the other", |_| async { panic!("broken") });
         let error = parts.ended().await.unwrap_err();
         assert!(stop.is_cancelled());
@@ -79,7 +79,7 @@ mod tests {
         let stop = CancellationToken::new();
         let mut parts = Parts::new(&stop);
         parts.start("the one", |_| async {});
-        parts.start("the other", |stop| stop.cancelled_owned());
+        parts.start("the other", CancellationToken::cancelled_owned);
         let error = parts.ended().await.unwrap_err();
         assert_eq!(error.to_string(), "the one ended by itself");
     }
@@ -88,7 +88,7 @@ mod tests {
     async fn an_orderly_stop_is_no_failure() {
         let stop = CancellationToken::new();
         let mut parts = Parts::new(&stop);
-        parts.start("the one", |stop| stop.cancelled_owned());
+        parts.start("the one", CancellationToken::cancelled_owned);
         stop.cancel();
         parts.ended().await.unwrap();
     }
