@@ -96,12 +96,18 @@ impl Scan {
         let folder = self.secrets_folder.join(id.as_str());
         let mut places = vec![path.clone(), folder.clone()];
         places.extend(tenant.secrets.keys().map(|name| folder.join(name.as_str())));
-        // A file that is there and has become unusable keeps its last good secret; a deleted one
-        // does not, for deleting it is how a secret is withdrawn.
+        // A file that is there and has become unusable keeps its last good secret, and a folder all of its; a deleted
+        // one does not, for deleting it is how a secret is withdrawn.
         for (name, loaded) in &mut tenant.secrets {
             if let (Err(_), Some(Ok(old))) = (&loaded, before.and_then(|b| b.secrets.get(name))) {
                 *loaded = Ok(Arc::clone(old));
             }
+        }
+        if let (true, Some(before)) = (read.unreadable, before) {
+            let good = before.secrets.iter().filter(|(_, old)| old.is_ok());
+            tenant.secrets = good
+                .map(|(name, old)| (name.clone(), old.clone()))
+                .collect();
         }
         let in_files = tenant.secrets.len();
         self.needed_secrets(id, all, &path, &mut tenant);

@@ -21,6 +21,8 @@ pub(crate) type Loaded = Result<Arc<SigningSecret>, String>;
 #[derive(Debug, Default)]
 pub(crate) struct Secrets {
     pub(crate) by_name: HashMap<SecretName, Loaded>,
+    /// Whether the folder is there and what it holds cannot be told.
+    pub(crate) unreadable: bool,
     pub(crate) problems: Vec<Problem>,
     /// Things to warn of that keep nothing from working.
     pub(crate) warnings: Vec<Problem>,
@@ -28,35 +30,27 @@ pub(crate) struct Secrets {
 
 /// Reads every secret of the tenant. A folder that does not exist holds none.
 pub(crate) fn read(folder: &Path, tenant: &TenantId) -> Secrets {
-    let mut secrets = Secrets::default();
     let folder = folder.join(tenant.as_str());
-    match fs::symlink_metadata(&folder) {
+    gather(&folder, tenant).unwrap_or_else(|reason| Secrets {
+        unreadable: true,
+        problems: vec![Problem::of(tenant, folder, reason)],
+        ..Secrets::default()
+    })
+}
+
+/// The same of a folder of which it can be told what it holds.
+fn gather(folder: &Path, tenant: &TenantId) -> Result<Secrets, String> {
+    let mut secrets = Secrets::default();
+    match fs::symlink_metadata(folder) {
         Ok(metadata) if metadata.is_dir() => {}
-        Ok(_) => {
-            let reason = "expected a folder that is no symbolic link";
-            secrets.problems.push(Problem::of(tenant, folder, reason));
-            return secrets;
-        }
-        Err(error) => {
-            if error.kind() != std::io::ErrorKind::NotFound {
-                secrets
-                    .problems
-                    .push(Problem::of(tenant, folder, error.to_string()));
-            }
-            return secrets;
-        }
+        Ok(_) => return Err("expected a folder that is no symbolic link".to_owned()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(secrets),
+        Err(error) => return Err(error.to_string()),
     }
-    let listed = fs::canonicalize(&folder).and_then(|real| Ok((fs::read_dir(&folder)?, real)));
-    let (entries, real) = match listed {
-        Ok(listed) => listed,
-        Err(error) => {
-            secrets
-                .problems
-                .push(Problem::of(tenant, folder, error.to_string()));
-            return secrets;
-        }
-    };
-    for entry in entries.flatten() {
+    let words = |error: std::io::Error| error.to_string();
+    let real = fs::canonicalize(folder).map_err(words)?;
+    for entry in fs::read_dir(folder).map_err(words)? {
+        let entry = entry.map_err(words)?;
         let file_name = entry.file_name();
         // Other names, such as a mount's `..data`, cannot be referred to.
         let Some(name) = file_name.to_str().and_then(|text| {
@@ -78,7 +72,7 @@ pub(crate) fn read(folder: &Path, tenant: &TenantId) -> Secrets {
         }
         secrets.by_name.insert(name, loaded);
     }
-    secrets
+    Ok(secrets)
 }
 
 /// Mounted secrets are links within their folder, so links are followed, but not out of it.

@@ -205,6 +205,27 @@ fn an_unusable_secret_keeps_the_last_good_one_until_it_is_deleted() {
 }
 
 #[test]
+fn an_unusable_folder_of_secrets_keeps_the_last_good_ones_until_it_is_deleted() {
+    let root = acme();
+    let tenants = Tenants::load(config(root.path(), &[])).unwrap();
+    let folder = root.path().join("secrets/acme");
+    let aside = root.path().join("aside");
+    fs::rename(&folder, &aside).unwrap();
+    // Neither a file nor a link is the folder of a tenant's secrets, wherever it leads.
+    put(&root, "secrets/acme", KEY);
+    tenants.reload();
+    tenants.secret(&id("acme"), &name("main")).unwrap();
+    assert_eq!(tenants.problems().len(), 1);
+    fs::remove_file(&folder).unwrap();
+    std::os::unix::fs::symlink(&aside, &folder).unwrap();
+    tenants.reload();
+    tenants.secret(&id("acme"), &name("main")).unwrap();
+    fs::remove_file(&folder).unwrap();
+    tenants.reload();
+    assert!(tenants.secret(&id("acme"), &name("main")).is_err());
+}
+
+#[test]
 fn the_environment_serves_where_no_file_does() {
     let root = acme();
     fs::remove_file(root.path().join("secrets/acme/main")).unwrap();
