@@ -1,6 +1,6 @@
 //! Checking the queue's invariants and mending it, while hosts work.
 //!
-//! Most is looked at by functions of `repair.lua`, a few hundred things a call. Whether a due delivery
+//! Most is looked at by functions of `lua/check/`, a few hundred things a call. Whether a due delivery
 //! is in a lane can only be told by reading all lanes: they are read first, from their ends to their
 //! fronts so that nothing is left out, and what is in them is kept as one 64-bit hash each. Every
 //! record is then asked where it is. Deliveries move meanwhile, so whatever is not where it should be

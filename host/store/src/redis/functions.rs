@@ -9,11 +9,33 @@ use super::keys::crc32;
 use super::requirements;
 use crate::error::StoreError;
 
-/// The queue's functions, those that check and mend it, and the key-value store's, in one library.
+/// The queue's functions, the key-value store's, and those that check and mend the queue, in one library: each file
+/// uses what those before it define.
 pub(super) const SOURCE: &str = concat!(
-    include_str!("queue.lua"),
-    include_str!("repair.lua"),
-    include_str!("kv.lua")
+    include_str!("lua/layout.lua"),
+    include_str!("lua/stamps.lua"),
+    include_str!("lua/batches.lua"),
+    include_str!("lua/records.lua"),
+    include_str!("lua/rings.lua"),
+    include_str!("lua/waiting.lua"),
+    include_str!("lua/put_back.lua"),
+    include_str!("lua/turns.lua"),
+    include_str!("lua/lease.lua"),
+    include_str!("lua/enqueue.lua"),
+    include_str!("lua/record.lua"),
+    include_str!("lua/list.lua"),
+    include_str!("lua/replay.lua"),
+    include_str!("lua/retain.lua"),
+    include_str!("lua/quotas.lua"),
+    include_str!("lua/kv.lua"),
+    include_str!("lua/check/standing.lua"),
+    include_str!("lua/check/lanes.lua"),
+    include_str!("lua/check/records.lua"),
+    include_str!("lua/check/finished.lua"),
+    include_str!("lua/check/relist.lua"),
+    include_str!("lua/check/judge.lua"),
+    include_str!("lua/check/sequences.lua"),
+    include_str!("lua/check/counts.lua"),
 );
 
 /// How often one call may find them missing. A slot can move on to one server after another.

@@ -1,4 +1,4 @@
-//! Names of keys. See `queue.lua` for what is in them.
+//! Names of keys. See `lua/layout.lua` for what is in them.
 
 use wasmhook_core::{EventId, TenantId};
 

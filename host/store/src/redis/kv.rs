@@ -1,4 +1,4 @@
-//! The key-value store on Redis: `kv.lua`, called on the shard of its tenant.
+//! The key-value store on Redis: `lua/kv.lua`, called on the shard of its tenant.
 
 use async_trait::async_trait;
 use wasmhook_core::TenantId;

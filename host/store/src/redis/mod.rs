@@ -2,7 +2,7 @@
 //!
 //! Everything of a tenant is in one of a fixed number of shards, and all keys of a shard are in one
 //! slot of a cluster. Every transition is one call of a server-side function on one shard, see
-//! `queue.lua`, so it happens whole or not at all. Due times, leases and the order of lists go by the
+//! `lua/`, so it happens whole or not at all. Due times, leases and the order of lists go by the
 //! server's clock. The times that are only told (`updated_at`, an attempt's `at`) are of the host
 //! that wrote them; a retry's wait is computed by the host's clock and counted from the server's, so
 //! that clocks that differ do no harm.

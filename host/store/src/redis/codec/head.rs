@@ -1,4 +1,4 @@
-//! The head of a record: what the functions look at (see `queue.lua`).
+//! The head of a record: what the functions look at (see `lua/layout.lua`).
 //!
 //! The digits of the creation stamp, a letter for the state, then event, endpoint, attempt and sequence,
 //! each ended by a zero byte.

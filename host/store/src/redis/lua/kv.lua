@@ -1,5 +1,4 @@
-
--- The key-value store of tenants' plugins: a part of the library that `queue.lua` begins.
+-- The key-value store of tenants' plugins.
 --
 --   a:<tenant>   hash: key -> value
 --   z:<tenant>   the keys that end, by when they do, in ms

@@ -1,0 +1,63 @@
+-- The queue of wasmhook as server-side functions. Each call is one atomic step on one shard.
+--
+-- KEYS[1] is the shard's prefix, such as `{wasmhook:3}:`; every other key begins with it, so that
+-- all keys of a call lie in one slot of a cluster. ARGV and replies are flat. What a call needs of
+-- keys and members is made by the client where it can be: building strings is most of what a
+-- function costs.
+--
+--   d:<tenant>\0<delivery>   record: 16 digits creation stamp, state (p, f, s or x), event \0
+--                            endpoint \0 attempt \0 sequence \0 packed by the client. The sequence is
+--                            empty, or s or b (whether a dead letter is skipped or blocks), what the
+--                            client adds, a colon, when it is due in ms or nothing, a colon, and its key
+--   e:<tenant>\0<event>      the event, packed by the client
+--   c:<tenant>\0<event>      how many deliveries beyond one share the event; absent for an only one
+--   q:<lane>                 lane: list of due entries. A lane is <tenant> \0 <endpoint>, or that and
+--                            \0 for what is due again, so that first attempts never queue behind it
+--   r:<tenant>               ring of the tenant's lanes that can be served, by last turn
+--   t                        ring of tenants that can be served, by last turn; before all that had one, those
+--                            that come with new work. One that has run out of work while others wait
+--                            keeps its place until its turn comes again, or it would be new each time it has
+--                            some again
+--   D                        hash: tenant -> how much it may still have before the others until then, and, while
+--                            it stands before them, a colon and the place that it keeps
+--   s                        tenants with new work that had nothing due, and had all that they may have before
+--                            the others: calls for new work serve them out of turn, by when it came
+--   b                        set of lanes that left the ring because their endpoint was at its cap
+--   n                        hash: <tenant> \0 <endpoint> -> deliveries in flight
+--   g:<tenant>\0<endpoint>\0<key>
+--                            sequence: ids of deliveries that go one after the other, by creation stamp.
+--                            The one whose turn it is has the score 0, and it alone is in a lane, waiting
+--                            or leased; or it is a dead letter that blocks. It leaves when it is finished
+--   h                        hash: tenant -> weight, a colon, and most deliveries in flight or nothing; for
+--                            those that have a quota, and absent while none has
+--   C                        hash: tenant -> how much is left of its turn, if it is a weighty one that got only
+--                            a part of it; it keeps its place in the ring then
+--   N                        hash: tenant -> deliveries in flight, for those that have a cap
+--   B                        set of tenants that left the ring because they were at their cap
+--   w                        waiting lane members by the time they are due, in ms
+--   l                        leased members by the fence, which is also the end of the lease, in us
+--   U                        the last fence of each track, see `fence_after`
+--   H:<host>                 the fence of the last call that leased something to a host, while that lasts; with
+--                            a + for calls for new work
+--   i:<tenant>               stream of all deliveries in the order of their making: several in an entry,
+--                            whose stamps follow one another from the entry's own number on
+--   I:<tenant>               the same while a repair makes it anew
+--   j                        hash: tenant -> where clearing its stream of removed deliveries goes on
+--   o:<tenant>               open ids that failed before, by creation stamp
+--   x:<tenant>               dead-letter ids by creation stamp
+--   f:<tenant>               finished ids in order of finishing: <ms> \0 <attempt> \0 <delivery>. A dead
+--                            letter that blocks a sequence is in it, and in m, when it does no longer
+--   m                        hash: tenant -> how many are finished; a line of f: may be of one that was
+--                            replayed since
+--   k                        hash: how many are open (o), succeeded (s) and dead letters (x)
+--   u                        the last stamp given out
+--   T                        set of tenants that have deliveries
+--   V                        in shard 0 only: set while no host need check the queue again (v was for hosts
+--                            of layout 1, which do not know sequences)
+--
+-- A member is <tenant> \0 <delivery>, a lane member <tenant> \0 <endpoint> \0 <delivery>. No id holds
+-- a zero byte. A stamp is a time in microseconds, made larger than every stamp before it: unique in
+-- the shard. An entry of a lane is the delivery's stamp and id while nobody ever leased it, so that
+-- the host that enqueued it needs not read it again; afterwards it is `-` and the id.
+
+local Z = '\0'
