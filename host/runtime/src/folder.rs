@@ -152,6 +152,8 @@ pub(crate) struct Scan {
     pub(crate) plugins: BTreeMap<Key, Stamp>,
     /// Tenants whose folder could not be read, whose plugins stay as they are.
     pub(crate) unreadable: Vec<Arc<str>>,
+    /// Those of them that no look could read before: nobody knows which plugins they have.
+    pub(crate) unknown: Vec<Arc<str>>,
     /// What is wrong in the folder itself, in sentences.
     pub(crate) problems: Vec<String>,
 }
@@ -193,6 +195,8 @@ const PROMOTED_BYTES: usize = 256;
 pub(crate) struct Looks {
     /// What each tenant's folder held when it was listed last.
     listings: HashMap<Arc<str>, Listing>,
+    /// Tenants of which a look could tell what plugins they have.
+    known: HashSet<Arc<str>>,
     count: u64,
 }
 
@@ -213,6 +217,7 @@ impl Looks {
     pub(crate) fn look(&mut self, folders: &PluginFolders) -> io::Result<Scan> {
         let mut scan = Scan::default();
         let mut listings = HashMap::new();
+        let mut looked_at = Vec::new();
         self.count += 1;
         for (at, entry) in (self.count..).zip(fs::read_dir(&folders.tenants)?) {
             let entry = entry?;
@@ -226,10 +231,15 @@ impl Looks {
             if let Some(name) = name.to_str().filter(|name| is_name(name)) {
                 let tenant: Arc<str> = Arc::from(name);
                 if kind.is_symlink() && folders.home(name).is_err() {
-                    // Whoever reads the tenant's endpoints says what is wrong with it.
-                    scan.unreadable.push(tenant);
+                    // Whoever reads the tenant's endpoints says what is wrong with it, and has none of one
+                    // that is new.
+                    if self.known.contains(&tenant) {
+                        looked_at.push(Arc::clone(&tenant));
+                        scan.unreadable.push(tenant);
+                    }
                     continue;
                 }
+                looked_at.push(Arc::clone(&tenant));
                 let known = self.listings.remove(&tenant);
                 let known = known.filter(|_| at % LISTED_ANYWAY != 0);
                 if let Some(listing) = look_at(&mut scan, folders, &tenant, known) {
@@ -244,6 +254,7 @@ impl Looks {
         }
         if folders.global.is_some() {
             let global: Arc<str> = Arc::from(GLOBAL);
+            looked_at.push(Arc::clone(&global));
             let known = self.listings.remove(&global);
             let known = known.filter(|_| !self.count.is_multiple_of(LISTED_ANYWAY));
             if let Some(listing) = look_at(&mut scan, folders, &global, known) {
@@ -251,6 +262,15 @@ impl Looks {
             }
         }
         self.listings = listings;
+        let unreadable: HashSet<_> = scan.unreadable.iter().cloned().collect();
+        let is_known = |tenant: &Arc<str>| self.known.contains(tenant);
+        scan.unknown = unreadable
+            .iter()
+            .filter(|t| !is_known(t))
+            .cloned()
+            .collect();
+        let known = |tenant: &Arc<str>| is_known(tenant) || !unreadable.contains(tenant);
+        self.known = looked_at.into_iter().filter(known).collect();
         Ok(scan)
     }
 }

@@ -338,6 +338,48 @@ async fn mounted_plugins_are_followed_when_they_are_replaced() {
 }
 
 #[tokio::test]
+async fn a_folder_that_could_never_be_read_lets_nothing_pass_until_it_can() {
+    let world = World::new();
+    world.put("acme", "10-redact.wasm", guest("redact"));
+    let (folder, aside) = (world.file("acme", ""), world.folder.path().join("aside"));
+    fs::rename(&folder, &aside).unwrap();
+    // As one that this user may not open, which the superuser could.
+    symlink("plugins", folder.parent().unwrap().join("plugins")).unwrap();
+    fs::create_dir_all(world.folder.path().join("tenants/other")).unwrap();
+    world.load().await;
+    let plugins = world.tenant("acme");
+    assert_eq!(plugins.unready.len(), 1);
+    assert_eq!(
+        plugins.unready[0].reason,
+        "the folder of plugins cannot be read"
+    );
+    assert!(world.tenant("other").is_empty(), "it has none");
+
+    fs::remove_file(folder.parent().unwrap().join("plugins")).unwrap();
+    fs::rename(&aside, folder.parent().unwrap().join("plugins")).unwrap();
+    world.load().await;
+    let plugins = world.tenant("acme");
+    assert_eq!((plugins.unready.len(), plugins.transforms.len()), (0, 1));
+
+    // One whose plugins are known keeps them, and one that had none goes on without.
+    for tenant in ["acme", "other"] {
+        let folder = world
+            .folder
+            .path()
+            .join("tenants")
+            .join(tenant)
+            .join("plugins");
+        if folder.is_dir() {
+            fs::rename(&folder, folder.with_extension("aside")).unwrap();
+        }
+        symlink("plugins", &folder).unwrap();
+    }
+    world.load().await;
+    assert_eq!(world.tenant("acme").transforms.len(), 1);
+    assert!(world.tenant("other").is_empty());
+}
+
+#[tokio::test]
 async fn compiled_code_is_kept_checked_and_made_again_when_damaged() {
     let mut world = World::new();
     let cache = world.folder.path().join("cache");

@@ -89,6 +89,7 @@ impl Scan {
                     Tenant::new(Arc::clone(&old.endpoints), old.quota)
                 });
                 tenant.last_good = !tenant.endpoints.is_empty();
+                tenant.unread = before.is_none_or(|old| old.unread);
                 tenant.problems.push(problem);
                 tenant
             }
