@@ -1,6 +1,8 @@
 //! `events record`: what was delivered becomes a plugin's test.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::io::Read as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::process::Command;
 
 use serde_json::{Value, json};
 use wasmhook_testing::RedisServer;
@@ -173,4 +175,33 @@ fn a_field_that_no_event_has_stops_a_recording() {
     );
     let output = site.run(&["events", "record", "--tenant", "globex"]);
     assert_eq!(output.status.code(), Some(5), "{output:?}");
+}
+
+#[test]
+fn a_recording_replaces_neither_a_pipe_nor_a_link() {
+    let site = recorded(Site::embedded());
+    let (pipe, link, file) = (site.path("pipe"), site.path("link"), site.path("file"));
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    // Open for both, so that neither side waits for the other.
+    let mut end = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&pipe)
+        .unwrap();
+    let output = site.run(&recording(&["-o", text(&pipe)]));
+    assert!(output.status.success(), "{output:?}");
+    assert!(pipe.metadata().unwrap().file_type().is_fifo());
+    let mut written = vec![0; 1 << 16];
+    let count = end.read(&mut written).unwrap();
+    let written = std::str::from_utf8(&written[..count]).unwrap();
+    assert_eq!(written.lines().count(), 3, "{written}");
+
+    std::fs::write(&file, "older").unwrap();
+    std::os::unix::fs::symlink("file", &link).unwrap();
+    let output = site.run(&recording(&["-o", text(&link)]));
+    assert!(output.status.success(), "{output:?}");
+    assert!(link.symlink_metadata().unwrap().is_symlink());
+    let written = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(written.lines().count(), 3, "{written}");
 }

@@ -115,3 +115,61 @@ fn nothing_private_is_logged() {
         assert!(!log.contains(private), "the log holds {private}");
     }
 }
+
+#[test]
+fn what_is_for_a_tenant_whose_file_could_never_be_read_waits_for_it() {
+    let receiver = Listener::start(204);
+    let port = receiver.port;
+    drop(receiver);
+    let site = Site::embedded();
+    site.try_often();
+    site.endpoint(
+        "acme",
+        "main",
+        &format!("http://127.0.0.1:{port}/hook"),
+        "*",
+    );
+    let push = |id: &str| {
+        let line = event("acme", "invoice.paid", id, &json!({}));
+        assert!(push_lines(&site, &line).status.success());
+    };
+    let mut host = site.serve();
+    push("before");
+    wait_for("an attempt", || {
+        let failed = site.deliveries("acme", "failed");
+        failed.into_iter().next()
+    });
+    host.stop();
+
+    // Whoever writes it has left it half done, and the host starts anew.
+    let whole = std::fs::read_to_string(site.path("tenants/acme/tenant.toml")).unwrap();
+    site.write("tenants/acme/tenant.toml", &whole[..20]);
+    let _host = site.serve();
+    let receiver = Listener::on(port, 204);
+    push("meanwhile");
+    let held = wait_for("attempts at both", || {
+        let failed = site.deliveries("acme", "failed");
+        let tried = |delivery: &serde_json::Value| delivery["attempt"].as_u64() > Some(1);
+        (failed.len() == 2 && failed.iter().all(tried)).then_some(failed)
+    });
+    let ids: Vec<_> = held
+        .iter()
+        .map(|held| held["id"].as_str().unwrap())
+        .collect();
+    for id in ids {
+        let shown = site.json(&["deliveries", "show", id]);
+        let last = shown["attempts"].as_array().unwrap().last().unwrap();
+        assert_eq!(last["outcome"], "validation_error", "{shown}");
+        let words = "the tenant's endpoints cannot be read";
+        assert!(last["error"].as_str().unwrap().contains(words), "{shown}");
+    }
+    site.write("tenants/acme/tenant.toml", &whole);
+    let arrived = receiver.wait_for_deliveries(2);
+    assert_eq!(arrived.len(), 2);
+    wait_for("the end of all", || {
+        let open =
+            site.deliveries("acme", "failed").len() + site.deliveries("acme", "pending").len();
+        (open == 0).then_some(())
+    });
+    assert_eq!(site.deliveries("acme", "dead_letter").len(), 0);
+}

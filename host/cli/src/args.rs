@@ -201,8 +201,8 @@ pub(crate) struct RecordEvents {
     /// At most this many, up to 10000.
     #[arg(long, default_value_t = 100, value_parser = limit)]
     pub(crate) limit: usize,
-    /// Mask this field: a name wherever it is, one inside another (`customer.email`), or a JSON pointer
-    /// (`/lines/0/name`); repeatable.
+    /// Mask this field: a name wherever it is and in whatever case, one inside another (`customer.email`), or a
+    /// JSON pointer (`/lines/0/name`), which is exact; repeatable.
     #[arg(long, value_name = "FIELD")]
     pub(crate) mask: Vec<Field>,
     /// Write although no event has a field that is to be masked.

@@ -21,7 +21,9 @@ pub(crate) fn start(log: &Log) -> anyhow::Result<()> {
     if !log.level.split(',').all(is_directive) {
         return Err(wrong());
     }
-    let filter = EnvFilter::try_new(&log.level).map_err(|_| wrong())?;
+    // The library that watches folders tells of each that is removed.
+    let directives = format!("notify=warn,{}", log.level);
+    let filter = EnvFilter::try_new(directives).map_err(|_| wrong())?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

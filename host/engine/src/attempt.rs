@@ -58,6 +58,9 @@ pub(crate) struct Trace {
     pub(crate) held: bool,
 }
 
+/// What keeps a delivery of a tenant from its endpoint when this host could never read the tenant's endpoints.
+const UNREAD: &str = "the tenant's endpoints cannot be read; `wasmhook config check` says why";
+
 /// About when a delivery is tried again that waits for a plugin to be loaded or for its turn. Compiling
 /// takes a tenth of a second for a Rust guest and several seconds for one with an interpreter inside.
 const HELD_WAIT: Duration = Duration::from_secs(2);
@@ -146,7 +149,11 @@ impl Attempter {
         };
         let endpoint = match self.endpoint(delivery, event) {
             Ok(endpoint) => endpoint,
-            Err(error) => return refused(ErrorClass::Endpoint, false, &error),
+            Err(error) => {
+                // Endpoints that could not be read are not gone.
+                let may_come = self.tenants.is_unread(&delivery.tenant_id);
+                return refused(ErrorClass::Endpoint, may_come, &error);
+            }
         };
         // A missing secret is the operator's to put right, so the delivery waits for it.
         let secrets = match self.tenants.secrets_for(&endpoint) {
@@ -250,7 +257,13 @@ impl Attempter {
             .tenants
             .endpoint(&delivery.tenant_id, &delivery.endpoint_id)
             .ok_or_else(|| {
-                Error::DeliveryNotFound(Context::words("its endpoint is not registered"))
+                let unread = self.tenants.is_unread(&delivery.tenant_id);
+                let words = if unread {
+                    UNREAD
+                } else {
+                    "its endpoint is not registered"
+                };
+                Error::DeliveryNotFound(Context::words(words))
             })?;
         // A resolver may choose an endpoint that does not subscribe to the type, but not a disabled one.
         if endpoint.disabled || !self.resolver.applies(event) {
@@ -282,7 +295,8 @@ impl Attempter {
         Transformed::Deliver(content)
     }
 
-    /// The attempt of a delivery that stands for a resolver which failed at intake.
+    /// The attempt of a delivery that stands for a resolver which failed at intake, or for endpoints that could
+    /// not be read.
     async fn resolve(
         &self,
         event: &Event,
@@ -290,6 +304,11 @@ impl Attempter {
         at: Timestamp,
         trace: &mut Trace,
     ) -> Attempt {
+        if self.tenants.is_unread(&event.tenant_id) {
+            let (outcome, class) = (Outcome::ValidationError, ErrorClass::Endpoint);
+            let took = Duration::ZERO;
+            return Attempt::refused(number, at, took, outcome, class, true, UNREAD.to_owned());
+        }
         let (outcome, class) = (Outcome::PluginError, ErrorClass::Plugin);
         let targets = match self.resolver.ask(event).await {
             Ok((targets, plugin)) => {
@@ -316,12 +335,15 @@ impl Attempter {
             }
         };
         match self.enqueue(event, targets, trace.used.last()).await {
-            Ok(count) => Attempt::skipped(
-                number,
-                at,
-                Duration::ZERO,
-                format!("the resolver chose {count} endpoints, which have deliveries of their own"),
-            ),
+            Ok(count) => {
+                let who = if trace.used.is_empty() {
+                    "the event is for"
+                } else {
+                    "the resolver chose"
+                };
+                let words = format!("{who} {count} endpoints, which have deliveries of their own");
+                Attempt::skipped(number, at, Duration::ZERO, words)
+            }
             Err(message) => {
                 Attempt::refused(number, at, Duration::ZERO, outcome, class, true, message)
             }

@@ -17,8 +17,9 @@ use wasmhook_tenants::Tenants;
 
 use crate::slow_resolvers::{PATIENCE, SlowResolvers};
 
-/// The endpoint id of a delivery that stands for a resolver which has yet to answer. When it is
-/// attempted, the resolver is asked again, and its answer becomes deliveries of their own.
+/// The endpoint id of a delivery that stands for a resolver which has yet to answer, or for endpoints that have
+/// yet to be read. When it is attempted, the resolver is asked again, and its answer becomes deliveries of their
+/// own.
 pub const RESOLUTION: &str = "(resolver)";
 
 /// The most endpoints a resolver may choose for one event.
@@ -94,7 +95,12 @@ impl Resolver {
     /// until then, so that no tenant's plugin holds up the events of others. When the resolver fails, its
     /// failure policy decides: the subscribed endpoints for `deliver-original`, otherwise one delivery to
     /// [`RESOLUTION`], which makes the failure visible and is retried or dead-lettered like any other.
+    ///
+    /// An event of a tenant whose endpoints could never be read has such a delivery as well.
     pub async fn deliveries(&self, event: &Event) -> Result<Vec<Delivery>, Error> {
+        if self.tenants.is_unread(&event.tenant_id) {
+            return Self::resolution(event);
+        }
         let asked = if self.plugin(event).is_none() {
             Some(self.ask(event).await)
         } else if self.slow.contains(&event.tenant_id) {

@@ -53,7 +53,7 @@ pub enum LoadError {
     #[error("the file cannot be read: {0}")]
     Unreadable(String),
     /// The file is a link to a place outside its tenant's plugin folder.
-    #[error("the file is a link that leads out of the plugin folder")]
+    #[error("the file is a link that leads out of its tenant's folder")]
     OutsideFolder,
     /// The file is larger than the limit.
     #[error("the file is too large: more than {limit} bytes")]

@@ -86,6 +86,27 @@ impl PluginFolders {
             Ok(plugins_folder(&self.tenants.canonicalize()?, tenant))
         }
     }
+
+    /// Where the files of a tenant's plugins truly are: somewhere in its folder. That may be a link as a mounted
+    /// `ConfigMap` has them, `acme -> ..data/acme`, into a hidden folder beside it and so into no other tenant's.
+    fn home(&self, tenant: &str) -> io::Result<PathBuf> {
+        if tenant == GLOBAL {
+            return self.true_folder(tenant);
+        }
+        let tenants = self.tenants.canonicalize()?;
+        let plain = tenants.join(tenant);
+        let found = plain.canonicalize()?;
+        let is_hidden = found.strip_prefix(&tenants).is_ok_and(|below| {
+            let first = below.as_os_str().as_encoded_bytes();
+            first.starts_with(b".")
+        });
+        if is_hidden || found == plain {
+            Ok(found)
+        } else {
+            let reason = "the tenant's folder is a link that leads elsewhere";
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, reason))
+        }
+    }
 }
 
 /// Tells whether files changed without reading them.
@@ -131,6 +152,8 @@ pub(crate) struct Scan {
     pub(crate) plugins: BTreeMap<Key, Stamp>,
     /// Tenants whose folder could not be read, whose plugins stay as they are.
     pub(crate) unreadable: Vec<Arc<str>>,
+    /// Those of them that no look could read before: nobody knows which plugins they have.
+    pub(crate) unknown: Vec<Arc<str>>,
     /// What is wrong in the folder itself, in sentences.
     pub(crate) problems: Vec<String>,
 }
@@ -172,6 +195,8 @@ const PROMOTED_BYTES: usize = 256;
 pub(crate) struct Looks {
     /// What each tenant's folder held when it was listed last.
     listings: HashMap<Arc<str>, Listing>,
+    /// Tenants of which a look could tell what plugins they have.
+    known: HashSet<Arc<str>>,
     count: u64,
 }
 
@@ -192,15 +217,29 @@ impl Looks {
     pub(crate) fn look(&mut self, folders: &PluginFolders) -> io::Result<Scan> {
         let mut scan = Scan::default();
         let mut listings = HashMap::new();
+        let mut looked_at = Vec::new();
         self.count += 1;
         for (at, entry) in (self.count..).zip(fs::read_dir(&folders.tenants)?) {
             let entry = entry?;
-            if !entry.file_type()?.is_dir() {
+            let kind = entry.file_type()?;
+            let name = entry.file_name();
+            // What holds the data of a mounted folder is no mistake.
+            let is_mounts = name.as_encoded_bytes().starts_with(b"..");
+            if is_mounts || !kind.is_dir() && !kind.is_symlink() {
                 continue;
             }
-            let name = entry.file_name();
             if let Some(name) = name.to_str().filter(|name| is_name(name)) {
                 let tenant: Arc<str> = Arc::from(name);
+                if kind.is_symlink() && folders.home(name).is_err() {
+                    // Whoever reads the tenant's endpoints says what is wrong with it, and has none of one
+                    // that is new.
+                    if self.known.contains(&tenant) {
+                        looked_at.push(Arc::clone(&tenant));
+                        scan.unreadable.push(tenant);
+                    }
+                    continue;
+                }
+                looked_at.push(Arc::clone(&tenant));
                 let known = self.listings.remove(&tenant);
                 let known = known.filter(|_| at % LISTED_ANYWAY != 0);
                 if let Some(listing) = look_at(&mut scan, folders, &tenant, known) {
@@ -215,6 +254,7 @@ impl Looks {
         }
         if folders.global.is_some() {
             let global: Arc<str> = Arc::from(GLOBAL);
+            looked_at.push(Arc::clone(&global));
             let known = self.listings.remove(&global);
             let known = known.filter(|_| !self.count.is_multiple_of(LISTED_ANYWAY));
             if let Some(listing) = look_at(&mut scan, folders, &global, known) {
@@ -222,6 +262,15 @@ impl Looks {
             }
         }
         self.listings = listings;
+        let unreadable: HashSet<_> = scan.unreadable.iter().cloned().collect();
+        let is_known = |tenant: &Arc<str>| self.known.contains(tenant);
+        scan.unknown = unreadable
+            .iter()
+            .filter(|t| !is_known(t))
+            .cloned()
+            .collect();
+        let known = |tenant: &Arc<str>| is_known(tenant) || !unreadable.contains(tenant);
+        self.known = looked_at.into_iter().filter(known).collect();
         Ok(scan)
     }
 }
@@ -322,7 +371,7 @@ pub(crate) fn read(
     let unreadable = |error: io::Error| LoadError::Unreadable(error.to_string());
     let folder = folders.of(&key.tenant).ok_or(io::ErrorKind::NotFound);
     let folder = folder.map_err(|kind| unreadable(kind.into()))?;
-    let home = match folders.true_folder(&key.tenant) {
+    let home = match folders.home(&key.tenant) {
         // Its files are gone, too, and to read them says so.
         Err(error) if error.kind() == io::ErrorKind::NotFound => folder.clone(),
         home => home.map_err(unreadable)?,
@@ -359,7 +408,7 @@ pub(crate) fn read(
     })
 }
 
-/// Reads a file of `folder` whose true place is in `home`, where the folder's path leads.
+/// Reads a file of `folder` whose true place is in `home`.
 fn read_file(
     folder: &Path,
     home: &Path,

@@ -10,7 +10,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::sync::Arc;
 
-use support::{World, body, guest, transform};
+use support::{World, body, guest, transform, variant};
 use wasmhook_runtime::{
     Digest, Exports, FailurePolicy, LoadError, PluginHost, PluginHostConfig, RuntimeError,
     ServingState,
@@ -272,7 +272,7 @@ async fn links_out_of_the_folder_and_bad_tenant_names_are_refused() {
     );
     assert_eq!(
         world.refusal("acme", "10-link"),
-        "the file is a link that leads out of the plugin folder"
+        "the file is a link that leads out of its tenant's folder"
     );
     assert!(world.tenant("linked").is_empty());
     assert_eq!(
@@ -280,6 +280,103 @@ async fn links_out_of_the_folder_and_bad_tenant_names_are_refused() {
         2,
         "a link within the folder is fine"
     );
+}
+
+/// Puts another version in the place of what a kubelet has mounted: `..data` leads to a hidden folder of files.
+fn remount(folder: &Path, version: &str, files: &[(&str, Vec<u8>)]) {
+    for (path, bytes) in files {
+        let file = folder.join(version).join(path);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, bytes).unwrap();
+        let name = path.split('/').next().unwrap();
+        let _ = symlink(format!("..data/{name}"), folder.join(name));
+    }
+    let before = fs::read_link(folder.join("..data")).ok();
+    symlink(version, folder.join("..data_tmp")).unwrap();
+    fs::rename(folder.join("..data_tmp"), folder.join("..data")).unwrap();
+    if let Some(before) = before {
+        fs::remove_dir_all(folder.join(before)).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn mounted_plugins_are_followed_when_they_are_replaced() {
+    let world = World::new();
+    let tenants = world.folder.path().join("tenants");
+    let mounted = |version: &str, guest: &[u8]| {
+        let plugin = |path| [(path, guest.to_vec())];
+        // The folder of plugins, that of a tenant, and that of all tenants.
+        remount(&world.file("one", ""), version, &plugin("10-a.wasm"));
+        remount(&tenants.join("two"), version, &plugin("plugins/10-a.wasm"));
+        remount(&tenants, version, &plugin("three/plugins/10-a.wasm"));
+    };
+    fs::create_dir(tenants.join("two")).unwrap();
+    mounted("..1", &guest("redact"));
+    let report = world.host.rescan().await;
+    world.host.settled().await;
+    assert_eq!(report.problems, Vec::<String>::new());
+    let digests = || {
+        ["one", "two", "three"].map(|tenant| {
+            let plugins = world.tenant(tenant);
+            assert_eq!(plugins.transforms.len(), 1, "{tenant}");
+            plugins.transforms[0].digest()
+        })
+    };
+    let first = digests();
+    mounted("..2", &variant(guest("redact"), 2));
+    world.host.rescan().await;
+    world.host.settled().await;
+    for (before, now) in first.iter().zip(digests()) {
+        assert_ne!(*before, now);
+    }
+
+    // Unmounted by half: a link that leads nowhere takes nobody's plugins away.
+    fs::remove_file(tenants.join("..data")).unwrap();
+    world.host.rescan().await;
+    world.host.settled().await;
+    assert_eq!(world.tenant("three").transforms.len(), 1);
+}
+
+#[tokio::test]
+async fn a_folder_that_could_never_be_read_lets_nothing_pass_until_it_can() {
+    let world = World::new();
+    world.put("acme", "10-redact.wasm", guest("redact"));
+    let (folder, aside) = (world.file("acme", ""), world.folder.path().join("aside"));
+    fs::rename(&folder, &aside).unwrap();
+    // As one that this user may not open, which the superuser could.
+    symlink("plugins", folder.parent().unwrap().join("plugins")).unwrap();
+    fs::create_dir_all(world.folder.path().join("tenants/other")).unwrap();
+    world.load().await;
+    let plugins = world.tenant("acme");
+    assert_eq!(plugins.unready.len(), 1);
+    assert_eq!(
+        plugins.unready[0].reason,
+        "the folder of plugins cannot be read"
+    );
+    assert!(world.tenant("other").is_empty(), "it has none");
+
+    fs::remove_file(folder.parent().unwrap().join("plugins")).unwrap();
+    fs::rename(&aside, folder.parent().unwrap().join("plugins")).unwrap();
+    world.load().await;
+    let plugins = world.tenant("acme");
+    assert_eq!((plugins.unready.len(), plugins.transforms.len()), (0, 1));
+
+    // One whose plugins are known keeps them, and one that had none goes on without.
+    for tenant in ["acme", "other"] {
+        let folder = world
+            .folder
+            .path()
+            .join("tenants")
+            .join(tenant)
+            .join("plugins");
+        if folder.is_dir() {
+            fs::rename(&folder, folder.with_extension("aside")).unwrap();
+        }
+        symlink("plugins", &folder).unwrap();
+    }
+    world.load().await;
+    assert_eq!(world.tenant("acme").transforms.len(), 1);
+    assert!(world.tenant("other").is_empty());
 }
 
 #[tokio::test]

@@ -19,25 +19,35 @@
 
 mod answer;
 mod body;
+mod telling;
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use wasmhook_engine::Source;
 
 pub(crate) use self::answer::{Refusal, failure};
 pub use self::body::MAX_EVENTS;
+pub(crate) use self::telling::Telling;
 use crate::Api;
 
-pub(crate) async fn post(State(api): State<Arc<Api>>, request: Request) -> Response {
+pub(crate) async fn post(
+    State(api): State<Arc<Api>>,
+    Extension(telling): Extension<Arc<Telling>>,
+    request: Request,
+) -> Response {
     if let Some(full) = api.pressure.full() {
         return answer::full(&full.to_string());
     }
     let headers = request.headers().clone();
     let body = body::gather(request, api.max_body, api.patience.body).await;
     match body.and_then(|body| body::read(&headers, &body)) {
-        Ok((drafts, batch)) => answer::taken(api.intake.accept(Source::Http, drafts).await, batch),
+        Ok((drafts, batch)) => {
+            let taken = api.intake.accept(Source::Http, drafts).await;
+            answer::taken(taken, batch, &telling)
+        }
         Err(refused) => failure(refused.status, refused.code, &refused.message).into_response(),
     }
 }

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -30,7 +30,7 @@ use wasmhook_engine::{Intake, Pressure};
 use wasmhook_store::Store;
 
 pub use self::connections::Patience;
-use self::events::{Refusal, failure};
+use self::events::{Refusal, Telling, failure};
 
 /// What the API serves from.
 pub struct Api {
@@ -71,6 +71,7 @@ pub fn router(api: Api) -> Router {
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(max_body))
+        .layer(Extension(Arc::<Telling>::default()))
         .with_state(api)
 }
 

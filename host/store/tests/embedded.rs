@@ -129,6 +129,28 @@ fn a_newer_or_foreign_file_is_left_alone() {
     assert!(error.ends_with("it is not an SQLite database"), "{error}");
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn payloads_are_for_the_hosts_user_alone_to_read() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = TempDir::new().unwrap();
+    let store = host(folder.path()).unwrap();
+    push(&store, "e1").await;
+    let mut files = Vec::new();
+    for entry in folder.path().read_dir().unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+        if name.starts_with("wasmhook.db") {
+            files.push((name, mode));
+        }
+    }
+    files.sort();
+    let closed = |name: &str| (name.to_owned(), 0o600);
+    let expected = ["wasmhook.db", "wasmhook.db-shm", "wasmhook.db-wal"].map(closed);
+    assert_eq!(files, expected);
+}
+
 #[tokio::test]
 async fn reopening_keeps_everything_but_leases() {
     let folder = TempDir::new().unwrap();

@@ -11,6 +11,7 @@
 
 mod document;
 mod environment;
+mod places;
 mod ports;
 pub mod problem;
 mod scan;

@@ -13,6 +13,7 @@ use wasmhook_core::{Endpoint, Quota, SignatureProfile, TenantId};
 
 use crate::document::{self, Rules};
 use crate::environment::{self, Environment};
+use crate::places;
 use crate::problem::Problem;
 use crate::secrets::{self, Loaded};
 use crate::snapshot::{Snapshot, Tenant};
@@ -20,6 +21,9 @@ use crate::stamp::Stamps;
 
 /// A tenant's endpoints in the order of its file.
 type Endpoints = Arc<[Arc<Endpoint>]>;
+
+/// The name of a tenant's document.
+const DOCUMENT: &str = "tenant.toml";
 
 /// The largest `tenant.toml`, in bytes: room for thousands of endpoints.
 const MAX_DOCUMENT: u64 = 1024 * 1024;
@@ -47,7 +51,7 @@ impl Scan {
         let mut warnings = Vec::new();
         let mut ids = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
-            match tenant_id(&entry?) {
+            match self.tenant_id(&entry?, before) {
                 Ok(Some(id)) => ids.push(id),
                 Ok(None) => {}
                 Err(problem) => snapshot.problems.push(problem),
@@ -77,7 +81,7 @@ impl Scan {
         warnings: &mut Vec<Problem>,
     ) -> Tenant {
         let began = SystemTime::now();
-        let path = self.folder.join(id.as_str()).join("tenant.toml");
+        let path = self.folder.join(id.as_str()).join(DOCUMENT);
         let mut tenant = match self.endpoints(id, &path, before) {
             Ok((endpoints, quota)) => Tenant::new(endpoints, quota),
             Err(problem) => {
@@ -85,6 +89,7 @@ impl Scan {
                     Tenant::new(Arc::clone(&old.endpoints), old.quota)
                 });
                 tenant.last_good = !tenant.endpoints.is_empty();
+                tenant.unread = before.is_none_or(|old| old.unread);
                 tenant.problems.push(problem);
                 tenant
             }
@@ -125,7 +130,9 @@ impl Scan {
         path: &Path,
         before: Option<&Arc<Tenant>>,
     ) -> Result<(Endpoints, Quota), Problem> {
-        let document = document(path).map_err(|reason| Problem::of(id, path, reason))?;
+        let document = self
+            .document(id)
+            .map_err(|reason| Problem::of(id, path, reason))?;
         let Some((text, at)) = document else {
             return Ok((Arc::default(), Quota::default()));
         };
@@ -145,6 +152,50 @@ impl Scan {
             })
             .collect();
         Ok((endpoints, said.quota))
+    }
+
+    /// The tenant that a folder is, `None` for what is no tenant's: files and hidden folders.
+    fn tenant_id(
+        &self,
+        entry: &fs::DirEntry,
+        before: &Snapshot,
+    ) -> Result<Option<TenantId>, Problem> {
+        let problem = |reason: String| Problem {
+            tenant: None,
+            path: entry.path(),
+            key: None,
+            reason,
+        };
+        let kind = entry
+            .file_type()
+            .map_err(|error| problem(error.to_string()))?;
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            return Ok(None);
+        }
+        if !kind.is_dir() && !kind.is_symlink() {
+            return Ok(None);
+        }
+        let id = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| TenantId::new(name).ok().filter(|id| id.as_str() == name))
+            .ok_or_else(|| {
+                problem("a tenant's name is 1 to 128 characters of a-z A-Z 0-9 . _ -".to_owned())
+            })?;
+        // One that is known keeps what it has while its link leads nowhere, and tells of it itself.
+        if kind.is_symlink() && !before.tenants.contains_key(&id) {
+            places::folder(&self.folder, id.as_str()).map_err(problem)?;
+        }
+        Ok(Some(id))
+    }
+
+    /// The text of a tenant's document and when it was written; `None` if there is none.
+    fn document(&self, id: &TenantId) -> Result<Option<(String, Timestamp)>, String> {
+        let Some(folder) = places::folder(&self.folder, id.as_str())? else {
+            return Ok(None);
+        };
+        let path = places::file(&folder, DOCUMENT)?;
+        path.map(|path| document(&path)).transpose()
     }
 
     /// Looks for what the endpoints name and no file holds, and for secrets of the wrong kind.
@@ -218,52 +269,14 @@ fn continued(old: &Arc<Endpoint>, new: &Endpoint) -> Arc<Endpoint> {
     Arc::new(new)
 }
 
-/// The tenant that a folder is, `None` for what is no tenant's: files and hidden folders.
-fn tenant_id(entry: &fs::DirEntry) -> Result<Option<TenantId>, Problem> {
-    let problem = |reason: String| Problem {
-        tenant: None,
-        path: entry.path(),
-        key: None,
-        reason,
-    };
-    let kind = entry
-        .file_type()
-        .map_err(|error| problem(error.to_string()))?;
-    if entry.file_name().as_encoded_bytes().starts_with(b".") {
-        return Ok(None);
-    }
-    if kind.is_symlink() {
-        return Err(problem(
-            "a tenant's folder may not be a symbolic link".to_owned(),
-        ));
-    }
-    if !kind.is_dir() {
-        return Ok(None);
-    }
-    entry
-        .file_name()
-        .to_str()
-        .and_then(|name| TenantId::new(name).ok().filter(|id| id.as_str() == name))
-        .map(Some)
-        .ok_or_else(|| {
-            problem("a tenant's name is 1 to 128 characters of a-z A-Z 0-9 . _ -".to_owned())
-        })
-}
-
-/// The text of a document and when it was written; `None` if there is none.
-fn document(path: &Path) -> Result<Option<(String, Timestamp)>, String> {
+/// The text of a document and when it was written.
+fn document(path: &Path) -> Result<(String, Timestamp), String> {
     let io = |error: io::Error| format!("the file cannot be read: {}", error.kind());
-    let metadata = match fs::symlink_metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(io(error)),
-    };
-    if !metadata.is_file() {
-        return Err("expected a file that is no symbolic link".to_owned());
-    }
+    let file = File::open(path).map_err(io)?;
+    let metadata = file.metadata().map_err(io)?;
     let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes))
+    file.take(MAX_DOCUMENT + 1)
+        .read_to_end(&mut bytes)
         .map_err(io)?;
     if bytes.len() as u64 > MAX_DOCUMENT {
         return Err(format!("the file is larger than {MAX_DOCUMENT} bytes"));
@@ -273,7 +286,7 @@ fn document(path: &Path) -> Result<Option<(String, Timestamp)>, String> {
         .modified()
         .ok()
         .and_then(|time| Timestamp::try_from(time).ok());
-    Ok(Some((text, written.unwrap_or_else(Timestamp::now))))
+    Ok((text, written.unwrap_or_else(Timestamp::now)))
 }
 
 /// Used by the scan's caller to tell what is new.

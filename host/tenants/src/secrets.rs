@@ -9,6 +9,7 @@ use std::sync::Arc;
 use wasmhook_core::{SecretName, SigningSecret, TenantId};
 use zeroize::Zeroizing;
 
+use crate::places;
 use crate::problem::Problem;
 
 /// The largest secret file, in bytes: far above any key, far below what would hurt.
@@ -30,10 +31,9 @@ pub(crate) struct Secrets {
 
 /// Reads every secret of the tenant. A folder that does not exist holds none.
 pub(crate) fn read(folder: &Path, tenant: &TenantId) -> Secrets {
-    let folder = folder.join(tenant.as_str());
-    gather(&folder, tenant).unwrap_or_else(|reason| Secrets {
+    gather(folder, tenant).unwrap_or_else(|reason| Secrets {
         unreadable: true,
-        problems: vec![Problem::of(tenant, folder, reason)],
+        problems: vec![Problem::of(tenant, folder.join(tenant.as_str()), reason)],
         ..Secrets::default()
     })
 }
@@ -41,15 +41,13 @@ pub(crate) fn read(folder: &Path, tenant: &TenantId) -> Secrets {
 /// The same of a folder of which it can be told what it holds.
 fn gather(folder: &Path, tenant: &TenantId) -> Result<Secrets, String> {
     let mut secrets = Secrets::default();
-    match fs::symlink_metadata(folder) {
-        Ok(metadata) if metadata.is_dir() => {}
-        Ok(_) => return Err("expected a folder that is no symbolic link".to_owned()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(secrets),
-        Err(error) => return Err(error.to_string()),
-    }
+    let Some(found) = places::folder(folder, tenant.as_str())? else {
+        return Ok(secrets);
+    };
     let words = |error: std::io::Error| error.to_string();
-    let real = fs::canonicalize(folder).map_err(words)?;
-    for entry in fs::read_dir(folder).map_err(words)? {
+    let real = fs::canonicalize(found).map_err(words)?;
+    // From where it is now: what a link leads to may be replaced meanwhile.
+    for entry in fs::read_dir(&real).map_err(words)? {
         let entry = entry.map_err(words)?;
         let file_name = entry.file_name();
         // Other names, such as a mount's `..data`, cannot be referred to.
@@ -61,14 +59,16 @@ fn gather(folder: &Path, tenant: &TenantId) -> Result<Secrets, String> {
             continue;
         };
         let path = entry.path();
+        // As its owner knows it, and not by the changing name of a mounted folder.
+        let shown = || folder.join(tenant.as_str()).join(name.as_str());
         let loaded = load(&path, &real).inspect_err(|reason| {
             secrets
                 .problems
-                .push(Problem::of(tenant, &path, reason.as_str()));
+                .push(Problem::of(tenant, shown(), reason.as_str()));
         });
         if loaded.is_ok() && readable_by_others(&path) {
             let reason = "the secret can be read by other users of the machine (chmod 600 it)";
-            secrets.warnings.push(Problem::of(tenant, &path, reason));
+            secrets.warnings.push(Problem::of(tenant, shown(), reason));
         }
         secrets.by_name.insert(name, loaded);
     }

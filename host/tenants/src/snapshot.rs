@@ -26,6 +26,8 @@ pub(crate) struct Tenant {
     pub(crate) secrets: HashMap<SecretName, Loaded>,
     /// Whether endpoints and quota are those of an earlier `tenant.toml`.
     pub(crate) last_good: bool,
+    /// Whether there is a `tenant.toml` that could never be read, so that nobody knows what endpoints there are.
+    pub(crate) unread: bool,
     pub(crate) problems: Vec<Problem>,
     /// How its files looked, if they alone say what it is and nothing is wrong with them: as long as they
     /// look the same they need not be read again.
@@ -43,6 +45,7 @@ impl Tenant {
             endpoints,
             secrets: HashMap::new(),
             last_good: false,
+            unread: false,
             problems: Vec::new(),
             stamps: None,
         }

@@ -183,6 +183,13 @@ impl Tenants {
             .cloned()
     }
 
+    /// Whether the tenant has a file of endpoints that this host could never read: it has some, and nobody knows
+    /// which, so what is for them has to wait.
+    pub fn is_unread(&self, tenant: &TenantId) -> bool {
+        let current = self.0.current.load();
+        current.tenants.get(tenant).is_some_and(|t| t.unread)
+    }
+
     /// A secret of the tenant, or `invalid webhook endpoint` with the reason why there is none.
     pub fn secret(&self, tenant: &TenantId, name: &SecretName) -> Result<Arc<SigningSecret>> {
         let current = self.0.current.load();

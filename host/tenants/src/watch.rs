@@ -166,11 +166,15 @@ impl Watcher {
             Some(notifier) => notifier,
             none => {
                 let outbox = self.outbox.clone();
-                none.insert(notify::recommended_watcher(move |event| {
+                let heard = move |event| {
                     if is_change(&event) {
                         let _ = outbox.send(Message::Changed);
                     }
-                })?)
+                };
+                // What links lead to is either below the folder, and watched there, or a tenant's word for it: one
+                // link to the root would have everything on the machine watched, or nothing at all.
+                let config = notify::Config::default().with_follow_symlinks(false);
+                none.insert(RecommendedWatcher::new(heard, config)?)
             }
         };
         let mut result = Ok(());

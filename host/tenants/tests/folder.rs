@@ -281,6 +281,127 @@ fn links_out_of_a_tenants_folders_are_refused() {
     assert_eq!(tenants.problems().len(), 2);
 }
 
+/// What a kubelet mounts: `..data` leads to a hidden folder that holds the files, and is replaced as a whole.
+#[cfg(unix)]
+fn mount(folder: &Path, version: &str, files: &[(&str, &str)]) {
+    use std::os::unix::fs::symlink;
+    for (path, text) in files {
+        let file = folder.join(version).join(path);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
+        // The first part of each path is a link into the data.
+        let name = path.split('/').next().unwrap();
+        _ = symlink(format!("..data/{name}"), folder.join(name));
+    }
+    let before = fs::read_link(folder.join("..data")).ok();
+    symlink(version, folder.join("..data_tmp")).unwrap();
+    fs::rename(folder.join("..data_tmp"), folder.join("..data")).unwrap();
+    if let Some(before) = before {
+        fs::remove_dir_all(folder.join(before)).unwrap();
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_mounted_folder_of_a_tenant_is_followed_when_it_is_replaced() {
+    let root = acme();
+    let (tenant, secrets) = (
+        root.path().join("tenants/beta"),
+        root.path().join("secrets/beta"),
+    );
+    let document = |host: &str| endpoint("orders", &format!("https://{host}.example/"));
+    mount(&tenant, "..1", &[("tenant.toml", &document("a"))]);
+    mount(&secrets, "..1", &[("main", KEY)]);
+    let tenants = Tenants::load(config(root.path(), &[])).unwrap();
+    assert_eq!(tenants.problems(), []);
+    let host = || {
+        let endpoints = tenants.endpoints(&id("beta"));
+        endpoints[0].url.as_url().host_str().unwrap().to_owned()
+    };
+    assert_eq!(host(), "a.example");
+    let first = tenants.secret(&id("beta"), &name("main")).unwrap();
+    // Long enough unchanged for looks that open nothing.
+    std::thread::sleep(std::time::Duration::from_millis(3_100));
+    tenants.reload();
+    mount(&tenant, "..2", &[("tenant.toml", &document("b"))]);
+    mount(
+        &secrets,
+        "..2",
+        &[("main", "whsec_NfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n")],
+    );
+    tenants.reload();
+    assert_eq!(host(), "b.example");
+    let second = tenants.secret(&id("beta"), &name("main")).unwrap();
+    assert_eq!(tenants.problems(), []);
+    assert!(!Arc::ptr_eq(&first, &second));
+}
+
+#[cfg(unix)]
+#[test]
+fn all_tenants_in_one_mounted_folder_are_followed_when_it_is_replaced() {
+    let root = tempfile::tempdir().unwrap();
+    let (tenants_folder, secrets) = (root.path().join("tenants"), root.path().join("secrets"));
+    let version = |version: &str, host: &str| {
+        let text = endpoint("orders", &format!("https://{host}.example/"));
+        let files = [("acme/tenant.toml", &*text), ("beta/tenant.toml", &text)];
+        mount(&tenants_folder, version, &files);
+        mount(&secrets, version, &[("acme/main", KEY), ("beta/main", KEY)]);
+    };
+    version("..1", "a");
+    let tenants = Tenants::load(config(root.path(), &[])).unwrap();
+    assert_eq!(tenants.problems(), []);
+    assert_eq!(tenants.ids(), [id("acme"), id("beta")]);
+    version("..2", "b");
+    tenants.reload();
+    assert_eq!(tenants.problems(), []);
+    for tenant in ["acme", "beta"] {
+        let endpoints = tenants.endpoints(&id(tenant));
+        assert_eq!(endpoints[0].url.as_url().host_str(), Some("b.example"));
+        tenants.secrets_for(&endpoints[0]).unwrap();
+    }
+
+    // Unmounted by half: the links are there and lead nowhere.
+    fs::remove_file(tenants_folder.join("..data")).unwrap();
+    fs::remove_file(secrets.join("..data")).unwrap();
+    tenants.reload();
+    assert_eq!(tenants.ids(), [id("acme"), id("beta")]);
+    let endpoints = tenants.endpoints(&id("acme"));
+    tenants.secrets_for(&endpoints[0]).unwrap();
+    let problems = tenants.problems();
+    assert!(
+        problems[0]
+            .reason
+            .contains("a symbolic link cannot be followed"),
+        "{problems:?}"
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_document_whose_link_leads_nowhere_in_circles_or_out_keeps_the_last_good_one() {
+    use std::os::unix::fs::symlink;
+    let root = acme();
+    put(&root, "tenants/beta/tenant.toml", "");
+    let tenants = Tenants::load(config(root.path(), &[])).unwrap();
+    let document = root.path().join("tenants/acme/tenant.toml");
+    for target in ["gone.toml", "tenant.toml", "../beta/tenant.toml"] {
+        fs::remove_file(&document).unwrap();
+        symlink(target, &document).unwrap();
+        tenants.reload();
+        assert_eq!(tenants.endpoints(&id("acme")).len(), 1, "{target}");
+        let status = tenants.status(&id("acme")).unwrap();
+        assert!(status.last_good, "{target}");
+        assert!(
+            status.problems[0].reason.contains("a symbolic link"),
+            "{:?}",
+            status.problems
+        );
+    }
+    fs::remove_file(&document).unwrap();
+    tenants.reload();
+    assert!(tenants.endpoints(&id("acme")).is_empty());
+}
+
 #[test]
 fn odd_names_and_over_large_files_are_problems_of_their_own() {
     let root = acme();

@@ -42,6 +42,35 @@ async fn files_made_replaced_and_deleted_are_noticed() {
     noticed(&mut watch).await;
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn what_a_link_leads_to_elsewhere_is_not_watched() {
+    let (root, outside) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    std::os::unix::fs::symlink(outside.path(), root.path().join("link")).unwrap();
+    let mut watch =
+        FolderWatch::start(&[root.path().to_owned()], Duration::from_millis(20), NEVER).unwrap();
+    let own = async {
+        loop {
+            fs::write(root.path().join("a"), "1").unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::select! {
+        () = noticed(&mut watch) => {}
+        () = own => {}
+    }
+    let while_it_is_quiet = Duration::from_millis(500);
+    while tokio::time::timeout(while_it_is_quiet, watch.changed())
+        .await
+        .is_ok()
+    {}
+    fs::write(outside.path().join("b"), "2").unwrap();
+    let heard = tokio::time::timeout(while_it_is_quiet, watch.changed()).await;
+    assert!(heard.is_err(), "a change elsewhere was noticed");
+    fs::write(root.path().join("a"), "3").unwrap();
+    noticed(&mut watch).await;
+}
+
 #[tokio::test]
 async fn the_rescan_comes_without_any_notification() {
     let root = TempDir::new().unwrap();

@@ -100,8 +100,10 @@ impl EventDraft {
         })
     }
 
-    /// Reads a draft from JSON. The error names the field or the position, never the content.
+    /// Reads a draft from JSON. The error names the field or the position, never the content. A byte order mark, which
+    /// some editors put before the first line of a file, is passed over.
     pub fn from_json(json: &[u8]) -> Result<Self> {
+        let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
         serde_json::from_slice(json).map_err(|error| Self::json_error(&error))
     }
 
@@ -111,16 +113,22 @@ impl EventDraft {
         let words = match error.classify() {
             serde_json::error::Category::Data => {
                 let text = error.to_string();
-                // `unknown field` is the one message worth passing on, for it names a key; the
-                // key is quoted only when it looks like a name and cannot be content.
-                let key = text
-                    .strip_prefix("unknown field `")
-                    .and_then(|rest| rest.split('`').next())
-                    .filter(|key| {
-                        key.len() <= 32
-                            && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-                    });
-                match key {
+                // Of these messages a part is worth passing on, for it names a key; the key is quoted only
+                // when it looks like a name and cannot be content.
+                let key = |start| {
+                    text.strip_prefix(start)
+                        .and_then(|rest: &str| rest.split('`').next())
+                        .filter(|key| {
+                            key.len() <= 32
+                                && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+                        })
+                };
+                if let Some(key) = key("duplicate field `") {
+                    return Error::InvalidEvent(Context::words(format!(
+                        "field `{key}` is there twice, the second time at {place}"
+                    )));
+                }
+                match key("unknown field `") {
                     Some(key) => format!(
                         "unknown field `{key}` at {place}; expected id, tenant, type, payload, occurred_at, deliver_at, ordering_key"
                     ),
@@ -294,6 +302,13 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("unknown field `tenent`"), "{error}");
+        let error = EventDraft::from_json(br#"{"id":"hunter2","id":"hunter2"}"#)
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            error,
+            "invalid webhook event: field `id` is there twice, the second time at line 1 column 20"
+        );
         let error = EventDraft::from_json(br#"{"id":"hunter2","tenant":"#)
             .unwrap_err()
             .to_string();
@@ -302,6 +317,13 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(!error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn a_byte_order_mark_before_the_json_is_passed_over() {
+        let json = "\u{feff}{\"id\":\"1\",\"tenant\":\"acme\",\"type\":\"a.b\",\"payload\":{}}";
+        let draft = EventDraft::from_json(json.as_bytes()).unwrap();
+        assert_eq!(draft.tenant, "acme");
     }
 
     #[test]

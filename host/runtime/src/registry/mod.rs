@@ -50,6 +50,8 @@ type Part = HashMap<Arc<str>, Arc<TenantPlugins>>;
 /// All entries, and for readers a snapshot of each tenant.
 pub(crate) struct Registry {
     entries: Mutex<BTreeMap<Key, Entry>>,
+    /// Tenants whose plugins could never be read. Locked after the entries.
+    unknown: Mutex<Vec<Arc<str>>>,
     snapshots: Vec<ArcSwap<Part>>,
     none: Arc<TenantPlugins>,
     global: ArcSwap<GlobalPlugins>,
@@ -68,6 +70,7 @@ impl Registry {
             loader,
             judge,
             entries: Mutex::default(),
+            unknown: Mutex::default(),
             snapshots: (0..PARTS).map(|_| ArcSwap::default()).collect(),
             none: Arc::default(),
             global: ArcSwap::default(),
@@ -125,6 +128,10 @@ impl Registry {
                 known,
             });
         }
+        let before = std::mem::replace(&mut *self.unknown(), scan.unknown.clone());
+        touched.extend(before);
+        touched.extend(scan.unknown.iter().cloned());
+        touched.sort();
         touched.dedup();
         for tenant in touched {
             self.publish(&entries, &tenant);
@@ -262,6 +269,9 @@ impl Registry {
             .range(from..)
             .take_while(|(key, _)| key.tenant == *tenant);
         let mut plugins = TenantPlugins::default();
+        if self.unknown().contains(tenant) {
+            plugins.unready.push(Unready::unknown());
+        }
         for (key, entry) in own {
             let Some(plugin) = &entry.plugin else {
                 plugins.unready.push(entry.unready(key));
@@ -301,6 +311,10 @@ impl Registry {
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(tenant);
         let index = usize::try_from(hash % PARTS as u64).unwrap_or_default();
         &self.snapshots[index]
+    }
+
+    fn unknown(&self) -> MutexGuard<'_, Vec<Arc<str>>> {
+        self.unknown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<Key, Entry>> {

@@ -59,6 +59,17 @@ pub struct Unready {
 }
 
 impl Unready {
+    /// Stands for all plugins of a folder that could never be read: what is in it may do anything.
+    pub(super) fn unknown() -> Self {
+        Self {
+            name: Arc::from("(plugins)"),
+            exports: None,
+            reason: "the folder of plugins cannot be read".to_owned(),
+            loading: false,
+            manifest: Manifest::default(),
+        }
+    }
+
     /// What becomes of a delivery; [`FailurePolicy::Retry`] as long as its manifest is not known.
     pub fn policy(&self) -> FailurePolicy {
         self.manifest.failure

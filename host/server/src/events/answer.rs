@@ -1,11 +1,15 @@
 //! What became of the events of a request, in the words of HTTP.
 
+use std::time::Instant;
+
 use axum::Json;
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 use wasmhook_engine::{Taken, Verdict};
+
+use super::telling::Telling;
 
 /// When to come back while the queue is full, in seconds: it takes some to shrink.
 const RELIEF: HeaderValue = HeaderValue::from_static("5");
@@ -72,12 +76,14 @@ pub(super) fn full(full: &str) -> Response {
 }
 
 /// What became of a body's events, of which there is at least one.
-pub(super) fn taken(taken: Taken, batch: bool) -> Response {
+pub(super) fn taken(taken: Taken, batch: bool, telling: &Telling) -> Response {
     let Taken { verdicts, failures } = taken;
     let all = verdicts.len();
     let open = verdicts.iter().filter(|verdict| verdict.is_none()).count();
-    if let Some((_, error)) = failures.first() {
-        tracing::warn!(%error, events = open, of = all, "events could not be taken in");
+    if let Some((_, error)) = failures.first()
+        && let Some(requests_untold) = telling.due(Instant::now())
+    {
+        tracing::warn!(%error, events = open, of = all, requests_untold, "events could not be taken in");
     }
     if open == all {
         let words = "the store does not answer; push the events again";
@@ -164,7 +170,7 @@ mod tests {
         } else {
             Vec::new()
         };
-        let response = taken(Taken { verdicts, failures }, true);
+        let response = taken(Taken { verdicts, failures }, true, &Telling::default());
         let status = response.status().as_u16();
         let after = response.headers().get(RETRY_AFTER);
         let after = after.map(|after| after.to_str().unwrap().to_owned());

@@ -38,10 +38,19 @@ impl Folder {
                 )
             })?;
         match file.try_lock() {
-            Ok(()) => Ok(Self {
-                database: path.join(DATABASE),
-                lock: Some(file),
-            }),
+            Ok(()) => {
+                let database = path.join(DATABASE);
+                make(&database).map_err(|error| {
+                    unusable(
+                        path,
+                        format!("{DATABASE} cannot be made: {}", words(&error)),
+                    )
+                })?;
+                Ok(Self {
+                    database,
+                    lock: Some(file),
+                })
+            }
             Err(TryLockError::WouldBlock) => Err(StoreError::InUse(path.display().to_string())),
             Err(TryLockError::Error(error)) => Err(unusable(
                 path,
@@ -90,6 +99,19 @@ impl Folder {
                 format!("the lock cannot be looked at: {}", words(&error)),
             )),
         }
+    }
+}
+
+/// Makes an empty database for this user alone, if there is none, for it will hold payloads. `SQLite` gives the
+/// files that it makes beside it the same mode.
+fn make(database: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(database) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
     }
 }
 

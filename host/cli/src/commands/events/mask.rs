@@ -20,7 +20,8 @@ enum Path {
     /// A JSON pointer: one place.
     Pointer(Vec<String>),
     /// Names separated by dots: wherever a field of the last name is inside ones of the others, arrays
-    /// in between not counted.
+    /// in between not counted. In whatever case they are written: a name too many that is masked does no
+    /// harm, one too few does.
     Names(Vec<String>),
 }
 
@@ -65,10 +66,24 @@ impl Path {
             }
             Self::Names(names) => {
                 matches!(steps.last(), Some(Step::Name(_)))
-                    && names.iter().rev().map(Some).eq(within(steps, names.len()))
+                    && names
+                        .iter()
+                        .rev()
+                        .zip(within(steps, names.len()))
+                        .all(|(name, found)| found.is_some_and(|found| is_same(name, found)))
             }
         }
     }
+}
+
+/// Whether two names differ in nothing but case.
+fn is_same(one: &str, other: &str) -> bool {
+    let lower = |name: &str| {
+        name.chars()
+            .flat_map(char::to_lowercase)
+            .collect::<String>()
+    };
+    one == other || lower(one) == lower(other)
 }
 
 /// The last names on the way to a place, the innermost first; `None` for those that there are not.
@@ -194,6 +209,17 @@ mod tests {
                 vec![]
             )
         );
+    }
+
+    #[test]
+    fn a_name_is_masked_in_whatever_case_it_is_written() {
+        let payload = r#"{"Email":"a@b.c","eMAIL":"d","É":{"Mail":"e"},"mail":"f"}"#;
+        assert_eq!(
+            masked(payload, &["email", "é.MAIL"]).0,
+            r#"{"Email":"***","eMAIL":"***","É":{"Mail":"***"},"mail":"f"}"#
+        );
+        // A pointer names one place.
+        assert_eq!(masked(payload, &["/email"]).1, ["/email"]);
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! `wasmhook events record`: a tenant's real events, for trying plugins out with.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
-use std::io::Write as _;
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -173,20 +175,35 @@ fn line(event: &Event, mask: &mut Mask) -> anyhow::Result<Option<String>> {
     Ok(Some(serde_json::to_string(&line)?))
 }
 
-/// Writes a file that only its owner can read, as a whole or not at all.
+/// Writes a file that only its owner can read, as a whole or not at all. What a link leads to is replaced, not the
+/// link; into what is no file, such as a pipe or `/dev/stdout`, is written.
 fn write(file: &Path, lines: &[String]) -> std::io::Result<()> {
+    let file = match file.symlink_metadata() {
+        Ok(there) if there.is_symlink() => Cow::Owned(file.canonicalize()?),
+        _ => Cow::Borrowed(file),
+    };
+    let file = &*file;
+    match file.metadata() {
+        Ok(there) if !there.is_file() => {
+            let mut out = OpenOptions::new().write(true).open(file)?;
+            return write_lines(&mut out, lines);
+        }
+        _ => {}
+    }
     let folder = match file.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
     // Its mode is 0600 from the beginning.
     let mut draft = tempfile::NamedTempFile::new_in(folder)?;
-    for line in lines {
-        writeln!(draft, "{line}")?;
-    }
+    write_lines(&mut draft, lines)?;
     draft.as_file().sync_all()?;
     draft.persist(file).map_err(|error| error.error)?;
     Ok(())
+}
+
+fn write_lines(to: &mut impl Write, lines: &[String]) -> std::io::Result<()> {
+    lines.iter().try_for_each(|line| writeln!(to, "{line}"))
 }
 
 #[expect(
