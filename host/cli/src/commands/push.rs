@@ -107,6 +107,7 @@ fn single(push: Push) -> anyhow::Result<Option<EventDraft>> {
         occurred_at: push.occurred_at,
         deliver_at: push.deliver_at,
         ordering_key: push.ordering_key,
+        fault: None,
     };
     // Refused here already, so that who pushes to a stream is told at once.
     draft
