@@ -45,6 +45,18 @@ pub(crate) fn table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>, n
     }
 }
 
+/// So many of something, such as `1 delivery` or `2 deliveries`.
+pub(crate) fn count(number: impl TryInto<u64> + std::fmt::Display + Copy, one: &str) -> String {
+    if matches!(number.try_into(), Ok(1)) {
+        return format!("1 {one}");
+    }
+    let consonant = |letter: char| !matches!(letter, 'a' | 'e' | 'i' | 'o' | 'u');
+    match one.strip_suffix('y') {
+        Some(stem) if stem.ends_with(consonant) => format!("{number} {stem}ies"),
+        _ => format!("{number} {one}s"),
+    }
+}
+
 /// A time for people: UTC, whole milliseconds.
 pub(crate) fn time(at: Timestamp) -> String {
     format!("{at:.3}")
@@ -75,4 +87,30 @@ pub(crate) fn relative(at: Timestamp) -> String {
 /// The beginning of a digest, enough to tell versions apart by eye.
 pub(crate) fn short(digest: &str) -> &str {
     digest.get(..12).unwrap_or(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_of_something_is_told_in_the_singular() {
+        let told = [
+            count(0, "delivery"),
+            count(1, "delivery"),
+            count(2_u64, "delivery"),
+            count(1_u64, "key"),
+            count(3_usize, "key"),
+            count(2, "dead letter"),
+        ];
+        let expected = [
+            "0 deliveries",
+            "1 delivery",
+            "2 deliveries",
+            "1 key",
+            "3 keys",
+            "2 dead letters",
+        ];
+        assert_eq!(told, expected);
+    }
 }

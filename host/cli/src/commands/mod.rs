@@ -68,13 +68,13 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
                     response,
                 } => deliveries::show(&config, &id, tenant, response, json).await,
                 Deliveries::Skip { tenant, ids } => {
-                    deliveries::skip(&config, &tenant, &ids, json).await
+                    deliveries::skip(&config, &tenant, ids, json).await
                 }
                 Deliveries::Replay {
                     tenant,
                     ids,
                     dead_letters,
-                } => deliveries::replay(&config, &tenant, &ids, dead_letters, json).await,
+                } => deliveries::replay(&config, &tenant, ids, dead_letters, json).await,
             }
         }
         Command::Queue(Queue::Check { repair }) => {
