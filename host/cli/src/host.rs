@@ -102,12 +102,15 @@ pub(crate) fn plugins(
         host_log: plugins.host_log,
         ..PluginHostConfig::new(folders.tenants)
     };
-    PluginHost::new(settings).map_err(|error| match error {
-        RuntimeError::GlobalFolder { .. } => Coded::new(
-            Exit::Configuration,
-            format!("configuration key `plugins.global`: {error}"),
-        ),
-        error => error.into(),
+    PluginHost::new(settings).map_err(|error| {
+        let key = match &error {
+            RuntimeError::GlobalFolder { .. } => "plugins.global",
+            RuntimeError::Cache { .. } => "plugins.cache",
+            RuntimeError::Archive { .. } => "plugins.versions",
+            _ => return error.into(),
+        };
+        let words = format!("configuration key `{key}`: {error}");
+        Coded::new(Exit::Configuration, words)
     })
 }
 
