@@ -5,7 +5,7 @@ use wasmhook_testing::RedisServer;
 
 use crate::events::{stream_of, xadd};
 use crate::support::{
-    JSON, Listener, Site, event, http, push_lines, redis_cli, wait_for,
+    JSON, Listener, Site, event, exchange, http, push_lines, redis_cli, wait_for,
 };
 
 #[test]
@@ -92,6 +92,65 @@ fn malformed_requests_get_a_clear_answer() {
         assert_eq!(got, status, "{body}: {answer}");
         assert!(answer.contains(words), "{answer}");
     }
+}
+
+#[test]
+fn what_is_refused_as_a_whole_has_the_status_that_http_has_for_it() {
+    let site = Site::embedded();
+    let _host = site.serve();
+    let good = event("acme", "invoice.paid", "evt_1", &json!({}));
+    let many = format!("[{}]", vec![good.as_str(); 1001].join(","));
+    let twice = "{\"tenant\":\"acme\",\"tenant\":\"acme\"}";
+    let ndjson = "Content-Type: application/x-ndjson";
+    for (headers, body, status, code) in [
+        (
+            &["Content-Type: text/xml"][..],
+            &*good,
+            "415",
+            "unsupported_media_type",
+        ),
+        (
+            &[JSON, "Content-Encoding: gzip"],
+            &good,
+            "415",
+            "unsupported_content_encoding",
+        ),
+        (&[JSON], &many, "413", "too_many_events"),
+        (&[JSON], "[{]", "400", "invalid_json"),
+        (&[ndjson], twice, "422", "field `tenant`: expected once"),
+        (
+            &[JSON],
+            &format!("[{twice}]"),
+            "422",
+            "field `tenant`: expected once",
+        ),
+    ] {
+        let answer = exchange(site.port, "POST", "/v1/events", headers, body).unwrap();
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.contains(code),
+            "{status} {code}: {answer}"
+        );
+    }
+    for (method, path, allowed) in [
+        ("GET", "/v1/events", "post"),
+        ("PUT", "/v1/events", "post"),
+        ("DELETE", "/v1/plugins", "get,head"),
+        ("POST", "/readyz", "get,head"),
+    ] {
+        let answer = exchange(site.port, method, path, &[], "").unwrap();
+        let head = answer.to_lowercase();
+        assert!(
+            head.starts_with("http/1.1 405 "),
+            "{method} {path}: {answer}"
+        );
+        assert!(
+            head.contains(&format!("\r\nallow: {allowed}\r\n")),
+            "{answer}"
+        );
+        assert!(answer.contains("method_not_allowed"), "{answer}");
+    }
+    let answer = exchange(site.port, "GET", "/v1/event", &[], "").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
 }
 
 #[test]
