@@ -460,6 +460,9 @@ pub(crate) async fn get_json<T: serde::de::DeserializeOwned>(
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Taken so that it does not end the process: a file that may not grow (`ulimit -f`) is then an error of who
+    /// writes it, as a full disk is.
+    _file_size: Signal,
 }
 
 impl Signals {
@@ -467,6 +470,7 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            _file_size: signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
         })
     }
 
