@@ -483,6 +483,26 @@ fn plugins_check_describes_a_component_and_refuses_what_is_none() {
 }
 
 #[test]
+fn output_that_nobody_reads_is_no_failure_and_a_full_disk_is() {
+    let site = Site::embedded();
+    for words in [&["completions", "bash"][..], &["config", "check"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let closed = site.command(words).stdout(writer).output().unwrap();
+        let stderr = String::from_utf8_lossy(&closed.stderr);
+        assert_eq!(closed.status.code(), Some(0), "{words:?}: {stderr}");
+        let full = std::fs::File::create("/dev/full").unwrap();
+        let full = site.command(words).stdout(full).output().unwrap();
+        let stderr = String::from_utf8_lossy(&full.stderr);
+        assert_eq!(full.status.code(), Some(1), "{words:?}: {stderr}");
+        assert!(
+            stderr.contains("cannot write to standard output"),
+            "{stderr}"
+        );
+    }
+}
+
+#[test]
 fn help_and_completions_are_there() {
     for words in [
         &["--help"][..],

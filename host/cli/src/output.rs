@@ -8,11 +8,26 @@ use comfy_table::{ContentArrangement, Table};
 use jiff::Timestamp;
 use serde::Serialize;
 
-/// Prints a line; a closed pipe, as of `| head`, ends the process quietly.
+/// Prints a line.
 pub(crate) fn line(text: impl std::fmt::Display) {
+    whole(format!("{text}\n").as_bytes());
+}
+
+/// Prints all of a text. A closed pipe, as of `| head`, ends the process quietly; a full disk does not, for
+/// what was printed is not all there was.
+#[expect(
+    clippy::print_stderr,
+    reason = "there is no other place left to say it"
+)]
+pub(crate) fn whole(text: &[u8]) {
     let mut out = std::io::stdout().lock();
-    if writeln!(out, "{text}").is_err() {
-        std::process::exit(0);
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => {
+            eprintln!("wasmhook: cannot write to standard output: {error}");
+            std::process::exit(1);
+        }
     }
 }
 

@@ -29,12 +29,9 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
     let json = global.json;
     match command {
         Command::Completions { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut Cli::command(),
-                "wasmhook",
-                &mut std::io::stdout(),
-            );
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "wasmhook", &mut script);
+            crate::output::whole(&script);
             Ok(())
         }
         Command::CompileComponent { .. } => anyhow::bail!("the host alone compiles this way"),
