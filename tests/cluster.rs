@@ -171,7 +171,10 @@ fn a_batch_of_which_a_shard_is_away_is_durable_in_part_and_whole_once_it_is_repe
     let pushed = push_lines_with(&site, &["--to", &url], &batch);
     let told = String::from_utf8_lossy(&pushed.stderr);
     assert_eq!(pushed.status.code(), Some(4), "{told}");
-    assert!(told.contains("1 of 3 events were not taken in"), "{told}");
+    assert!(
+        told.contains("of 3 events 1 could not be taken in"),
+        "{told}"
+    );
 
     stage.cluster.node(victim).resume().unwrap();
     let results = wait_for("the batch to be taken in", || {

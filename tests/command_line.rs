@@ -94,6 +94,103 @@ fn a_value_that_no_host_can_work_with_is_refused_in_plain_words() {
 }
 
 #[test]
+fn a_limit_of_zero_that_nothing_could_stay_within_is_refused() {
+    let site = Site::embedded();
+    for key in [
+        "plugins.limits.cpu_time_ms",
+        "plugins.limits.memory_bytes",
+        "plugins.limit_caps.wall_time_ms",
+        "plugins.loading.jobs",
+        "plugins.loading.compile_cpu_seconds",
+        "plugins.rollback.calls",
+        "plugins.concurrency",
+        "plugins.max_per_plugin",
+        "plugins.versions_kept",
+        "http.max_body_bytes",
+        "worker.batch",
+    ] {
+        let words = format!("configuration key `{key}`: expected at least 1");
+        fails(
+            &site,
+            &["config", "check", "--set", &format!("{key}=0")],
+            3,
+            &words,
+        );
+    }
+    let rescan = ["serve", "--set", "tenants.rescan=0s"];
+    fails(
+        &site,
+        &rescan,
+        3,
+        "`tenants.rescan`: expected more than zero",
+    );
+    let percent = ["serve", "--set", "intake.max_memory_percent=101"];
+    let words = "`intake.max_memory_percent`: expected a whole number from 0 to 100";
+    fails(&site, &percent, 3, words);
+}
+
+#[test]
+fn a_folder_that_plugins_cannot_be_kept_in_is_wrong_configuration() {
+    let site = Site::embedded();
+    for (key, words) in [
+        (
+            "plugins.cache",
+            "cannot keep compiled plugins in /proc/none",
+        ),
+        (
+            "plugins.versions",
+            "cannot keep versions of plugins in /proc/none",
+        ),
+    ] {
+        let set = format!("{key}=/proc/none");
+        let words = format!("configuration key `{key}`: {words}");
+        fails(&site, &["serve", "--set", &set], 3, &words);
+    }
+}
+
+#[test]
+fn a_variable_that_may_be_a_misspelt_setting_is_refused_and_those_of_kubernetes_are_not() {
+    let site = Site::embedded();
+    let run = |variables: &[(&str, &str)]| {
+        let output = site
+            .command(&["config", "check"])
+            .envs(variables.iter().copied())
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), stderr)
+    };
+    let of_a_service = [
+        ("WASMHOOK_SERVICE_HOST", "10.0.0.1"),
+        ("WASMHOOK_SERVICE_PORT", "8080"),
+        ("WASMHOOK_SERVICE_PORT_HTTP", "8080"),
+        ("WASMHOOK_PORT", "tcp://10.0.0.1:8080"),
+        ("WASMHOOK_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
+        ("WASMHOOK_PORT_8080_TCP_PROTO", "tcp"),
+        ("WASMHOOK_PORT_8080_TCP_PORT", "8080"),
+        ("WASMHOOK_PORT_8080_TCP_ADDR", "10.0.0.1"),
+        ("WASMHOOK_VALKEY_SERVER", "/usr/bin/valkey-server"),
+    ];
+    let (code, stderr) = run(&of_a_service);
+    assert_eq!(code, Some(0), "{stderr}");
+    for (name, nearest) in [
+        ("WASMHOOK_HTTP_LISTEN", "WASMHOOK_HTTP__LISTEN"),
+        ("WASMHOOK_HTTP__LISTN", "WASMHOOK_HTTP__LISTEN"),
+        ("WASMHOOK_REDIS_URL", "WASMHOOK_REDIS__URL"),
+    ] {
+        let (code, stderr) = run(&[(name, "127.0.0.1:1")]);
+        assert_eq!(code, Some(3), "{stderr}");
+        for words in [
+            format!("did you mean `{nearest}`?"),
+            format!("(set by the variable {name})"),
+        ] {
+            assert!(stderr.contains(&words), "{words}: {stderr}");
+        }
+    }
+    assert_eq!(run(&[("WASMHOOK_PORT", "8080")]).0, Some(3));
+}
+
+#[test]
 fn a_missing_file_is_named() {
     let output = Command::new(env!("CARGO_BIN_EXE_wasmhook"))
         .args(["serve", "--config", "/nonexistent/wasmhook.toml"])
@@ -237,6 +334,90 @@ fn a_push_without_a_host_says_what_to_do() {
 }
 
 #[test]
+fn an_id_that_cannot_be_right_is_wrong_usage_and_names_its_argument() {
+    let site = Site::embedded();
+    let tenant = "expected 1 to 128 characters of a-z A-Z 0-9 . _ - not starting with a dot";
+    let delivery = "expected 1 to 128 visible ASCII characters without a dot";
+    let push = ["event", "push", "--tenant", "acme", "--type", "a.b"];
+    for (words, argument, expected) in [
+        (
+            &["deliveries", "list", "--tenant", "a/b"][..],
+            "--tenant <TENANT>",
+            tenant,
+        ),
+        (&["deliveries", "show", "a.b"], "<ID>", delivery),
+        (
+            &["deliveries", "show", "a", "--tenant", ""],
+            "--tenant <TENANT>",
+            tenant,
+        ),
+        (
+            &["deliveries", "replay", "--tenant", "acme", "a", "b.c"],
+            "[IDS]",
+            delivery,
+        ),
+        (
+            &["deliveries", "replay", "--tenant", "..", "a"],
+            "--tenant <TENANT>",
+            tenant,
+        ),
+        (
+            &["deliveries", "skip", "--tenant", "acme", "a b"],
+            "<IDS>",
+            delivery,
+        ),
+        (&["tenants", "forget", ".acme"], "<TENANT>", tenant),
+        (
+            &["events", "record", "--tenant", "a b"],
+            "--tenant <TENANT>",
+            tenant,
+        ),
+        (
+            &["events", "record", "--tenant", "acme", "--type", "*"],
+            "--type <TYPE>",
+            "expected 1 to 128 characters of a-z A-Z 0-9 . _ -",
+        ),
+        (&["plugins", "logs", "@globall"], "<TENANT>", "or @global"),
+        (
+            &["plugins", "pin", "acme", "../10-a", "00"],
+            "<NAME>",
+            "expected the name of a plugin",
+        ),
+        (
+            &[&push[..4], &["--type", "a b", "--payload", "1"]].concat(),
+            "--type <TYPE>",
+            "expected",
+        ),
+        (
+            &[&push[..], &["--payload", "1", "--id", "a\nb"]].concat(),
+            "--id <ID>",
+            "expected 1 to 256 bytes without control characters",
+        ),
+        (
+            &[&push[..], &["--payload", "1", "--ordering-key", "\t"]].concat(),
+            "--ordering-key <KEY>",
+            "expected 1 to 256 bytes without control characters",
+        ),
+        (
+            &[&push[..], &["--payload", "1", "--deliver-at", "tomorrow"]].concat(),
+            "--deliver-at <TIME>",
+            "expected an RFC 3339 time",
+        ),
+    ] {
+        fails(&site, words, 2, argument);
+        fails(&site, words, 2, expected);
+    }
+    let _host = site.serve();
+    let list = ["deliveries", "list", "--tenant", "acme", "--cursor", "x"];
+    fails(
+        &site,
+        &list,
+        2,
+        "--cursor: the cursor is not one that this store gave",
+    );
+}
+
+#[test]
 fn a_queue_is_checked_and_repaired() {
     let server = RedisServer::start().unwrap();
     let site = Site::redis(&server.url());
@@ -299,6 +480,26 @@ fn plugins_check_describes_a_component_and_refuses_what_is_none() {
         6,
         "the file is not WebAssembly",
     );
+}
+
+#[test]
+fn output_that_nobody_reads_is_no_failure_and_a_full_disk_is() {
+    let site = Site::embedded();
+    for words in [&["completions", "bash"][..], &["config", "check"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let closed = site.command(words).stdout(writer).output().unwrap();
+        let stderr = String::from_utf8_lossy(&closed.stderr);
+        assert_eq!(closed.status.code(), Some(0), "{words:?}: {stderr}");
+        let full = std::fs::File::create("/dev/full").unwrap();
+        let full = site.command(words).stdout(full).output().unwrap();
+        let stderr = String::from_utf8_lossy(&full.stderr);
+        assert_eq!(full.status.code(), Some(1), "{words:?}: {stderr}");
+        assert!(
+            stderr.contains("cannot write to standard output"),
+            "{stderr}"
+        );
+    }
 }
 
 #[test]

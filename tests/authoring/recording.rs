@@ -100,7 +100,7 @@ fn events_are_recorded_from_redis_as_well() {
     assert!(lines.contains("eve@"), "it is not a customer's: {lines}");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(
-        stderr.contains("1 events are nested too deeply"),
+        stderr.contains("left out 1 event, nested too deeply"),
         "{stderr}"
     );
 }

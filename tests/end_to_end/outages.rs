@@ -1,12 +1,17 @@
 //! Hosts and Redis end, or lose something, and no event is lost.
 
-use std::time::Duration;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Resource, Rlimit};
 use serde_json::json;
 use wasmhook_testing::RedisServer;
 
 use crate::events::{stream_of, xadd};
-use crate::support::{Listener, Site, event, push_lines, redis_cli, wait_for};
+use crate::support::{
+    Host, JSON, Listener, PATIENCE, Site, event, http, push, push_lines, redis_cli, wait_for,
+};
 
 #[test]
 fn kill_9_in_the_middle_loses_nothing_on_redis() {
@@ -115,4 +120,139 @@ fn redis_going_away_is_said_once_and_survived() {
         "{errors} errors were logged for one outage: {}",
         host.log()
     );
+}
+
+#[test]
+fn a_redis_that_hangs_is_told_within_seconds_and_nothing_is_lost() {
+    let redis = RedisServer::start().unwrap();
+    let receiver = Listener::start(204);
+    let site = Site::redis(&redis.url());
+    site.endpoint("acme", "main", &receiver.url(), "*");
+    let _host = site.serve();
+    redis.pause().unwrap();
+    let asked = Instant::now();
+    let (status, answer) = http(site.port, "GET", "/readyz", &[], "").unwrap();
+    let took = asked.elapsed();
+    assert_eq!(status, 503, "{answer}");
+    assert!(answer.contains("has not answered within 1s"), "{answer}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert_eq!(http(site.port, "GET", "/healthz", &[], "").unwrap().0, 200);
+    let body = event("acme", "invoice.paid", "evt_1", &json!({}));
+    let asked = Instant::now();
+    let (status, answer) = http(site.port, "POST", "/v1/events", &[JSON], &body).unwrap();
+    let took = asked.elapsed();
+    assert_eq!(status, 503, "{answer}");
+    assert!(answer.contains("store_unavailable"), "{answer}");
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    redis.resume().unwrap();
+    wait_for("the host to be ready again", || {
+        let (status, _) = http(site.port, "GET", "/readyz", &[], "")?;
+        (status == 200).then_some(())
+    });
+    // As the answer asks for.
+    push(&site, "acme", "evt_1", &json!({}));
+    wait_for("the delivery", || {
+        (site.deliveries("acme", "succeeded").len() == 1).then_some(())
+    });
+    let all = site.json(&["deliveries", "list", "--tenant", "acme"]);
+    assert_eq!(all["deliveries"].as_array().unwrap().len(), 1, "{all}");
+}
+
+#[test]
+fn a_user_of_redis_that_loses_a_permission_gets_no_event_acknowledged_that_is_lost() {
+    let redis = RedisServer::start().unwrap();
+    let user = |rules: &[&str]| {
+        redis_cli(
+            redis.port(),
+            &[&["ACL", "SETUSER", "queue"], rules].concat(),
+        );
+    };
+    user(&["on", ">hunter2", "~*", "&*", "+@all"]);
+    let receiver = Listener::start(204);
+    let site = Site::redis(&format!("redis://queue:hunter2@127.0.0.1:{}", redis.port()));
+    site.endpoint("acme", "main", &receiver.url(), "*");
+    let mut host = site.serve();
+    push(&site, "acme", "before", &json!({}));
+    receiver.wait_for_deliveries(1);
+    user(&["-fcall"]);
+    wait_for_refusals_then(&site, &receiver, &mut host, || user(&["+fcall"]));
+    assert!(!host.log().contains("hunter2"));
+}
+
+#[test]
+fn a_disk_that_cannot_be_written_to_gets_no_event_acknowledged_that_is_lost() {
+    let receiver = Listener::start(204);
+    let site = Site::embedded();
+    site.endpoint("acme", "main", &receiver.url(), "*");
+    let mut host = site.serve();
+    push(&site, "acme", "before", &json!({}));
+    receiver.wait_for_deliveries(1);
+    let id = i32::try_from(host.child.id()).unwrap();
+    let limit = |bytes: Option<u64>| {
+        let files = Rlimit {
+            current: bytes,
+            maximum: None,
+        };
+        rustix::process::prlimit(Pid::from_raw(id), Resource::Fsize, files).unwrap();
+    };
+    limit(Some(0));
+    wait_for_refusals_then(&site, &receiver, &mut host, || limit(None));
+}
+
+/// The host says that it takes nothing in, and after the repair does so again, without a restart: what it
+/// acknowledged arrives, and it acknowledges nothing else.
+fn wait_for_refusals_then(
+    site: &Site,
+    receiver: &Listener,
+    host: &mut Host,
+    repair: impl FnOnce(),
+) {
+    let pushed = |id: &str| {
+        let body = event("acme", "invoice.paid", id, &json!({ "id": id }));
+        http(site.port, "POST", "/v1/events", &[JSON], &body).unwrap()
+    };
+    for n in 0..3 {
+        let (status, answer) = pushed(&format!("evt_{n}"));
+        assert_eq!(status, 503, "{answer}");
+        assert!(answer.contains("store_unavailable"), "{answer}");
+    }
+    repair();
+    for n in 0..3 {
+        let id = format!("evt_{n}");
+        wait_for("events to be taken again", || {
+            (pushed(&id).0 == 202).then_some(())
+        });
+    }
+    receiver.wait_for_deliveries(4);
+    wait_for("all deliveries to be recorded", || {
+        (site.deliveries("acme", "succeeded").len() == 4).then_some(())
+    });
+    assert_eq!(host.stop(), Some(0), "{}", host.log());
+}
+
+#[test]
+fn half_a_request_is_given_up_and_does_not_hold_up_a_stop() {
+    let site = Site::embedded();
+    site.configure(|config| format!("{config}\n[worker]\ngrace = \"1s\"\n"));
+    let mut host = site.serve();
+    let begun = |half: &str| {
+        let mut client = TcpStream::connect(("127.0.0.1", site.port)).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.write_all(half.as_bytes()).unwrap();
+        client
+    };
+    let head = "POST /v1/events HTTP/1.1\r\nHost: a\r\nContent-Length: 90\r\n";
+    let half_a_body = format!("{head}\r\n{{\"tenant\":");
+    // Half a minute, by the README.
+    let mut answer = String::new();
+    begun(&half_a_body).read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(answer.contains("slow_body"), "{answer}");
+    let _open = [begun(&half_a_body), begun(head), begun("")];
+    // They have to be with the host before the signal.
+    assert_eq!(http(site.port, "GET", "/healthz", &[], "").unwrap().0, 200);
+    let told = Instant::now();
+    assert_eq!(host.stop(), Some(0), "{}", host.log());
+    let took = told.elapsed();
+    assert!(took < Duration::from_secs(15), "{took:?}");
 }

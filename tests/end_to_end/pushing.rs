@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 use wasmhook_testing::RedisServer;
 
 use crate::events::{stream_of, xadd};
-use crate::support::{JSON, Listener, Site, event, http, push_lines, redis_cli, wait_for};
+use crate::support::{
+    JSON, Listener, Site, event, exchange, http, push_lines, redis_cli, wait_for,
+};
 
 #[test]
 fn an_event_over_http_arrives_signed_and_a_second_push_makes_no_second_delivery() {
@@ -79,12 +81,117 @@ fn malformed_requests_get_a_clear_answer() {
         ("[1,", 400, "expected a JSON array"),
         ("{\"tenent\":\"acme\"}", 422, "unknown field `tenent`"),
         ("[]", 400, "expected at least one event"),
+        (
+            "{\"id\":\"1\",\"id\":\"2\"}",
+            422,
+            "field `id`: expected once, found again",
+        ),
     ];
     for (body, status, words) in cases {
         let (got, answer) = http(site.port, "POST", "/v1/events", &[JSON], body).unwrap();
         assert_eq!(got, status, "{body}: {answer}");
         assert!(answer.contains(words), "{answer}");
     }
+}
+
+#[test]
+fn what_is_refused_as_a_whole_has_the_status_that_http_has_for_it() {
+    let site = Site::embedded();
+    let _host = site.serve();
+    let good = event("acme", "invoice.paid", "evt_1", &json!({}));
+    let many = format!("[{}]", vec![good.as_str(); 1001].join(","));
+    let twice = "{\"tenant\":\"acme\",\"tenant\":\"acme\"}";
+    let ndjson = "Content-Type: application/x-ndjson";
+    for (headers, body, status, code) in [
+        (
+            &["Content-Type: text/xml"][..],
+            &*good,
+            "415",
+            "unsupported_media_type",
+        ),
+        (
+            &[JSON, "Content-Encoding: gzip"],
+            &good,
+            "415",
+            "unsupported_content_encoding",
+        ),
+        (&[JSON], &many, "413", "too_many_events"),
+        (&[JSON], "[{]", "400", "invalid_json"),
+        (&[ndjson], twice, "422", "field `tenant`: expected once"),
+        (
+            &[JSON],
+            &format!("[{twice}]"),
+            "422",
+            "field `tenant`: expected once",
+        ),
+    ] {
+        let answer = exchange(site.port, "POST", "/v1/events", headers, body).unwrap();
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.contains(code),
+            "{status} {code}: {answer}"
+        );
+    }
+    for (method, path, allowed) in [
+        ("GET", "/v1/events", "post"),
+        ("PUT", "/v1/events", "post"),
+        ("DELETE", "/v1/plugins", "get,head"),
+        ("POST", "/readyz", "get,head"),
+    ] {
+        let answer = exchange(site.port, method, path, &[], "").unwrap();
+        let head = answer.to_lowercase();
+        assert!(
+            head.starts_with("http/1.1 405 "),
+            "{method} {path}: {answer}"
+        );
+        assert!(
+            head.contains(&format!("\r\nallow: {allowed}\r\n")),
+            "{answer}"
+        );
+        assert!(answer.contains("method_not_allowed"), "{answer}");
+    }
+    let answer = exchange(site.port, "GET", "/v1/event", &[], "").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+}
+
+#[test]
+fn an_entry_of_the_stream_with_a_misspelt_field_is_refused_and_not_sent_at_once() {
+    let redis = RedisServer::start().unwrap();
+    let receiver = Listener::start(204);
+    let site = Site::redis(&redis.url());
+    site.endpoint("acme", "main", &receiver.url(), "*");
+    let _host = site.serve();
+    let pushed = |id: &str, field: [&str; 2]| {
+        let entry = [
+            "XADD",
+            "wasmhook:events",
+            "*",
+            "tenant",
+            "acme",
+            "type",
+            "invoice.paid",
+            "id",
+            id,
+            "payload",
+            "{}",
+        ];
+        redis_cli(redis.port(), &[&entry[..], &field[..]].concat());
+    };
+    pushed("misspelt", ["deliver-at", "2027-01-01T00:00:00Z"]);
+    pushed("sound", ["occurred_at", "2026-01-01T00:00:00Z"]);
+    receiver.wait_for_deliveries(1);
+    let rejected = wait_for("the refused event", || {
+        let rejected = site.json(&["events", "rejected"]);
+        (rejected.as_array().unwrap().len() == 1).then_some(rejected)
+    });
+    assert_eq!(rejected[0]["event_id"], "misspelt", "{rejected}");
+    let reason = rejected[0]["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("unknown field `deliver-at`; expected id") && !reason.contains("2027"),
+        "{reason}"
+    );
+    let deliveries = site.json(&["deliveries", "list", "--tenant", "acme"]);
+    let deliveries = deliveries["deliveries"].as_array().unwrap();
+    assert_eq!(deliveries.len(), 1, "{deliveries:?}");
 }
 
 #[test]

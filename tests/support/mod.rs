@@ -347,6 +347,19 @@ pub fn http(
     headers: &[&str],
     body: &str,
 ) -> Option<(u16, String)> {
+    let answer = exchange(port, method, path, headers, body)?;
+    let status = answer.split(' ').nth(1)?.parse().ok()?;
+    Some((status, answer.split_once("\r\n\r\n")?.1.to_owned()))
+}
+
+/// [`http`] with the head of the answer.
+pub fn exchange(
+    port: u16,
+    method: &str,
+    path: &str,
+    headers: &[&str],
+    body: &str,
+) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
     let mut request =
@@ -362,8 +375,7 @@ pub fn http(
     stream.write_all(body.as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
-    let status = answer.split(' ').nth(1)?.parse().ok()?;
-    Some((status, answer.split_once("\r\n\r\n")?.1.to_owned()))
+    Some(answer)
 }
 
 /// An event as producers write it.

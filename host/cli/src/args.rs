@@ -1,12 +1,13 @@
 //! What can be said on the command line.
 
+mod ids;
 mod plugin;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use wasmhook_core::DeliveryState;
+use wasmhook_core::{DeliveryId, DeliveryState, EventId, EventType, OrderingKey, TenantId};
 
 use crate::commands::events::Field;
 
@@ -142,26 +143,26 @@ pub(crate) enum Event {
 #[derive(Debug, Args)]
 pub(crate) struct Push {
     /// The tenant. Without it, events are read from standard input.
-    #[arg(long, requires = "event_type", requires = "payload")]
-    pub(crate) tenant: Option<String>,
+    #[arg(long, requires = "event_type", requires = "payload", value_parser = ids::tenant)]
+    pub(crate) tenant: Option<TenantId>,
     /// The event type.
-    #[arg(long = "type", value_name = "TYPE", requires = "tenant")]
-    pub(crate) event_type: Option<String>,
+    #[arg(long = "type", value_name = "TYPE", requires = "tenant", value_parser = ids::event_type)]
+    pub(crate) event_type: Option<EventType>,
     /// The event id; made up if missing. Pushing an id twice makes no second delivery.
-    #[arg(long, requires = "tenant")]
-    pub(crate) id: Option<String>,
+    #[arg(long, requires = "tenant", value_parser = ids::event)]
+    pub(crate) id: Option<EventId>,
     /// JSON, `@FILE`, or `-` for standard input.
     #[arg(long, value_name = "JSON", requires = "tenant")]
     pub(crate) payload: Option<String>,
     /// When it happened, RFC 3339; now if missing.
-    #[arg(long, value_name = "TIME", requires = "tenant")]
+    #[arg(long, value_name = "TIME", requires = "tenant", value_parser = ids::time)]
     pub(crate) occurred_at: Option<String>,
     /// When to deliver it, RFC 3339, at most a year ahead; at once if missing.
-    #[arg(long, value_name = "TIME", requires = "tenant")]
+    #[arg(long, value_name = "TIME", requires = "tenant", value_parser = ids::time)]
     pub(crate) deliver_at: Option<String>,
     /// Endpoints that ask for order by key get the events of one key in order.
-    #[arg(long, value_name = "KEY", requires = "tenant")]
-    pub(crate) ordering_key: Option<String>,
+    #[arg(long, value_name = "KEY", requires = "tenant", value_parser = ids::ordering_key)]
+    pub(crate) ordering_key: Option<OrderingKey>,
     /// Push to this host over HTTP, whatever the configuration says.
     #[arg(long, value_name = "URL")]
     pub(crate) to: Option<String>,
@@ -193,11 +194,11 @@ pub(crate) enum Events {
 #[derive(Debug, Args)]
 pub(crate) struct RecordEvents {
     /// The tenant.
-    #[arg(long)]
-    pub(crate) tenant: String,
+    #[arg(long, value_parser = ids::tenant)]
+    pub(crate) tenant: TenantId,
     /// Of this type only.
-    #[arg(long = "type", value_name = "TYPE")]
-    pub(crate) event_type: Option<String>,
+    #[arg(long = "type", value_name = "TYPE", value_parser = ids::event_type)]
+    pub(crate) event_type: Option<EventType>,
     /// At most this many, up to 10000.
     #[arg(long, default_value_t = 100, value_parser = limit)]
     pub(crate) limit: usize,
@@ -228,8 +229,8 @@ pub(crate) enum Deliveries {
         wasmhook deliveries list --tenant acme --state dead-letter --limit 100")]
     List {
         /// Of this tenant; of all, if missing.
-        #[arg(long)]
-        tenant: Option<String>,
+        #[arg(long, value_parser = ids::tenant)]
+        tenant: Option<TenantId>,
         /// In this state only: pending, leased, failed, succeeded or dead-letter.
         #[arg(long)]
         state: Option<DeliveryState>,
@@ -246,10 +247,11 @@ pub(crate) enum Deliveries {
     )]
     Show {
         /// The delivery id, which the receiver knows as `webhook-id`.
-        id: String,
+        #[arg(value_parser = ids::delivery)]
+        id: DeliveryId,
         /// Its tenant; looked for if missing.
-        #[arg(long)]
-        tenant: Option<String>,
+        #[arg(long, value_parser = ids::tenant)]
+        tenant: Option<TenantId>,
         /// Show what the receiver answered, too. It is the tenant's.
         #[arg(long)]
         response: bool,
@@ -260,11 +262,11 @@ pub(crate) enum Deliveries {
         wasmhook deliveries replay --tenant acme --dead-letters")]
     Replay {
         /// The tenant.
-        #[arg(long)]
-        tenant: String,
+        #[arg(long, value_parser = ids::tenant)]
+        tenant: TenantId,
         /// The delivery ids.
-        #[arg(required_unless_present = "dead_letters")]
-        ids: Vec<String>,
+        #[arg(required_unless_present = "dead_letters", value_parser = ids::delivery)]
+        ids: Vec<DeliveryId>,
         /// All dead letters of the tenant.
         #[arg(long, conflicts_with = "ids")]
         dead_letters: bool,
@@ -277,11 +279,11 @@ pub(crate) enum Deliveries {
         wasmhook deliveries skip --tenant acme whdel_5fe54a7806badae94ec7332ad4a45386")]
     Skip {
         /// The tenant.
-        #[arg(long)]
-        tenant: String,
+        #[arg(long, value_parser = ids::tenant)]
+        tenant: TenantId,
         /// The delivery ids; `deliveries show` of one that waits names the one that it waits for.
-        #[arg(required = true)]
-        ids: Vec<String>,
+        #[arg(required = true, value_parser = ids::delivery)]
+        ids: Vec<DeliveryId>,
     },
 }
 
@@ -312,7 +314,8 @@ pub(crate) enum Tenants {
     #[command(after_help = "Example:\n  rm -r tenants/acme && wasmhook tenants forget acme")]
     Forget {
         /// The tenant.
-        tenant: String,
+        #[arg(value_parser = ids::tenant)]
+        tenant: TenantId,
         /// Remove it although the tenant has a folder, or the tenants folder cannot be read. A host that
         /// serves its plugins may write down again what it knows of them.
         #[arg(long)]
@@ -325,7 +328,7 @@ pub(crate) enum Plugins {
     /// List the plugins of all tenants: version, state, and why a newer file was refused.
     List {
         /// Of this tenant only; `@global` for the operator's own.
-        #[arg(long)]
+        #[arg(long, value_parser = ids::tenant_or_global)]
         tenant: Option<String>,
     },
     /// Show what a tenant's plugins logged on this host, oldest first.
@@ -334,8 +337,10 @@ pub(crate) enum Plugins {
         wasmhook plugins logs acme 10-redact --lines 20 --follow")]
     Logs {
         /// The tenant; `@global` for the operator's own plugins.
+        #[arg(value_parser = ids::tenant_or_global)]
         tenant: String,
         /// Of this plugin only.
+        #[arg(value_parser = ids::plugin)]
         name: Option<String>,
         /// At most this many of the latest lines.
         #[arg(long, default_value_t = 100)]
@@ -348,8 +353,10 @@ pub(crate) enum Plugins {
     #[command(after_help = "Example:\n  wasmhook plugins history acme 10-redact")]
     History {
         /// The tenant; `@global` for the operator's own plugins.
+        #[arg(value_parser = ids::tenant_or_global)]
         tenant: String,
         /// The plugin: its file without `.wasm`.
+        #[arg(value_parser = ids::plugin)]
         name: String,
     },
     /// Put a former version of a plugin in the place of its file.
@@ -361,8 +368,10 @@ pub(crate) enum Plugins {
         wasmhook plugins rollback acme 10-redact 5fe54a78")]
     Rollback {
         /// The tenant; `@global` for the operator's own plugins.
+        #[arg(value_parser = ids::tenant_or_global)]
         tenant: String,
         /// The plugin: its file without `.wasm`.
+        #[arg(value_parser = ids::plugin)]
         name: String,
         /// The version, or its beginning; the last good one before the file's, if missing.
         digest: Option<String>,
@@ -371,8 +380,10 @@ pub(crate) enum Plugins {
     #[command(after_help = "Example:\n  wasmhook plugins pin acme 10-redact 5fe54a78")]
     Pin {
         /// The tenant; `@global` for the operator's own plugins.
+        #[arg(value_parser = ids::tenant_or_global)]
         tenant: String,
         /// The plugin: its file without `.wasm`.
+        #[arg(value_parser = ids::plugin)]
         name: String,
         /// The version, or its beginning.
         digest: String,
@@ -381,16 +392,20 @@ pub(crate) enum Plugins {
     #[command(after_help = "Example:\n  wasmhook plugins unpin acme 10-redact")]
     Unpin {
         /// The tenant; `@global` for the operator's own plugins.
+        #[arg(value_parser = ids::tenant_or_global)]
         tenant: String,
         /// The plugin: its file without `.wasm`.
+        #[arg(value_parser = ids::plugin)]
         name: String,
     },
     /// Let the version in the plugin's file serve at once, though it was rolled back.
     #[command(after_help = "Example:\n  wasmhook plugins promote acme 10-redact")]
     Promote {
         /// The tenant; `@global` for the operator's own plugins.
+        #[arg(value_parser = ids::tenant_or_global)]
         tenant: String,
         /// The plugin: its file without `.wasm`.
+        #[arg(value_parser = ids::plugin)]
         name: String,
     },
     /// The same as `plugin check`.

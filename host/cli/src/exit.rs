@@ -11,6 +11,8 @@ use wasmhook_store::StoreError;
 pub(crate) enum Exit {
     /// Something failed that has no code of its own.
     Failure = 1,
+    /// The command line is wrong, beyond what clap, which ends with the same number, can see.
+    Usage = 2,
     /// The configuration is wrong.
     Configuration = 3,
     /// The store or the host cannot be reached.

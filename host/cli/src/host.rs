@@ -102,12 +102,15 @@ pub(crate) fn plugins(
         host_log: plugins.host_log,
         ..PluginHostConfig::new(folders.tenants)
     };
-    PluginHost::new(settings).map_err(|error| match error {
-        RuntimeError::GlobalFolder { .. } => Coded::new(
-            Exit::Configuration,
-            format!("configuration key `plugins.global`: {error}"),
-        ),
-        error => error.into(),
+    PluginHost::new(settings).map_err(|error| {
+        let key = match &error {
+            RuntimeError::GlobalFolder { .. } => "plugins.global",
+            RuntimeError::Cache { .. } => "plugins.cache",
+            RuntimeError::Archive { .. } => "plugins.versions",
+            _ => return error.into(),
+        };
+        let words = format!("configuration key `{key}`: {error}");
+        Coded::new(Exit::Configuration, words)
     })
 }
 
@@ -457,6 +460,9 @@ pub(crate) async fn get_json<T: serde::de::DeserializeOwned>(
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Taken so that it does not end the process: a file that may not grow (`ulimit -f`) is then an error of who
+    /// writes it, as a full disk is.
+    _file_size: Signal,
 }
 
 impl Signals {
@@ -464,6 +470,7 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            _file_size: signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
         })
     }
 

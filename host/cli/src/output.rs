@@ -8,11 +8,26 @@ use comfy_table::{ContentArrangement, Table};
 use jiff::Timestamp;
 use serde::Serialize;
 
-/// Prints a line; a closed pipe, as of `| head`, ends the process quietly.
+/// Prints a line.
 pub(crate) fn line(text: impl std::fmt::Display) {
+    whole(format!("{text}\n").as_bytes());
+}
+
+/// Prints all of a text. A closed pipe, as of `| head`, ends the process quietly; a full disk does not, for
+/// what was printed is not all there was.
+#[expect(
+    clippy::print_stderr,
+    reason = "there is no other place left to say it"
+)]
+pub(crate) fn whole(text: &[u8]) {
     let mut out = std::io::stdout().lock();
-    if writeln!(out, "{text}").is_err() {
-        std::process::exit(0);
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => {
+            eprintln!("wasmhook: cannot write to standard output: {error}");
+            std::process::exit(1);
+        }
     }
 }
 
@@ -42,6 +57,18 @@ pub(crate) fn table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>, n
     table.add_rows(rows);
     for row in table.to_string().lines() {
         line(row.trim());
+    }
+}
+
+/// So many of something, such as `1 delivery` or `2 deliveries`.
+pub(crate) fn count(number: impl TryInto<u64> + std::fmt::Display + Copy, one: &str) -> String {
+    if matches!(number.try_into(), Ok(1)) {
+        return format!("1 {one}");
+    }
+    let consonant = |letter: char| !matches!(letter, 'a' | 'e' | 'i' | 'o' | 'u');
+    match one.strip_suffix('y') {
+        Some(stem) if stem.ends_with(consonant) => format!("{number} {stem}ies"),
+        _ => format!("{number} {one}s"),
     }
 }
 
@@ -75,4 +102,30 @@ pub(crate) fn relative(at: Timestamp) -> String {
 /// The beginning of a digest, enough to tell versions apart by eye.
 pub(crate) fn short(digest: &str) -> &str {
     digest.get(..12).unwrap_or(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_of_something_is_told_in_the_singular() {
+        let told = [
+            count(0, "delivery"),
+            count(1, "delivery"),
+            count(2_u64, "delivery"),
+            count(1_u64, "key"),
+            count(3_usize, "key"),
+            count(2, "dead letter"),
+        ];
+        let expected = [
+            "0 deliveries",
+            "1 delivery",
+            "2 deliveries",
+            "1 key",
+            "3 keys",
+            "2 dead letters",
+        ];
+        assert_eq!(told, expected);
+    }
 }

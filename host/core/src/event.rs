@@ -23,6 +23,8 @@ pub struct EventType(Arc<str>);
 impl EventType {
     /// The longest name, in characters.
     pub const MAX_LEN: usize = 128;
+    /// What is expected of a text to be one.
+    pub const EXPECTED: &'static str = "expected 1 to 128 characters of a-z A-Z 0-9 . _ -";
 
     /// Trims and checks a type name: 1 to 128 characters of `a-z A-Z 0-9 . _ -`. The wildcard `*`
     /// is not a type.
@@ -36,10 +38,7 @@ impl EventType {
         if valid {
             Ok(Self(Arc::from(text)))
         } else {
-            Err(Error::event_field(
-                "type",
-                "expected 1 to 128 characters of a-z A-Z 0-9 . _ -",
-            ))
+            Err(Error::event_field("type", Self::EXPECTED))
         }
     }
 

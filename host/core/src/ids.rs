@@ -33,13 +33,15 @@ macro_rules! id {
         impl $name {
             /// The longest accepted id, in bytes.
             pub const MAX_LEN: usize = $max;
+            /// What is expected of a text to be one.
+            pub const EXPECTED: &'static str = $expected;
 
             /// Trims white space and checks the rule for this kind of id.
             pub fn new(text: impl AsRef<str>) -> Result<Self> {
                 let text = text.as_ref().trim();
                 let rule: fn(&str) -> bool = $rule;
                 if text.is_empty() || text.len() > Self::MAX_LEN || !rule(text) {
-                    return Err(Error::$kind($field, $expected));
+                    return Err(Error::$kind($field, Self::EXPECTED));
                 }
                 Ok(Self(Arc::from(text)))
             }

@@ -5,11 +5,48 @@
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
+
+/// A number, or one that may be missing.
+pub(crate) trait Bound {
+    fn is_zero(&self) -> bool;
+}
+
+macro_rules! bound {
+    ($($kind:ty)*) => {
+        $(impl Bound for $kind {
+            fn is_zero(&self) -> bool {
+                *self == 0
+            }
+        })*
+    };
+}
+
+bound! { u32 u64 usize }
+
+impl<T: Bound> Bound for Option<T> {
+    fn is_zero(&self) -> bool {
+        self.as_ref().is_some_and(Bound::is_zero)
+    }
+}
+
+/// Reads a limit that nothing could stay within if it were zero.
+pub(crate) fn above_zero<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Bound + Deserialize<'de>,
+{
+    let number = T::deserialize(deserializer)?;
+    if number.is_zero() {
+        return Err(D::Error::custom("expected at least 1"));
+    }
+    Ok(number)
+}
 
 /// Writes each limit down once: as a field of [`Limits`] with its default, and as a key that may be
 /// missing in [`PartialLimits`].
 macro_rules! limits {
-    ($($(#[$doc:meta])* $name:ident: $kind:ty = $default:expr;)*) => {
+    ($($(#[doc = $doc:literal])* $(#[serde($rule:meta)])? $name:ident: $kind:ty = $default:expr;)*) => {
         /// What one plugin may use in one call. The host's own values are the defaults of every plugin;
         /// a manifest may ask for others, up to the caps of the operator.
         ///
@@ -22,7 +59,7 @@ macro_rules! limits {
         #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
         #[serde(default, deny_unknown_fields)]
         pub struct Limits {
-            $($(#[$doc])* pub $name: $kind,)*
+            $($(#[doc = $doc])* $(#[serde($rule)])? pub $name: $kind,)*
         }
 
         impl Default for Limits {
@@ -36,6 +73,7 @@ macro_rules! limits {
         #[serde(default, deny_unknown_fields)]
         pub struct PartialLimits {
             $(#[doc = concat!("See [`Limits::", stringify!($name), "`].")]
+            $(#[serde($rule)])?
             pub $name: Option<$kind>,)*
         }
 
@@ -60,23 +98,29 @@ macro_rules! limits {
 limits! {
     /// Bytes over all linear memories of one instance. 64 MiB: a JavaScript or Python guest starts
     /// with 10–30 MiB, a Rust one with 1 MiB.
+    #[serde(deserialize_with = "above_zero")]
     memory_bytes: usize = 64 << 20;
     /// Processor time of the guest in one call, start-up of a fresh instance included, in
     /// milliseconds. Time spent waiting is not counted. 50 ms: a thousand times what a transform of
     /// 1 KiB takes in Rust, thirty times what it takes in Python.
+    #[serde(deserialize_with = "above_zero")]
     cpu_time_ms: u64 = 50;
     /// Time that one call may spend waiting in functions of the host, in milliseconds. 1 s: nothing
     /// that a guest can wait for today is worth more, and it holds a place for calls meanwhile.
+    #[serde(deserialize_with = "above_zero")]
     wait_time_ms: u64 = 1_000;
     /// Time on the wall for one call, waiting included, in milliseconds. 2 s: well below any lease, and
     /// long enough for a guest within its processor time on a busy machine. A call waits for its turn
     /// among others for as long again, before it runs.
+    #[serde(deserialize_with = "above_zero")]
     wall_time_ms: u64 = 2_000;
     /// Bytes of a request's body. 1 MiB: four times what receivers usually accept.
+    #[serde(deserialize_with = "above_zero")]
     output_bytes: usize = 1 << 20;
     /// Bytes that a guest may hand to the host in one crossing, in a result or an argument: strings,
     /// lists and the pointers of lists, counted while the host copies them. 1.25 MiB: a body of
     /// the above with everything around it.
+    #[serde(deserialize_with = "above_zero")]
     lifted_bytes: usize = (1 << 20) + (256 << 10);
     /// Headers of one request or new endpoint. 64: servers commonly refuse more than a hundred.
     headers: usize = 64;
@@ -101,9 +145,11 @@ limits! {
     http_response_bytes: usize = 256 << 10;
     /// Time of one of them, in milliseconds. 800: less than may be waited in all, so that the guest is told
     /// and can go on without the answer.
+    #[serde(deserialize_with = "above_zero")]
     http_time_ms: u64 = 800;
     /// Linear memories of one instance. 4: a component is usually made of one module with one memory,
     /// a composed one of a few.
+    #[serde(deserialize_with = "above_zero")]
     memories: u32 = 4;
     /// Tables of one instance. 16: a module has one, and adapters add small ones.
     tables: u32 = 16;
@@ -112,6 +158,7 @@ limits! {
     table_elements: usize = 100_000;
     /// Core instances of one component. 32: languages' tools make three to six, Python's one for each
     /// native library.
+    #[serde(deserialize_with = "above_zero")]
     instances: u32 = 32;
     /// Resource handles that a guest may hold at once. 1 000: a guest with nothing granted opens the
     /// three standard streams and a clock.
@@ -163,5 +210,34 @@ mod tests {
         assert_eq!(limits.wall_time_ms, 5_000);
         assert_eq!(limits.log_lines, host.log_lines);
         assert_eq!(host.with(&PartialLimits::default(), &most), host);
+    }
+
+    #[test]
+    fn a_limit_that_nothing_could_stay_within_is_refused() {
+        for limit in [
+            "memory_bytes",
+            "cpu_time_ms",
+            "wait_time_ms",
+            "wall_time_ms",
+            "output_bytes",
+            "lifted_bytes",
+            "http_time_ms",
+            "memories",
+            "instances",
+        ] {
+            let text = format!("{limit} = 0");
+            let refused = [
+                toml::from_str::<Limits>(&text).map(|_| ()),
+                toml::from_str::<PartialLimits>(&text).map(|_| ()),
+            ];
+            for refused in refused {
+                assert_eq!(refused.unwrap_err().message(), "expected at least 1");
+            }
+        }
+        // None of these at all is something to want.
+        let none = "log_lines = 0\nhttp_requests = 0\nrandom_bytes = 0";
+        assert_eq!(toml::from_str::<Limits>(none).unwrap().log_lines, 0);
+        let one: PartialLimits = toml::from_str("cpu_time_ms = 1").unwrap();
+        assert_eq!((one.cpu_time_ms, one.wall_time_ms), (Some(1), None));
     }
 }

@@ -6,34 +6,46 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::limits::above_zero;
+
 /// What loading one component may take.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoadLimits {
     /// Bytes of a component's file. 32 MiB: one made from Python has 18 MB.
+    #[serde(deserialize_with = "above_zero")]
     pub component_bytes: usize,
     /// Bytes of a manifest's file. 64 KiB: it is written by hand.
+    #[serde(deserialize_with = "above_zero")]
     pub manifest_bytes: usize,
     /// Functions over all modules of a component. 100 000: Python's runtime has about 20 000.
+    #[serde(deserialize_with = "above_zero")]
     pub functions: usize,
     /// Bytes of one function's body. 1 MiB: the compiler's time grows faster than this size; the
     /// loop of Python's interpreter, the largest in common use, has a tenth of it.
+    #[serde(deserialize_with = "above_zero")]
     pub function_bytes: usize,
     /// Core modules of a component. 64: as many as Python has native libraries, several times over.
+    #[serde(deserialize_with = "above_zero")]
     pub modules: usize,
     /// How deep components may be nested in one another. 8: composing adds one or two.
     pub nesting: usize,
     /// Memory of the compiler, in bytes. 1 GiB: Python's runtime takes a third of it.
+    #[serde(deserialize_with = "above_zero")]
     pub compile_memory_bytes: u64,
     /// Processor time of the compiler, in seconds. 60: Python's runtime takes 7 on an idle machine.
+    #[serde(deserialize_with = "above_zero")]
     pub compile_cpu_seconds: u64,
     /// Time on the wall for the compiler, in seconds. 600: it has a lower priority than deliveries, so a
     /// busy machine may keep it waiting.
+    #[serde(deserialize_with = "above_zero")]
     pub compile_wall_seconds: u64,
     /// Bytes of compiled code. 256 MiB: Python's runtime becomes 35 MB.
+    #[serde(deserialize_with = "above_zero")]
     pub code_bytes: u64,
     /// Components compiled at once, each with `compile_memory_bytes` of its own. 2: a tenant has one at
     /// a time, so one whose component takes as long as it may leaves the other place to the rest.
+    #[serde(deserialize_with = "above_zero")]
     pub jobs: usize,
 }
 

@@ -156,6 +156,10 @@ mod tests {
         );
         assert!(refusal("evnts = []").contains("line 1, key `evnts`: unknown field `evnts`"));
         assert!(refusal("[limits]\nmemory = 1").contains("line 2, key `memory`"));
+        assert_eq!(
+            refusal("[limits]\ncpu_time_ms = 0"),
+            "10-redact.toml is not a valid manifest: line 2, key `cpu_time_ms`: expected at least 1"
+        );
         assert!(refusal("reuse = \"often\"").contains("line 1, key `reuse`: expected \"fresh\""));
         assert!(refusal("reuse = { calls = 0, seconds = 1 }").contains("above zero"));
         for (rollout, words) in [

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long clients are waited for.
+/// How long clients, and the store on their behalf, are waited for.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
     /// For the head of a request, counted from the end of the one before. Default two minutes: clients and
@@ -27,6 +27,11 @@ pub struct Patience {
     pub body: Duration,
     /// For requests under way at a stop. Default 20 seconds.
     pub finish: Duration,
+    /// For the store to take in the events of a request, all its steps together. Default ten seconds: many
+    /// times what a full batch takes, and less than most producers wait.
+    pub store: Duration,
+    /// For the store to show a sign of life to `/readyz`. Default a second, as probes have by default.
+    pub probe: Duration,
 }
 
 impl Default for Patience {
@@ -35,6 +40,8 @@ impl Default for Patience {
             head: Duration::from_secs(120),
             body: Duration::from_secs(30),
             finish: Duration::from_secs(20),
+            store: Duration::from_secs(10),
+            probe: Duration::from_secs(1),
         }
     }
 }
@@ -136,6 +143,7 @@ mod tests {
             head: LONG,
             body: LONG,
             finish: SHORT,
+            ..Patience::default()
         };
         for half in [
             "",

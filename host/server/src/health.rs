@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
+use tokio::time::timeout;
 
 use crate::Api;
 use crate::events::failure;
@@ -16,15 +17,13 @@ pub(crate) async fn alive() -> &'static str {
 
 /// The store answers, so that events can be accepted.
 pub(crate) async fn ready(State(api): State<Arc<Api>>) -> Response {
-    match api.store.ping().await {
-        Ok(()) => "ok\n".into_response(),
-        Err(error) => failure(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "store_unavailable",
-            &error.to_string(),
-        )
-        .into_response(),
-    }
+    let patience = api.patience.probe;
+    let words = match timeout(patience, api.store.ping()).await {
+        Ok(Ok(())) => return "ok\n".into_response(),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("the store has not answered within {patience:?}"),
+    };
+    failure(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", &words).into_response()
 }
 
 /// All metrics as Prometheus text.

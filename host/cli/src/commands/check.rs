@@ -63,7 +63,7 @@ pub(crate) async fn run(config: &Config, json: bool) -> anyhow::Result<()> {
         0 => Ok(()),
         count => Err(Coded::new(
             Exit::Configuration,
-            format!("{count} problems found"),
+            format!("{} found", output::count(count, "problem")),
         )),
     }
 }

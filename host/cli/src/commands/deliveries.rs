@@ -24,7 +24,7 @@ struct Listed {
 /// Lists deliveries of one tenant or of all.
 pub(crate) async fn list(
     config: &Config,
-    tenant: Option<String>,
+    tenant: Option<TenantId>,
     state: Option<DeliveryState>,
     limit: usize,
     cursor: Option<String>,
@@ -32,7 +32,7 @@ pub(crate) async fn list(
 ) -> anyhow::Result<()> {
     let store = stores::open(config, false).await?.store;
     let tenants = match tenant {
-        Some(tenant) => vec![TenantId::new(tenant)?],
+        Some(tenant) => vec![tenant],
         None => store.tenants().await?,
     };
     let alone = tenants.len() == 1;
@@ -52,7 +52,14 @@ pub(crate) async fn list(
                     cursor: at,
                     limit,
                 })
-                .await?;
+                .await
+                .map_err(|error| match error {
+                    // No other of these could be wrong.
+                    StoreError::Configuration(words) => {
+                        Coded::new(Exit::Usage, format!("--cursor: {words}"))
+                    }
+                    error => error.into(),
+                })?;
             deliveries.extend(page.records);
             at = page.next;
             if at.is_none() {
@@ -122,18 +129,17 @@ fn hide_responses(record: &mut Record) {
 /// Tells the story of one delivery.
 pub(crate) async fn show(
     config: &Config,
-    id: &str,
-    tenant: Option<String>,
+    id: &DeliveryId,
+    tenant: Option<TenantId>,
     response: bool,
     json: bool,
 ) -> anyhow::Result<()> {
     let store = stores::open(config, false).await?.store;
-    let id = DeliveryId::new(id)?;
     let tenants = match tenant {
-        Some(tenant) => vec![TenantId::new(tenant)?],
+        Some(tenant) => vec![tenant],
         None => store.tenants().await?,
     };
-    let mut record = find(&store, &tenants, &id)
+    let mut record = find(&store, &tenants, id)
         .await?
         .ok_or_else(|| Coded::new(Exit::NotFound, format!("there is no delivery {id}")))?;
     if !response {
@@ -170,7 +176,7 @@ pub(crate) async fn show(
         if let Some(at) = event.deliver_at {
             facts.push(("scheduled", output::time(at)));
         }
-        facts.push(("payload", format!("{} bytes", event.payload.len())));
+        facts.push(("payload", output::count(event.payload.len(), "byte")));
     }
     facts.push(("endpoint", endpoint(&record)));
     if let Some(resolver) = &delivery.resolver {
@@ -250,8 +256,9 @@ fn state(record: &Record) -> String {
         _ => String::new(),
     };
     format!(
-        "{} after {} attempts{more}",
-        delivery.state, delivery.attempt
+        "{} after {}{more}",
+        delivery.state,
+        output::count(delivery.attempt, "attempt")
     )
 }
 
@@ -265,7 +272,9 @@ fn sequence_words(sequence: &Sequence) -> String {
         OnDeadLetter::Skip => "dead letters are skipped",
     };
     let most = sequence.max_attempts;
-    let most = most.map_or_else(String::new, |most| format!("; at most {most} attempts"));
+    let most = most.map_or_else(String::new, |most| {
+        format!("; at most {}", output::count(most.get(), "attempt"))
+    });
     format!("{key}; {dead}{most}")
 }
 
@@ -321,21 +330,20 @@ struct Replayed {
 /// Replays deliveries by id, or all dead letters of a tenant.
 pub(crate) async fn replay(
     config: &Config,
-    tenant: &str,
-    ids: &[String],
+    tenant: &TenantId,
+    ids: Vec<DeliveryId>,
     dead_letters: bool,
     json: bool,
 ) -> anyhow::Result<()> {
     let store = stores::open(config, false).await?.store;
-    let tenant = TenantId::new(tenant)?;
     let ids = if dead_letters {
-        all_dead_letters(&store, &tenant).await?
+        all_dead_letters(&store, tenant).await?
     } else {
-        ids.iter().map(DeliveryId::new).collect::<Result<_, _>>()?
+        ids
     };
     let mut replayed = Vec::with_capacity(ids.len());
     for id in ids {
-        match store.replay(&tenant, &id).await {
+        match store.replay(tenant, &id).await {
             Ok(()) => replayed.push(id),
             // Another support engineer was faster, or retention was.
             Err(StoreError::NotFound | StoreError::NotFinished(_)) if dead_letters => {}
@@ -348,7 +356,10 @@ pub(crate) async fn replay(
     if json {
         return output::json(&Replayed { replayed });
     }
-    output::line(format!("replayed {} deliveries", replayed.len()));
+    output::line(format!(
+        "replayed {}",
+        output::count(replayed.len(), "delivery")
+    ));
     Ok(())
 }
 
@@ -360,16 +371,14 @@ struct Skipped {
 /// Lets sequences go on that dead letters block.
 pub(crate) async fn skip(
     config: &Config,
-    tenant: &str,
-    ids: &[String],
+    tenant: &TenantId,
+    ids: Vec<DeliveryId>,
     json: bool,
 ) -> anyhow::Result<()> {
     let store = stores::open(config, false).await?.store;
-    let tenant = TenantId::new(tenant)?;
-    let ids: Vec<_> = ids.iter().map(DeliveryId::new).collect::<Result<_, _>>()?;
     let mut skipped = Vec::with_capacity(ids.len());
     for id in ids {
-        if let Err(error) = store.skip(&tenant, &id).await {
+        if let Err(error) = store.skip(tenant, &id).await {
             let words = format!("{id} was not skipped ({} before it were)", skipped.len());
             return Err(anyhow::Error::new(error).context(words));
         }
@@ -378,7 +387,10 @@ pub(crate) async fn skip(
     if json {
         return output::json(&Skipped { skipped });
     }
-    output::line(format!("skipped {} deliveries", skipped.len()));
+    output::line(format!(
+        "skipped {}",
+        output::count(skipped.len(), "delivery")
+    ));
     Ok(())
 }
 

@@ -107,7 +107,10 @@ pub(crate) async fn run(config: &Config, json: bool) -> anyhow::Result<()> {
         None => Ok(()),
         Some(first) => Err(Coded::new(
             first.exit,
-            format!("{} of these are wrong", wrong.count() + 1),
+            match wrong.count() {
+                0 => "1 of these is wrong".to_owned(),
+                more => format!("{} of these are wrong", more + 1),
+            },
         )),
     }
 }
@@ -126,7 +129,7 @@ fn configuration(config: &Config, findings: &mut Findings) {
         ),
         Ok(catalog) => findings.good(
             "catalog",
-            format!("{} event types", catalog.types().count()),
+            output::count(catalog.types().count(), "event type"),
         ),
         Err(error) => findings.wrong("catalog", Exit::Configuration, format!("{error:#}")),
     }
@@ -167,7 +170,10 @@ fn tenants(config: &Config, findings: &mut Findings) {
         let count = tenants.ids().len();
         findings.good(
             SUBJECT,
-            format!("{count} with {endpoints} endpoints, whose secrets are there"),
+            format!(
+                "{count} with {}, whose secrets are there",
+                output::count(endpoints, "endpoint")
+            ),
         );
     }
     in_flight(config, &tenants, findings);
@@ -184,8 +190,9 @@ fn in_flight(config: &Config, tenants: &Tenants, findings: &mut Findings) {
         }
     };
     let mut words = format!(
-        "{} deliveries on this host (worker.concurrency); over all hosts {} for one endpoint (worker.max_per_endpoint), {one_tenant}",
-        worker.concurrency, worker.max_per_endpoint
+        "{} on this host (worker.concurrency); over all hosts {} for one endpoint (worker.max_per_endpoint), {one_tenant}",
+        output::count(worker.concurrency, "delivery"),
+        worker.max_per_endpoint
     );
     let own = tenants.quotas().into_iter().filter(|(_, quota)| {
         let most = quota.max_in_flight.map(NonZeroU32::get);
@@ -265,15 +272,20 @@ async fn look(store: &dyn Store, config: &Config, findings: &mut Findings) -> an
     let finished = backlog.succeeded + backlog.dead_letter;
     let kept = fullness.waiting + finished;
     let mut words = format!(
-        "{} deliveries wait, {finished} finished ones are kept, {} of them dead letters",
-        fullness.waiting, backlog.dead_letter
+        "waiting: {}; finished and kept: {finished}, of which {}",
+        output::count(fullness.waiting, "delivery"),
+        output::count(backlog.dead_letter, "dead letter")
     );
     if let Some(bytes) = fullness.bytes {
         let _ = write!(words, "; {} MiB", bytes >> 20);
         // Below a thousand what a store takes when it is empty hides what deliveries take.
         if kept >= 1000 {
             let each = bytes / kept;
-            let _ = write!(words, ", {each} bytes per delivery, events included");
+            let _ = write!(
+                words,
+                ", {} per delivery, events included",
+                output::count(each, "byte")
+            );
         }
     }
     findings.good("queue", words);

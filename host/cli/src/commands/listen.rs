@@ -38,7 +38,7 @@ pub(crate) async fn run(listen: &Listen, json: bool) -> anyhow::Result<()> {
     }
     if secrets.is_empty() {
         return Err(Coded::new(
-            Exit::Configuration,
+            Exit::Usage,
             "expected --secret-file, to verify signatures with",
         ));
     }

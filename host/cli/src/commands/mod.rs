@@ -29,12 +29,9 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
     let json = global.json;
     match command {
         Command::Completions { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut Cli::command(),
-                "wasmhook",
-                &mut std::io::stdout(),
-            );
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "wasmhook", &mut script);
+            crate::output::whole(&script);
             Ok(())
         }
         Command::CompileComponent { .. } => anyhow::bail!("the host alone compiles this way"),
@@ -68,13 +65,13 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
                     response,
                 } => deliveries::show(&config, &id, tenant, response, json).await,
                 Deliveries::Skip { tenant, ids } => {
-                    deliveries::skip(&config, &tenant, &ids, json).await
+                    deliveries::skip(&config, &tenant, ids, json).await
                 }
                 Deliveries::Replay {
                     tenant,
                     ids,
                     dead_letters,
-                } => deliveries::replay(&config, &tenant, &ids, dead_letters, json).await,
+                } => deliveries::replay(&config, &tenant, ids, dead_letters, json).await,
             }
         }
         Command::Queue(Queue::Check { repair }) => {

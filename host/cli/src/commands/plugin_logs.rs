@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use wasmhook_core::TenantId;
 use wasmhook_runtime::{GLOBAL, LogLine, log_files};
 
 use crate::config::Config;
@@ -39,9 +38,6 @@ pub(crate) async fn run(
     json: bool,
 ) -> anyhow::Result<()> {
     let tenant = &*wanted.tenant;
-    if tenant != GLOBAL {
-        TenantId::new(tenant)?;
-    }
     let folder = config.path(&config.plugins.log.folder);
     let [older, newer] = log_files(&folder, tenant);
     let mut tail = Tail::new(newer);

@@ -103,7 +103,11 @@ impl Candidate {
                 "{digest}: {} equal, {} different",
                 compared.equal, compared.different
             ),
-            None => format!("{digest}: {} calls, {} errors", self.calls, self.errors),
+            None => format!(
+                "{digest}: {}, {}",
+                output::count(self.calls, "call"),
+                output::count(self.errors, "error")
+            ),
         };
         let only_in = |one: &[String], other: &[String]| {
             let only = one.iter().filter(|name| !other.contains(name));

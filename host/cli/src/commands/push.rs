@@ -63,14 +63,16 @@ pub(crate) async fn run(config: &Config, push: Push, json: bool) -> anyhow::Resu
             .map(|id| format!(" {id}"))
             .unwrap_or_default();
         output::line(format!(
-            "pushed{id}: {} events, {} known before, {} refused",
-            summary.pushed, summary.duplicates, summary.refused
+            "pushed{id}: {}, {} known before, {} refused",
+            output::count(summary.pushed, "event"),
+            summary.duplicates,
+            summary.refused
         ));
     }
     if summary.refused > 0 {
         return Err(Coded::new(
             Exit::Refused,
-            format!("{} events were refused", summary.refused),
+            format!("{} refused", output::count(summary.refused, "event")),
         ));
     }
     Ok(())
@@ -96,17 +98,19 @@ fn single(push: Push) -> anyhow::Result<Option<EventDraft>> {
     } else {
         Bytes::from(payload)
     };
-    let id = push
-        .id
-        .unwrap_or_else(|| format!("evt_{}", uuid::Uuid::now_v7().simple()));
+    let id = push.id.map_or_else(
+        || format!("evt_{}", uuid::Uuid::now_v7().simple()),
+        String::from,
+    );
     let draft = EventDraft {
         id,
-        tenant,
-        event_type,
+        tenant: tenant.into(),
+        event_type: event_type.into(),
         payload,
         occurred_at: push.occurred_at,
         deliver_at: push.deliver_at,
-        ordering_key: push.ordering_key,
+        ordering_key: push.ordering_key.map(String::from),
+        fault: None,
     };
     // Refused here already, so that who pushes to a stream is told at once.
     draft
@@ -119,7 +123,7 @@ fn single(push: Push) -> anyhow::Result<Option<EventDraft>> {
 async fn many(target: &Target, summary: &mut Summary, json: bool) -> anyhow::Result<()> {
     if std::io::stdin().is_terminal() {
         return Err(Coded::new(
-            Exit::Failure,
+            Exit::Usage,
             "expected --tenant, --type and --payload, or one event per line on standard input",
         ));
     }
@@ -225,8 +229,8 @@ impl Target {
                     return Err(Coded::new(
                         Exit::Unavailable,
                         format!(
-                            "{unavailable} of {} events were not taken in, for their part of the store does not answer; push them all again, which makes no second delivery",
-                            drafts.len()
+                            "of {} {unavailable} could not be taken in, for a part of the store does not answer; push all again, which makes no second delivery",
+                            output::count(drafts.len(), "event")
                         ),
                     ));
                 }

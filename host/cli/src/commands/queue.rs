@@ -41,7 +41,10 @@ pub(crate) async fn check(config: &Config, repair: bool, json: bool) -> anyhow::
     let words = if repair {
         format!("{left} of what was found cannot be repaired")
     } else {
-        format!("{left} things are wrong; `wasmhook queue check --repair` mends what can be mended")
+        format!(
+            "{} found; `wasmhook queue check --repair` mends what can be mended",
+            output::count(left, "fault")
+        )
     };
     Err(Coded::new(Exit::Failure, words))
 }
@@ -49,12 +52,12 @@ pub(crate) async fn check(config: &Config, repair: bool, json: bool) -> anyhow::
 fn tell(report: &CheckReport) {
     let looked = &report.looked;
     output::line(format!(
-        "looked at {} deliveries, {} of them open: {} due in {} lanes, {} waiting, {} behind others in \
-         their sequence, {} leased",
-        looked.deliveries,
+        "looked at {}, {} of them open: {} due in {}, {} waiting, {} behind others in their sequence, \
+         {} leased",
+        output::count(looked.deliveries, "delivery"),
         looked.open,
         looked.due,
-        looked.lanes,
+        output::count(looked.lanes, "lane"),
         looked.waiting,
         looked.behind,
         looked.leased

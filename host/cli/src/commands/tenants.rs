@@ -28,16 +28,15 @@ struct Forgotten<'a> {
 /// Removes what was kept for a tenant besides its deliveries.
 pub(crate) async fn forget(
     config: &Config,
-    tenant: &str,
+    tenant: &TenantId,
     force: bool,
     json: bool,
 ) -> anyhow::Result<()> {
-    let tenant = TenantId::new(tenant)?;
     if !force {
-        must_be_gone(&config.path(&config.tenants.folder), &tenant)?;
+        must_be_gone(&config.path(&config.tenants.folder), tenant)?;
     }
     let stores = stores::open(config, false).await?;
-    let kept = stores.key_value.forget(&tenant).await?;
+    let kept = stores.key_value.forget(tenant).await?;
     let folder = config.path(&config.plugins.log.folder);
     let log_bytes = forget_log(&folder, tenant.as_str())
         .with_context(|| format!("cannot remove the log in {}", folder.display()))?;
@@ -55,13 +54,12 @@ pub(crate) async fn forget(
         return output::json(&forgotten);
     }
     output::line(format!(
-        "forgot of {tenant}: {} keys of {} bytes, {} bytes of its plugins' log, {} versions of {} bytes; its \
-         deliveries are left to retention",
-        forgotten.keys,
-        forgotten.key_bytes,
-        forgotten.log_bytes,
-        forgotten.versions,
-        forgotten.version_bytes
+        "forgot of {tenant}: {} of {}, {} of its plugins' log, {} of {}; its deliveries are left to retention",
+        output::count(forgotten.keys, "key"),
+        output::count(forgotten.key_bytes, "byte"),
+        output::count(forgotten.log_bytes, "byte"),
+        output::count(forgotten.versions, "version"),
+        output::count(forgotten.version_bytes, "byte")
     ));
     Ok(())
 }

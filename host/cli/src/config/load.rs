@@ -11,12 +11,13 @@ use secrecy::ExposeSecret as _;
 use wasmhook_core::Catalog;
 use wasmhook_store::redis::RedisConfig;
 
-use super::{Config, StoreKind};
+use super::nearest::nearest;
+use super::{Config, StoreKind, environment};
 use crate::args::Global;
 use crate::exit::{Coded, Exit};
 
-/// Variables that begin like configuration and are none.
-const NOT_CONFIGURATION: [&str; 3] = ["config", "listen_secret", "redis_server"];
+/// How the variables begin that are settings.
+const PREFIX: &str = "WASMHOOK_";
 /// The most deliveries in flight on one host: each may be a socket, and no system opens so many.
 const MOST_IN_FLIGHT: usize = 1_000_000;
 /// The file that is read when none is named and it exists.
@@ -57,10 +58,11 @@ impl Config {
         if let Some(file) = &file {
             figment = figment.merge(Toml::file_exact(file));
         }
-        let environment = Env::prefixed("WASMHOOK_")
-            .filter(|key| {
-                let key = key.as_str().to_ascii_lowercase();
-                !key.starts_with("secret_") && !NOT_CONFIGURATION.contains(&key.as_str())
+        let environment = Env::prefixed(PREFIX)
+            .filter(|name| {
+                let name = name.as_str().to_ascii_lowercase();
+                let value = || std::env::var(format!("{PREFIX}{}", name.to_uppercase())).ok();
+                environment::is_setting(&name, value)
             })
             .split("__");
         figment = figment.merge(environment).merge(Flags(flags(&global.set)?));
@@ -90,6 +92,8 @@ impl Config {
             ("delivery.timeout", self.delivery.timeout),
             ("plugins.budget", self.plugins.budget),
             ("worker.recording_room", self.worker.recording_room),
+            ("tenants.rescan", self.tenants.rescan),
+            ("redis.connect_timeout", self.redis.connect_timeout),
         ] {
             if span.0.is_zero() {
                 return Err(key(name, "expected more than zero"));
@@ -104,6 +108,13 @@ impl Config {
             ),
             ("worker.batch", self.worker.batch),
             ("intake.max_payload_bytes", self.intake.max_payload_bytes),
+            ("http.max_body_bytes", self.http.max_body_bytes),
+            ("plugins.concurrency", self.plugins.concurrency as usize),
+            (
+                "plugins.max_per_plugin",
+                self.plugins.max_per_plugin as usize,
+            ),
+            ("plugins.versions_kept", self.plugins.versions_kept),
             ("retry.max_attempts", self.retry.max_attempts as usize),
         ] {
             if number == 0 {
@@ -117,6 +128,10 @@ impl Config {
             if number > MOST_IN_FLIGHT {
                 return Err(key(name, &format!("expected at most {MOST_IN_FLIGHT}")));
             }
+        }
+        if self.intake.max_memory_percent > 100 {
+            let words = "expected a whole number from 0 to 100";
+            return Err(key("intake.max_memory_percent", words));
         }
         if self.store.kind == StoreKind::Redis {
             self.redis()?;
@@ -182,6 +197,9 @@ fn insert(dict: &mut Dict, name: &str, value: Value) {
 /// secrets.
 fn describe(error: &figment::Error) -> anyhow::Error {
     let mut path = error.path.join(".");
+    let metadata = error.metadata.as_ref();
+    let of_environment = metadata.is_some_and(|it| it.name.contains("environment variable"));
+    let variable = |path: &str| format!("{PREFIX}{}", path.replace('.', "__").to_uppercase());
     let words = match &error.kind {
         Kind::UnknownField(field, expected) => {
             // Some sources name the field in the path already.
@@ -191,7 +209,19 @@ fn describe(error: &figment::Error) -> anyhow::Error {
                 }
                 path.push_str(field);
             }
-            format!("unknown; expected one of {}", expected.join(", "))
+            let nearest = nearest(&path).map(|name| {
+                let name = if of_environment {
+                    variable(&name)
+                } else {
+                    name
+                };
+                format!("; did you mean `{name}`?")
+            });
+            format!(
+                "unknown; expected one of {}{}",
+                expected.join(", "),
+                nearest.unwrap_or_default()
+            )
         }
         Kind::InvalidType(actual, expected) => {
             format!("expected {}, found {}", plainly(expected), kind_of(actual))
@@ -202,9 +232,7 @@ fn describe(error: &figment::Error) -> anyhow::Error {
         Kind::Message(message) => without_snippet(message),
         other => other.to_string(),
     };
-    let source = error
-        .metadata
-        .as_ref()
+    let source = metadata
         .map(|metadata| {
             match metadata
                 .source
@@ -212,6 +240,9 @@ fn describe(error: &figment::Error) -> anyhow::Error {
                 .and_then(figment::Source::file_path)
             {
                 Some(file) => format!(" (set in {})", file.display()),
+                None if of_environment && !path.is_empty() => {
+                    format!(" (set by the variable {})", variable(&path))
+                }
                 None => format!(" (set by {})", metadata.name),
             }
         })

@@ -3,7 +3,9 @@
 //! Read from one TOML file, then `WASMHOOK_…` variables (`WASMHOOK_HTTP__LISTEN` is `http.listen`),
 //! then `--set`, each over the one before. Relative paths are relative to the file's folder.
 
+mod environment;
 mod load;
+mod nearest;
 mod plugins;
 mod redis;
 

@@ -42,7 +42,16 @@ pub struct EventDraft {
     /// See [`Event::ordering_key`].
     #[serde(default)]
     pub ordering_key: Option<String>,
+    /// What is wrong with the form that it came in, such as a field that is unknown; it is refused for that.
+    /// JSON that is wrong gives no draft, so only sources that read field by field set it.
+    #[serde(skip)]
+    pub fault: Option<Context>,
 }
+
+/// The fields by name, as producers write them.
+const FIELDS: &str = "id, tenant, type, payload, occurred_at, deliver_at, ordering_key";
+/// The longest name of an unknown field that is repeated to its producer.
+const MAX_NAME: usize = 32;
 
 impl fmt::Debug for EventDraft {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -54,6 +63,7 @@ impl fmt::Debug for EventDraft {
             .field("occurred_at", &self.occurred_at)
             .field("deliver_at", &self.deliver_at)
             .field("ordering_key", &self.ordering_key)
+            .field("fault", &self.fault)
             .finish()
     }
 }
@@ -67,6 +77,9 @@ impl EventDraft {
     /// Normalises and validates. `now` is the time an event without `occurred_at` gets, and what
     /// `deliver_at` is ahead of; `max_payload` is the largest payload accepted, in bytes.
     pub fn accept(self, now: Timestamp, max_payload: usize) -> Result<Event> {
+        if let Some(fault) = self.fault {
+            return Err(Error::InvalidEvent(fault));
+        }
         let tenant_id = TenantId::new(&self.tenant)?;
         let event_type = EventType::new(&self.event_type)?;
         let id = EventId::new(&self.id)?;
@@ -100,6 +113,36 @@ impl EventDraft {
         })
     }
 
+    /// What is wrong with a draft that has a field of this name.
+    ///
+    /// It is not passed over: it may be one of another version, or a misspelt one, that puts a delivery off or
+    /// in order, and what went out without cannot be taken back.
+    pub fn unknown_field(name: &str) -> Context {
+        Self::unknown(name, "")
+    }
+
+    /// What is wrong with a draft that has this field, of those that it knows, more than once.
+    pub fn repeated_field(name: &str) -> Context {
+        Self::repeated(name, "")
+    }
+
+    fn unknown(name: &str, place: &str) -> Context {
+        // Where values stand in the places of names, they are content.
+        let is_name = (1..=MAX_NAME).contains(&name.len())
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+        Context::words(if is_name {
+            format!("unknown field `{name}`{place}; expected {FIELDS}")
+        } else {
+            format!("an unknown field{place}; expected {FIELDS}")
+        })
+    }
+
+    fn repeated(name: &str, place: &str) -> Context {
+        Context::field(name, &format!("expected once, found again{place}"))
+    }
+
     /// Reads a draft from JSON. The error names the field or the position, never the content. A byte order mark, which
     /// some editors put before the first line of a file, is passed over.
     pub fn from_json(json: &[u8]) -> Result<Self> {
@@ -109,37 +152,24 @@ impl EventDraft {
 
     /// Turns a JSON error about a draft into one that names field or position and no content.
     pub fn json_error(error: &serde_json::Error) -> Error {
-        let place = format!("line {} column {}", error.line(), error.column());
-        let words = match error.classify() {
-            serde_json::error::Category::Data => {
-                let text = error.to_string();
-                // Of these messages a part is worth passing on, for it names a key; the key is quoted only
-                // when it looks like a name and cannot be content.
-                let key = |start| {
-                    text.strip_prefix(start)
-                        .and_then(|rest: &str| rest.split('`').next())
-                        .filter(|key| {
-                            key.len() <= 32
-                                && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-                        })
-                };
-                if let Some(key) = key("duplicate field `") {
-                    return Error::InvalidEvent(Context::words(format!(
-                        "field `{key}` is there twice, the second time at {place}"
-                    )));
-                }
-                match key("unknown field `") {
-                    Some(key) => format!(
-                        "unknown field `{key}` at {place}; expected id, tenant, type, payload, occurred_at, deliver_at, ordering_key"
-                    ),
-                    None => format!(
-                        "a field of the wrong type at {place}; expected texts for id, tenant, type, occurred_at, deliver_at, ordering_key and any JSON for payload"
-                    ),
-                }
-            }
-            _ => format!("expected a JSON object, which ends being one at {place}"),
+        let place = format!(" at line {} column {}", error.line(), error.column());
+        if error.classify() != serde_json::error::Category::Data {
+            let words = format!("expected a JSON object, which ends being one{place}");
+            return Error::InvalidEvent(Context::words(words));
+        }
+        // Two messages are worth passing on, for they name a key; the others may quote content.
+        let text = error.to_string();
+        let quoted = |start: &str| text.strip_prefix(start)?.split('`').next();
+        let context = if let Some(name) = quoted("unknown field `") {
+            Self::unknown(name, &place)
+        } else if let Some(name) = quoted("duplicate field `") {
+            Self::repeated(name, &place)
+        } else {
+            Context::words(format!(
+                "a field of the wrong type{place}; expected texts for id, tenant, type, occurred_at, deliver_at, ordering_key and any JSON for payload"
+            ))
         };
-        Error::InvalidEvent(Context::words(words))
+        Error::InvalidEvent(context)
     }
 }
 
@@ -302,12 +332,12 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("unknown field `tenent`"), "{error}");
-        let error = EventDraft::from_json(br#"{"id":"hunter2","id":"hunter2"}"#)
+        let error = EventDraft::from_json(br#"{"id":"1","hunter 2":"acme"}"#)
             .unwrap_err()
             .to_string();
-        assert_eq!(
-            error,
-            "invalid webhook event: field `id` is there twice, the second time at line 1 column 20"
+        assert!(
+            error.contains("an unknown field at line 1") && !error.contains("hunter"),
+            "{error}"
         );
         let error = EventDraft::from_json(br#"{"id":"hunter2","tenant":"#)
             .unwrap_err()
@@ -324,6 +354,58 @@ mod tests {
         let json = "\u{feff}{\"id\":\"1\",\"tenant\":\"acme\",\"type\":\"a.b\",\"payload\":{}}";
         let draft = EventDraft::from_json(json.as_bytes()).unwrap();
         assert_eq!(draft.tenant, "acme");
+    }
+
+    #[test]
+    fn a_key_that_is_given_twice_is_named() {
+        for (json, field) in [
+            (r#"{"id":"hunter2","id":"hunter2"}"#, "id"),
+            (r#"{"tenant":"a","tenant_id":"a"}"#, "tenant"),
+            (r#"{"type":"a","type":"b"}"#, "type"),
+            (r#"{"payload":1,"payload":2}"#, "payload"),
+            (
+                r#"{"deliver_at":"hunter2","deliver_at":null}"#,
+                "deliver_at",
+            ),
+        ] {
+            let error = EventDraft::from_json(json.as_bytes())
+                .unwrap_err()
+                .to_string();
+            let words = format!(
+                "invalid webhook event: field `{field}`: expected once, found again at line 1 column "
+            );
+            assert!(error.starts_with(&words), "{json}: {error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+        // What a payload holds is the tenant's affair.
+        let payload = br#"{"payload":{"a":1,"a":2}}"#;
+        let draft = EventDraft::from_json(payload).unwrap();
+        assert_eq!(draft.payload, r#"{"a":1,"a":2}"#);
+    }
+
+    #[test]
+    fn a_draft_of_the_wrong_form_is_refused_for_that() {
+        let refused = |fault: Context| {
+            let fault = Some(fault);
+            let draft = EventDraft { fault, ..draft() };
+            let refused = draft.accept(Timestamp::UNIX_EPOCH, 1024);
+            refused.unwrap_err().to_string()
+        };
+        assert_eq!(
+            refused(EventDraft::unknown_field("deliver-at")),
+            "invalid webhook event: unknown field `deliver-at`; expected id, tenant, type, payload, occurred_at, deliver_at, ordering_key"
+        );
+        for content in ["", "hunter 2", "{\"total\":1}", &"x".repeat(33)] {
+            let told = refused(EventDraft::unknown_field(content));
+            assert!(
+                told.starts_with("invalid webhook event: an unknown field; expected id"),
+                "{told}"
+            );
+        }
+        assert_eq!(
+            refused(EventDraft::repeated_field("tenant")),
+            "invalid webhook event: field `tenant`: expected once, found again"
+        );
     }
 
     #[test]

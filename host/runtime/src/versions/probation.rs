@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use crate::error::Fault;
 use crate::folder::Key;
+use crate::limits::above_zero;
 use crate::rollout::Canary;
 use crate::types::Digest;
 
@@ -25,6 +26,7 @@ pub struct Rollback {
     /// Calls of a new version that are watched. 100: some seconds of a busy tenant and a day of a
     /// quiet one; a version that fails more rarely than once in twenty calls is for its failure
     /// policy to deal with.
+    #[serde(deserialize_with = "above_zero")]
     pub calls: u32,
     /// Events among them whose calls were faults, at which the version is rolled back; 0 for never.
     /// 5: one poisonous event, however often it is tried and to however many endpoints it goes, says

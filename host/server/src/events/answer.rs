@@ -1,6 +1,6 @@
 //! What became of the events of a request, in the words of HTTP.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::http::header::RETRY_AFTER;
@@ -75,6 +75,23 @@ pub(super) fn full(full: &str) -> Response {
     again_after(RELIEF, refusal.into_response())
 }
 
+/// The store did not answer in time, so nothing is known.
+pub(super) fn silent(patience: Duration, telling: &Telling) -> Response {
+    if let Some(requests_untold) = telling.due(Instant::now()) {
+        tracing::warn!(
+            requests_untold,
+            "events could not be taken in within {patience:?}, for the store does not answer"
+        );
+    }
+    away()
+}
+
+fn away() -> Response {
+    let words = "the store does not answer; push the events again";
+    let refusal = failure(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, words);
+    again_after(RECOVERY, refusal.into_response())
+}
+
 /// What became of a body's events, of which there is at least one.
 pub(super) fn taken(taken: Taken, batch: bool, telling: &Telling) -> Response {
     let Taken { verdicts, failures } = taken;
@@ -86,9 +103,7 @@ pub(super) fn taken(taken: Taken, batch: bool, telling: &Telling) -> Response {
         tracing::warn!(%error, events = open, of = all, requests_untold, "events could not be taken in");
     }
     if open == all {
-        let words = "the store does not answer; push the events again";
-        let refusal = failure(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, words);
-        return again_after(RECOVERY, refusal.into_response());
+        return away();
     }
     let rejected = verdicts
         .iter()

@@ -78,7 +78,8 @@ pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Drafts, Unreadabl
         .get(CONTENT_ENCODING)
         .is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
     {
-        return Err(Unreadable::bad(
+        return Err(Unreadable::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "unsupported_content_encoding",
             "expected a body that is not compressed",
         ));
@@ -118,7 +119,8 @@ pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Drafts, Unreadabl
         }
         None | Some("application/json") => (vec![EventDraft::from_json(body)], false),
         Some(_) => {
-            return Err(Unreadable::bad(
+            return Err(Unreadable::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "unsupported_media_type",
                 "expected the content type application/json or application/x-ndjson",
             ));
@@ -127,7 +129,8 @@ pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Drafts, Unreadabl
     match drafts.len() {
         0 => Err(Unreadable::bad("empty", "expected at least one event")),
         1..=MAX_EVENTS => Ok((drafts, batch)),
-        more => Err(Unreadable::bad(
+        more => Err(Unreadable::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
             "too_many_events",
             format!("expected at most {MAX_EVENTS} events, found {more}"),
         )),

@@ -368,28 +368,52 @@ fn entries_of(value: Value) -> Option<Vec<RawEntry>> {
 /// was two.
 const NO_TEXT: &str = "\0";
 
+/// The name by which errors call a field that an entry may have.
+fn known(name: &[u8]) -> Option<&'static str> {
+    Some(match name {
+        b"id" => "id",
+        b"tenant" | b"tenant_id" => "tenant",
+        b"type" => "type",
+        b"payload" => "payload",
+        b"occurred_at" => "occurred_at",
+        b"deliver_at" => "deliver_at",
+        b"ordering_key" => "ordering_key",
+        _ => return None,
+    })
+}
+
 /// A field that is missing stays empty, and one that is no text becomes [`NO_TEXT`], for validation to name it;
-/// unknown ones are passed over.
+/// one that is unknown, or comes twice, has the draft refused.
 fn draft_of(fields: Vec<Value>) -> EventDraft {
     let mut draft = EventDraft::default();
+    let mut seen = Vec::new();
     let mut fields = fields.into_iter();
     while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
         let (Some(name), Some(value)) = (bytes(name), bytes(value)) else {
             continue;
         };
-        if name == b"payload" {
+        let Some(field) = known(&name) else {
+            let unknown = EventDraft::unknown_field(&String::from_utf8_lossy(&name));
+            draft.fault.get_or_insert(unknown);
+            continue;
+        };
+        if seen.contains(&field) {
+            draft.fault.get_or_insert(EventDraft::repeated_field(field));
+            continue;
+        }
+        seen.push(field);
+        if field == "payload" {
             draft.payload = Bytes::from(value);
             continue;
         }
         let text = String::from_utf8(value).unwrap_or_else(|_| NO_TEXT.to_owned());
-        match name.as_slice() {
-            b"id" => draft.id = text,
-            b"tenant" | b"tenant_id" => draft.tenant = text,
-            b"type" => draft.event_type = text,
-            b"occurred_at" => draft.occurred_at = Some(text),
-            b"deliver_at" => draft.deliver_at = Some(text),
-            b"ordering_key" => draft.ordering_key = Some(text),
-            _ => {}
+        match field {
+            "id" => draft.id = text,
+            "tenant" => draft.tenant = text,
+            "type" => draft.event_type = text,
+            "occurred_at" => draft.occurred_at = Some(text),
+            "deliver_at" => draft.deliver_at = Some(text),
+            _ => draft.ordering_key = Some(text),
         }
     }
     draft

@@ -33,6 +33,7 @@ fn draft(n: usize) -> EventDraft {
             .is_multiple_of(3)
             .then(|| "2999-01-31T09:30:00Z".to_owned()),
         ordering_key: n.is_multiple_of(5).then(|| format!("order-{n} ☂")),
+        fault: None,
     }
 }
 
@@ -160,7 +161,7 @@ async fn odd_entries_become_drafts_that_validation_can_name() {
         .arg("*")
         .arg("tenant")
         .arg("acme");
-    add.arg("colour").arg("red").arg("id").arg(&b"\xff\xfe"[..]);
+    add.arg("id").arg(&b"\xff\xfe"[..]);
     add.exec_async(&mut connection).await.unwrap();
     let entries = stream.read(10, WAIT).await.unwrap();
     assert_eq!(entries.len(), 1);
@@ -168,6 +169,47 @@ async fn odd_entries_become_drafts_that_validation_can_name() {
     assert_eq!(draft.tenant, "acme");
     assert!(draft.event_type.is_empty() && draft.payload.is_empty());
     assert!(draft.occurred_at.is_none());
+}
+
+#[tokio::test]
+async fn an_entry_with_a_field_that_is_unknown_or_comes_twice_is_refused_by_its_name() {
+    let server = RedisServer::start().unwrap();
+    let stream = open(&server, "one").await;
+    let sound = [
+        "XADD",
+        "wasmhook:events",
+        "*",
+        "tenant",
+        "acme",
+        "type",
+        "a.b",
+        "id",
+        "evt_1",
+        "payload",
+        "{}",
+    ];
+    let cases = [
+        (["deliver-at", "hunter2"], "unknown field `deliver-at`;"),
+        (["hunter2 hunter2", "1"], "an unknown field;"),
+        (["id", "hunter2"], "field `id`: expected once, found again"),
+        (
+            ["tenant_id", "hunter2"],
+            "field `tenant`: expected once, found again",
+        ),
+    ];
+    for (field, _) in &cases {
+        let _: String = server.ask(&[&sound[..], &field[..]].concat()).unwrap();
+    }
+    let entries = stream.read(10, WAIT).await.unwrap();
+    assert_eq!(entries.len(), cases.len());
+    for (entry, (_, words)) in entries.into_iter().zip(cases) {
+        // What the list of refused events says of it.
+        assert_eq!((&*entry.draft.id, &*entry.draft.tenant), ("evt_1", "acme"));
+        let refused = entry.draft.accept(jiff::Timestamp::now(), 1024);
+        let told = refused.unwrap_err().to_string();
+        assert!(told.contains(words), "{told}");
+        assert!(!told.contains("hunter2"), "{told}");
+    }
 }
 
 #[tokio::test]

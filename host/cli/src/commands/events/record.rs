@@ -51,10 +51,9 @@ struct Summary<'a> {
 
 /// Writes the newest events, oldest first.
 pub(crate) async fn record(config: &Config, args: RecordEvents, json: bool) -> anyhow::Result<()> {
-    let tenant = TenantId::new(&args.tenant)?;
-    let event_type = args.event_type.map(EventType::new).transpose()?;
+    let (tenant, event_type) = (&args.tenant, args.event_type.as_ref());
     let store = stores::open(config, false).await?.store;
-    let events = newest(&*store, &tenant, event_type.as_ref(), args.limit).await?;
+    let events = newest(&*store, tenant, event_type, args.limit).await?;
     if events.is_empty() {
         let of_type = event_type
             .map(|name| format!(" of type {name}"))
@@ -78,16 +77,17 @@ pub(crate) async fn record(config: &Config, args: RecordEvents, json: bool) -> a
         return Err(Coded::new(
             Exit::Failure,
             format!(
-                "none of these {} events has the field {}, so nothing was written; put the name right, or add \
+                "of {} none has the field {}, so nothing was written; put the name right, or add \
                  --allow-unmatched",
-                events.len(),
+                output::count(events.len(), "event"),
                 unmatched.join(", ")
             ),
         ));
     }
     if left_out > 0 {
         say(&format!(
-            "{left_out} events are nested too deeply and are left out"
+            "left out {}, nested too deeply",
+            output::count(left_out, "event")
         ));
     }
     for name in &unmatched {
@@ -108,8 +108,8 @@ pub(crate) async fn record(config: &Config, args: RecordEvents, json: bool) -> a
         return output::json(&summary);
     }
     output::line(format!(
-        "recorded {} events into {}",
-        summary.events,
+        "recorded {} into {}",
+        output::count(summary.events, "event"),
         file.display()
     ));
     Ok(())

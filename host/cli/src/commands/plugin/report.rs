@@ -204,7 +204,7 @@ impl Summary {
         let of = self.calls;
         Err(Coded::new(
             Exit::Failure,
-            format!("{count} of {of} calls {words}"),
+            format!("{count} of {} {words}", output::count(of, "call")),
         ))
     }
 }
