@@ -172,6 +172,8 @@ async fn replace(
     let usual = float(receiver.stats().await?.count) / before.elapsed().as_secs_f64();
 
     let mut wanted = HashMap::new();
+    let pid = host.process.pid()?;
+    forget_peak(pid)?;
     let began = Instant::now();
     for number in (0..tenants).step_by(10) {
         let mut bytes = sample.clone();
@@ -218,6 +220,10 @@ async fn replace(
     let took = began.elapsed();
     let meanwhile = receiver.stats().await?.count - arrived_before;
     results.set(&format!("plugins_{label}_reload_s"), took.as_secs_f64());
+    results.set(
+        &format!("plugins_{label}_reload_rss_mib"),
+        memory_mib(pid, PEAK)?,
+    );
     results.set(
         &format!("plugins_{label}_reload_rate_ratio"),
         float(meanwhile) / since.elapsed().as_secs_f64() / usual,
@@ -318,12 +324,25 @@ pub(crate) async fn list(host: &Host) -> anyhow::Result<Vec<Listed>> {
 
 /// Memory of a process that is in RAM, in MiB.
 fn resident_mib(pid: u32) -> anyhow::Result<f64> {
+    memory_mib(pid, "VmRSS:")
+}
+
+/// The most of it since the process began, or since it was forgotten.
+const PEAK: &str = "VmHWM:";
+
+/// Begin anew with the most memory that a process had.
+fn forget_peak(pid: u32) -> anyhow::Result<()> {
+    std::fs::write(format!("/proc/{pid}/clear_refs"), "5")
+        .with_context(|| format!("cannot reset the highest resident memory of process {pid}"))
+}
+
+fn memory_mib(pid: u32, what: &str) -> anyhow::Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let kib: u64 = status
         .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .find_map(|line| line.strip_prefix(what))
         .and_then(|rest| rest.split_whitespace().next())
         .and_then(|number| number.parse().ok())
-        .context("the resident memory is not where it is expected")?;
+        .with_context(|| format!("{what} is not in the status of process {pid}"))?;
     Ok(float(kib) / 1024.0)
 }

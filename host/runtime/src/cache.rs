@@ -231,11 +231,14 @@ impl Cache {
             .flatten();
         for entry in entries {
             let path = entry.path();
+            if path.extension().is_none_or(|end| end != DRAFT) {
+                continue;
+            }
             let is_old = entry
                 .metadata()
                 .and_then(|metadata| metadata.modified())
                 .is_ok_and(|time| time.elapsed().is_ok_and(|age| age > ABANDONED));
-            if is_old && path.extension().is_some_and(|end| end == DRAFT) {
+            if is_old {
                 let _ = fs::remove_file(path);
             }
         }

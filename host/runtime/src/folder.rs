@@ -416,7 +416,13 @@ fn read_file(
     limit: usize,
 ) -> Result<Option<Vec<u8>>, LoadError> {
     let unreadable = |error: io::Error| LoadError::Unreadable(error.to_string());
-    let path = match folder.join(file).canonicalize() {
+    let path = folder.join(file);
+    // Most have neither pins nor promotions, and to follow a path asks the system about each part of it.
+    if matches!(fs::symlink_metadata(&path), Err(error) if error.kind() == io::ErrorKind::NotFound)
+    {
+        return Ok(None);
+    }
+    let path = match path.canonicalize() {
         Ok(path) => path,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(unreadable(error)),

@@ -8,6 +8,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::{Mutex, watch};
 use tokio::task::spawn_blocking;
 
+use crate::backlog::Backlog;
 use crate::check::CheckReport;
 use crate::config::{PluginHostConfig, Reuse};
 use crate::engine::Shared;
@@ -35,6 +36,8 @@ struct Inner {
     registry: Registry,
     /// Loads under way.
     loading: watch::Sender<usize>,
+    /// Histories that are to be written down, one at a time.
+    writing: Backlog,
     itself: Weak<Inner>,
 }
 
@@ -61,6 +64,7 @@ impl PluginHost {
             registry: Registry::new(Arc::clone(&loader), Weak::clone(inner) as _),
             loader,
             loading: watch::Sender::new(0),
+            writing: Backlog::new(1),
             itself: Weak::clone(inner),
         });
         Ok(Self {
@@ -231,23 +235,23 @@ impl UnderWay {
             Finished::Refused => Progress::Refused,
         };
         report(&mut progress, finished);
-        inner.write_down(task.key.clone()).await;
+        self.write_down(task.key);
     }
 
     async fn roll_back(self, key: Key, digest: Digest, why: String) {
         let inner = &self.0;
         let standby = inner.loader.standby(&key, Some(digest)).await;
         inner.registry.roll_back(&key, digest, &why, standby);
-        inner.write_down(key).await;
+        self.write_down(key);
     }
-}
 
-impl Inner {
-    /// Keep the history of a plugin for the next start.
-    async fn write_down(&self, key: Key) {
-        let archive = Arc::clone(&self.loader.archive);
+    /// Keep the history of a plugin for the next start; until then this is under way.
+    fn write_down(self, key: Key) {
+        let inner = Arc::clone(&self.0);
         // It says in the log what it could not do.
-        let _ = spawn_blocking(move || archive.persist(&key)).await;
+        inner
+            .writing
+            .add(move || self.0.loader.archive.persist(&key));
     }
 }
 
@@ -258,13 +262,13 @@ impl Judge for Inner {
         };
         let (under_way, key) = (UnderWay::begin(inner), key.clone());
         if self.registry.conclude(&key, digest, &judgement) {
-            tokio::spawn(async move { under_way.0.write_down(key).await });
+            under_way.write_down(key);
             return;
         }
         match judgement {
             Judgement::Passed => {
                 self.registry.passed(&key, digest);
-                tokio::spawn(async move { under_way.0.write_down(key).await });
+                under_way.write_down(key);
             }
             Judgement::Failed(why) => {
                 tokio::spawn(under_way.roll_back(key, digest, why));

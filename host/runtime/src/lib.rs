@@ -15,6 +15,7 @@
 
 mod adapt;
 mod artifact;
+mod backlog;
 mod bindings;
 mod budget;
 mod cache;

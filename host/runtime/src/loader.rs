@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use wasmtime::component::Component;
 
+use crate::backlog::Backlog;
 use crate::bindings::{classify, sign};
 use crate::cache::Cache;
 use crate::code_id::{CodeId, Owner};
@@ -121,7 +121,7 @@ pub(crate) struct Loader {
     pub(crate) archive: Arc<VersionArchive>,
     cache: Cache,
     codes: Codes,
-    reads: Semaphore,
+    reads: Backlog,
     pub(crate) compiles: Turns,
 }
 
@@ -143,7 +143,7 @@ impl Loader {
             archive: Arc::new(archive),
             cache,
             codes: Codes::default(),
-            reads: Semaphore::new(READS),
+            reads: Backlog::new(READS),
             compiles: Turns::new(config.loading.jobs),
             shared,
         })
@@ -227,11 +227,11 @@ impl Loader {
     }
 
     async fn judge(self: &Arc<Self>, key: &Key, known: Option<Version>) -> Judged {
-        let _permit = self.reads.acquire().await.ok();
         let (loader, key) = (Arc::clone(self), key.clone());
-        spawn_blocking(move || loader.judge_blocking(&key, known))
-            .await
-            .unwrap_or_else(|error| Judged::refused(LoadError::Unreadable(error.to_string())))
+        let judged = self.reads.run(move || loader.judge_blocking(&key, known));
+        judged.await.unwrap_or_else(|| {
+            Judged::refused(LoadError::Unreadable("reading it was given up".to_owned()))
+        })
     }
 
     fn judge_blocking(&self, key: &Key, known: Option<Version>) -> Judged {

@@ -69,9 +69,19 @@ struct Entry {
     line: LogLine,
 }
 
+/// Fewer tenants than this are not worth looking through.
+const FEW: usize = 64;
+
+#[derive(Default)]
+struct Tenants {
+    logs: HashMap<Arc<str>, Weak<TenantLog>>,
+    /// How many were in use when they were looked through last.
+    kept: usize,
+}
+
 /// The logs of all tenants.
 pub(crate) struct TenantLogs {
-    tenants: Mutex<HashMap<Arc<str>, Weak<TenantLog>>>,
+    tenants: Mutex<Tenants>,
     queue: Option<SyncSender<Entry>>,
     rate: u32,
 }
@@ -101,16 +111,22 @@ impl TenantLogs {
     pub(crate) fn of(&self, tenant: &Arc<str>) -> Option<Arc<TenantLog>> {
         let queue = self.queue.clone()?;
         let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(log) = tenants.get(tenant).and_then(Weak::upgrade) {
+        if let Some(log) = tenants.logs.get(tenant).and_then(Weak::upgrade) {
             return Some(log);
         }
-        tenants.retain(|_, log| log.strong_count() > 0);
+        // Once for each doubling: at every tenant a start would look at all tenants for each tenant.
+        if tenants.logs.len() >= 2 * tenants.kept.max(FEW) {
+            tenants.logs.retain(|_, log| log.strong_count() > 0);
+            tenants.kept = tenants.logs.len();
+        }
         let log = Arc::new(TenantLog {
             tenant: Arc::clone(tenant),
             queue,
             allowance: Mutex::new(Allowance::new(self.rate)),
         });
-        tenants.insert(Arc::clone(tenant), Arc::downgrade(&log));
+        tenants
+            .logs
+            .insert(Arc::clone(tenant), Arc::downgrade(&log));
         Some(log)
     }
 }
@@ -254,6 +270,25 @@ mod tests {
         assert_eq!(taken(&mut allowance, start), 10);
         assert_eq!(taken(&mut allowance, start + Duration::from_millis(500)), 5);
         assert_eq!(taken(&mut allowance, start + Duration::from_secs(60)), 10);
+    }
+
+    #[test]
+    fn the_logs_of_tenants_that_have_no_plugin_any_more_are_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = LogConfig {
+            folder: folder.path().join("logs"),
+            bytes: 2_000,
+            lines_per_second: 1,
+        };
+        let logs = TenantLogs::start(Some(config)).unwrap();
+        let known = || logs.tenants.lock().unwrap().logs.len();
+        let name = |number: usize| Arc::from(format!("tenant-{number}"));
+        let first = logs.of(&name(0)).unwrap();
+        for number in 1..100 * FEW {
+            logs.of(&name(number)).unwrap();
+            assert!(known() <= 2 * FEW, "{} after {number}", known());
+        }
+        assert!(Arc::ptr_eq(&first, &logs.of(&name(0)).unwrap()));
     }
 
     #[test]

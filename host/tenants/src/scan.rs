@@ -3,9 +3,12 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
+use std::num::NonZeroUsize;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
@@ -39,6 +42,9 @@ pub(crate) struct Scan {
     pub(crate) runs: AtomicU64,
 }
 
+/// Fewer tenants than this are not worth a thread.
+const FEW: usize = 64;
+
 /// Of the tenants whose files look unchanged, one in so many is read nevertheless, each time others: a
 /// file system may not keep the times of folders.
 const READ_ANYWAY: u64 = 64;
@@ -58,18 +64,46 @@ impl Scan {
             }
         }
         let run = self.runs.fetch_add(1, Ordering::Relaxed);
-        for (at, id) in (run..).zip(&ids) {
-            let known = before.tenants.get(id);
-            let unchanged = known.filter(|known| {
-                let stamps = known.stamps.as_ref();
-                at % READ_ANYWAY != 0 && stamps.is_some_and(Stamps::are_current)
+        // At the start of a host nothing else is to be done; later deliveries are, and little has changed.
+        let threads = if before.tenants.is_empty() {
+            thread::available_parallelism().map_or(1, NonZeroUsize::get)
+        } else {
+            1
+        };
+        let share = ids.len().div_ceil(threads).max(FEW);
+        let read = |from: usize, share: &[TenantId]| {
+            let mut warnings = Vec::new();
+            let at = run + from as u64;
+            let tenants = (at..).zip(share).map(|(at, id)| {
+                let known = before.tenants.get(id);
+                let unchanged = known.filter(|known| {
+                    let stamps = known.stamps.as_ref();
+                    at % READ_ANYWAY != 0 && stamps.is_some_and(Stamps::are_current)
+                });
+                let read = || Arc::new(self.tenant(id, &ids, known, &mut warnings));
+                (id.clone(), unchanged.map_or_else(read, Arc::clone))
             });
-            let tenant = unchanged.map_or_else(
-                || Arc::new(self.tenant(id, &ids, known, &mut warnings)),
-                Arc::clone,
-            );
-            snapshot.tenants.insert(id.clone(), tenant);
-        }
+            let tenants: Vec<_> = tenants.collect();
+            (tenants, warnings)
+        };
+        thread::scope(|scope| {
+            let read = &read;
+            let mut shares = ids.chunks(share).enumerate();
+            let first = shares.next();
+            let others: Vec<_> = shares
+                .map(|(n, ids)| scope.spawn(move || read(n * share, ids)))
+                .collect();
+            let mut take = |(tenants, new): (Vec<(TenantId, Arc<Tenant>)>, Vec<Problem>)| {
+                snapshot.tenants.extend(tenants);
+                warnings.extend(new);
+            };
+            if let Some((_, ids)) = first {
+                take(read(0, ids));
+            }
+            for other in others {
+                take(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            }
+        });
         Ok((snapshot, warnings))
     }
 

@@ -425,6 +425,34 @@ fn odd_names_and_over_large_files_are_problems_of_their_own() {
 }
 
 #[test]
+fn however_many_tenants_there_are_all_are_read_with_what_is_wrong_with_each() {
+    const TENANTS: u32 = 1_000;
+    let root = TempDir::new().unwrap();
+    for number in 0..TENANTS {
+        let url = format!("https://{number}.example/");
+        let tenant = format!("tenants/t{number}/tenant.toml");
+        put(&root, &tenant, &endpoint(&format!("to-{number}"), &url));
+        if number % 100 != 7 {
+            put(&root, &format!("secrets/t{number}/main"), KEY);
+        }
+    }
+    let tenants = Tenants::load(config(root.path(), &[])).unwrap();
+    assert_eq!(tenants.ids().len(), TENANTS as usize);
+    let wrong: Vec<TenantId> = tenants
+        .problems()
+        .into_iter()
+        .filter_map(|problem| problem.tenant)
+        .collect();
+    let expected = (0..TENANTS).filter(|number| number % 100 == 7);
+    let mut expected: Vec<TenantId> = expected.map(|number| id(&format!("t{number}"))).collect();
+    expected.sort_by_key(|id| id.as_str().to_owned());
+    assert_eq!(wrong, expected, "in the order of their files");
+    tenants.reload();
+    assert_eq!(tenants.ids().len(), TENANTS as usize);
+    assert_eq!(tenants.problems().len(), expected.len());
+}
+
+#[test]
 fn unchanged_files_are_not_read_again_and_changed_ones_are() {
     let root = acme();
     put(

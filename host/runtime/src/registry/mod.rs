@@ -25,8 +25,9 @@ use entry::Entry;
 pub use global::{GlobalPlugins, Stage};
 pub use tenant::{TenantPlugins, Unready};
 
-/// Parts of the map of tenants: a change copies one of them.
-const PARTS: usize = 64;
+/// Parts of the map of tenants: a change copies one of them, so with tens of thousands of tenants each is to be
+/// small.
+const PARTS: usize = 1024;
 
 /// A load to begin.
 pub(crate) struct Task {

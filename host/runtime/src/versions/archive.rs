@@ -181,10 +181,10 @@ impl VersionArchive {
         }
         self.recall(key);
         self.plugins().entry(key.clone()).or_default().latest = Some(digest);
-        self.files.make(key)?;
         let path = self.files.component(key, digest);
         let whole = component.len() as u64;
         if fs::metadata(&path).map_or(true, |found| found.len() != whole) {
+            self.files.make(key)?;
             self.files.write(&path, component)?;
             self.held.fetch_add(whole, Ordering::Relaxed);
             self.make_room();
