@@ -47,6 +47,15 @@ impl Process {
             .context("a process of the benchmark ended early")
     }
 
+    /// Asks it to end and waits until it did.
+    pub(crate) async fn finish(mut self) -> anyhow::Result<()> {
+        let pid = i32::try_from(self.pid()?)?;
+        let pid = rustix::process::Pid::from_raw(pid).context("no process has the id 0")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        self.child.wait().await?;
+        Ok(())
+    }
+
     /// Ends it and waits until it is gone.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         self.child.kill().await?;
