@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use wasmhook_testing::RedisServer;
 
 use crate::desk::text;
-use crate::support::{Listener, Site, component, push_lines};
+use crate::support::{Listener, Site, component, push_lines, wait_for};
 
 /// What records the events of `acme`, with more words.
 fn recording<'a>(more: &[&'a str]) -> Vec<&'a str> {
@@ -117,6 +117,8 @@ fn plans_are_recorded(site: &Site) {
     let record = |site: &Site| -> Value {
         let host = site.serve();
         assert!(push_lines(site, &line.to_string()).status.success());
+        // On Redis it is in the stream until the host has taken it in.
+        wait_for("the delivery", || site.deliveries("acme", "pending").pop());
         drop(host);
         let output = site.run(&recording(&[]));
         assert!(output.status.success(), "{output:?}");
