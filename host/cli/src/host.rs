@@ -241,7 +241,7 @@ impl Host {
     pub(crate) async fn start(config: &Config) -> anyhow::Result<Self> {
         let catalog = config.catalog()?;
         let tenants = Arc::new(tenants(config)?);
-        let listener = TcpListener::bind(config.http.listen)
+        let mut listener = TcpListener::bind(config.http.listen)
             .await
             .map_err(|error| {
                 Coded::new(
@@ -306,15 +306,7 @@ impl Host {
                     .unwrap_or_default()
             }),
         };
-        plugins.rescan().await;
-        if tokio::time::timeout(COMPILE_WAIT, plugins.settled())
-            .await
-            .is_err()
-        {
-            tracing::warn!(
-                "some plugins are still being compiled; what would pass through them waits"
-            );
-        }
+        wasmhook_server::serve_start(&mut listener, api.patience, load(&plugins)).await;
         Ok(Self {
             stores,
             intake,
@@ -360,6 +352,17 @@ impl Host {
         let ended = parts.ended().await;
         self.plugins.close().await;
         ended
+    }
+}
+
+/// Loads the plugins that lie in the folders, as far as that is done soon.
+async fn load(plugins: &PluginHost) {
+    plugins.rescan().await;
+    if tokio::time::timeout(COMPILE_WAIT, plugins.settled())
+        .await
+        .is_err()
+    {
+        tracing::warn!("some plugins are still being compiled; what would pass through them waits");
     }
 }
 

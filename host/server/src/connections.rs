@@ -3,6 +3,7 @@
 //! A client may send half a request and then nothing, by intent or because its machine is gone. So there
 //! is a limit to how long a request may take to come, and to how long a stop waits for one that has begun.
 
+use std::convert::Infallible;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -54,16 +55,42 @@ pub(crate) async fn serve(
     stop: CancellationToken,
 ) {
     let connections = TaskTracker::new();
-    // Errors of accepting, such as too many open files, are logged and waited out in there.
-    while let Some((stream, _)) = stop
-        .run_until_cancelled(Listener::accept(&mut listener))
-        .await
-    {
-        connections.spawn(connection(stream, routes.clone(), patience, stop.clone()));
-    }
+    let accepting = accept(&mut listener, &routes, patience, &stop, &connections);
+    stop.run_until_cancelled(accepting).await;
     drop(listener);
     connections.close();
     connections.wait().await;
+}
+
+/// Serves as long as something else takes. Connections that are open then end after the request that is under way.
+pub(crate) async fn serve_while<T>(
+    listener: &mut TcpListener,
+    routes: Router,
+    patience: Patience,
+    other: impl Future<Output = T>,
+) -> T {
+    let stop = CancellationToken::new();
+    let _stops = stop.clone().drop_guard();
+    let connections = TaskTracker::new();
+    tokio::select! {
+        done = other => done,
+        never = accept(listener, &routes, patience, &stop, &connections) => match never {},
+    }
+}
+
+/// Takes connections, each of which ends by itself or after `stop`.
+async fn accept(
+    listener: &mut TcpListener,
+    routes: &Router,
+    patience: Patience,
+    stop: &CancellationToken,
+    connections: &TaskTracker,
+) -> Infallible {
+    loop {
+        // Errors, such as too many open files, are logged and waited out in there.
+        let (stream, _) = Listener::accept(listener).await;
+        connections.spawn(connection(stream, routes.clone(), patience, stop.clone()));
+    }
 }
 
 async fn connection(

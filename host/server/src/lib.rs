@@ -16,6 +16,7 @@ pub mod auth;
 mod connections;
 pub mod events;
 pub mod health;
+mod starting;
 
 use std::sync::Arc;
 
@@ -31,6 +32,7 @@ use wasmhook_store::Store;
 
 pub use self::connections::Patience;
 use self::events::{Refusal, Telling, failure};
+pub use self::starting::serve_start;
 
 /// What the API serves from.
 pub struct Api {
