@@ -48,7 +48,7 @@ fn test_shows_what_answers_are_taken_for() {
     desk.fails(
         &[&words[..5], &["--answer", "200"]].concat(),
         1,
-        "1 of 1 calls failed",
+        "1 of 1 call failed",
     );
     desk.fails(
         &[&words[..5], &["--answer", "20"]].concat(),

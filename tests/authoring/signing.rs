@@ -85,7 +85,7 @@ fn test_shows_how_a_request_is_signed() {
 
     let wrong = desk.plugin("wrong", "sign_as.wasm", "[config]\nstyle = \"telex\"\n");
     let words = ["plugin", "test", text(&wrong), "--events", "events.ndjson"];
-    desk.fails(&words, 1, "1 of 1 calls failed");
+    desk.fails(&words, 1, "1 of 1 call failed");
     std::fs::write(desk.path("bad"), "whsec_hunter2").unwrap();
     let bad = [&words[..], &["--secret-file", "bad"]].concat();
     let output = desk.run(&bad);

@@ -267,7 +267,7 @@ async fn a_plugin_reaches_the_hosts_that_the_configuration_allows_and_no_others(
     ];
     let words = [&words[..], &allowed].concat();
     // The address rules are those of deliveries.
-    desk.fails(&words, 1, "1 of 1 calls failed");
+    desk.fails(&words, 1, "1 of 1 call failed");
     assert_eq!(service.count(), 0);
     let private = ["--set", "delivery.allow_private_addresses=true"];
     let report = desk.json(&[&words[..], &private].concat());
