@@ -115,7 +115,7 @@ fn a_tenant_is_forgotten(site: &Site) {
     assert_eq!(arrived(site, &receiver, "evt_2", &steps), json!([null, 1]));
     let forced = forget(&["--force"]);
     let told = String::from_utf8_lossy(&forced.stdout);
-    assert!(told.contains("forgot of acme: 1 keys"), "{told}");
+    assert!(told.contains("forgot of acme: 1 key of"), "{told}");
 
     let global = site.run(&["tenants", "forget", "@global"]);
     let stderr = String::from_utf8_lossy(&global.stderr);
