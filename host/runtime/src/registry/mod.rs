@@ -5,7 +5,7 @@ mod global;
 mod tenant;
 mod transitions;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
@@ -52,7 +52,7 @@ type Part = HashMap<Arc<str>, Arc<TenantPlugins>>;
 pub(crate) struct Registry {
     entries: Mutex<BTreeMap<Key, Entry>>,
     /// Tenants whose plugins could never be read. Locked after the entries.
-    unknown: Mutex<Vec<Arc<str>>>,
+    unknown: Mutex<HashSet<Arc<str>>>,
     snapshots: Vec<ArcSwap<Part>>,
     none: Arc<TenantPlugins>,
     global: ArcSwap<GlobalPlugins>,
@@ -129,7 +129,8 @@ impl Registry {
                 known,
             });
         }
-        let before = std::mem::replace(&mut *self.unknown(), scan.unknown.clone());
+        let before =
+            std::mem::replace(&mut *self.unknown(), scan.unknown.iter().cloned().collect());
         touched.extend(before);
         touched.extend(scan.unknown.iter().cloned());
         touched.sort();
@@ -314,7 +315,7 @@ impl Registry {
         &self.snapshots[index]
     }
 
-    fn unknown(&self) -> MutexGuard<'_, Vec<Arc<str>>> {
+    fn unknown(&self) -> MutexGuard<'_, HashSet<Arc<str>>> {
         self.unknown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
