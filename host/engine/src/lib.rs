@@ -14,6 +14,7 @@ pub mod housekeeping;
 pub mod intake;
 mod key_value;
 pub mod metric;
+mod pace;
 pub mod pressure;
 pub mod quotas;
 pub mod recorder;

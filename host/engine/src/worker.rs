@@ -10,6 +10,7 @@ use wasmhook_store::{LeaseRequest, Leased, NewWork, Outcome, Store};
 
 use crate::attempt::Attempter;
 use crate::backoff::Backoff;
+use crate::pace::Pace;
 use crate::recorder::{self, Ended, Ending};
 
 /// One part in so many of the places is kept for tenants that had nothing to do before, where the store can
@@ -139,6 +140,8 @@ impl Running {
         written: &Notify,
     ) {
         let mut backoff = Backoff::new("lease deliveries");
+        // Where new work has no way of its own it must not wait for other.
+        let mut pace = new_work.map(|_| Pace::new());
         while !self.stop.is_cancelled() {
             let permits = tokio::select! {
                 permits = free(places, self.worker.config.batch) => permits,
@@ -149,7 +152,14 @@ impl Running {
                 Ok(batch) => {
                     backoff.succeeded();
                     let got = batch.leased.len();
-                    self.start(batch.leased, permits);
+                    match &mut pace {
+                        Some(pace) => {
+                            let work = batch.leased.into_iter().zip(permits);
+                            pace.spread(work, |(leased, place)| self.start_one(leased, place))
+                                .await;
+                        }
+                        None => self.start(batch.leased, permits),
+                    }
                     if got < asked {
                         let longest = self.worker.config.idle;
                         let idle = batch.next_due.unwrap_or(longest).min(longest);
@@ -249,8 +259,12 @@ impl Running {
     /// Has deliveries attempted, each in a place of its own.
     fn start(&self, leased: Vec<Leased>, places: impl IntoIterator<Item = OwnedSemaphorePermit>) {
         for (leased, place) in leased.into_iter().zip(places) {
-            self.attempts.spawn(self.attempt(leased, place));
+            self.start_one(leased, place);
         }
+    }
+
+    fn start_one(&self, leased: Leased, place: OwnedSemaphorePermit) {
+        self.attempts.spawn(self.attempt(leased, place));
     }
 
     fn attempt(
