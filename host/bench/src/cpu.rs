@@ -1,28 +1,15 @@
 //! Processor time of a process, as Linux counts it.
 
 use anyhow::Context as _;
+use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
 
-/// Ticks per second of `/proc/<pid>/stat`: 100 on every Linux that we know of (`USER_HZ`).
-const TICKS_PER_SECOND: f64 = 100.0;
-
-/// Seconds of processor time that a process has used, system time included.
+/// Seconds of processor time that a process has used, system time included. To the nanosecond: `/proc/<pid>/stat`
+/// counts hundredths of a second, of which a short measurement has a few.
 pub(crate) fn seconds(pid: u32) -> anyhow::Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .with_context(|| format!("cannot read the processor time of process {pid}"))?;
-    // The name, in parentheses, may hold spaces; what follows does not.
-    let fields: Vec<&str> = stat
-        .rsplit(')')
-        .next()
-        .unwrap_or_default()
-        .split_whitespace()
-        .collect();
-    let ticks = |index: usize| {
-        fields
-            .get(index)
-            .and_then(|field| field.parse::<f64>().ok())
+    let read = || -> anyhow::Result<f64> {
+        let clock: ClockId = clock_getcpuclockid(Pid::from_raw(i32::try_from(pid)?))?;
+        Ok(std::time::Duration::from(clock_gettime(clock)?).as_secs_f64())
     };
-    let (user, system) = ticks(11)
-        .zip(ticks(12))
-        .context("the processor time is not where it is expected")?;
-    Ok((user + system) / TICKS_PER_SECOND)
+    read().with_context(|| format!("cannot read the processor time of process {pid}"))
 }
