@@ -2,8 +2,9 @@
 //!
 //! `cargo xtask bench [PART…]` with parts `floor`, `redis`, `fanout`, `hosts`, `embedded`, `latency`,
 //! `plugin`, `reload`, `memory`, `tenants`, `backlog`, `fairness`, `spin`; all of these without a name.
-//! `plugins10k` runs by name only: it compiles ten thousand components, which takes a quarter of an hour,
-//! and 10 GB of disk (`BENCH_TENANTS` sets another number). Results are merged into `target/bench/latest.json`, one flat object.
+//! Two run by name only: `plugins10k` compiles ten thousand components, which takes a quarter of an hour and 10 GB
+//! of disk (`BENCH_TENANTS` sets another number), and `open10m` fills a file with ten million deliveries, which takes
+//! five minutes and 5 GB. Results are merged into `target/bench/latest.json`, one flat object.
 //! These machines are noisy: what counts are the ratios to the floor, measured in the same round.
 #![allow(
     clippy::print_stdout,
@@ -16,6 +17,7 @@ mod fairness;
 mod floor;
 mod interpreted;
 mod many_plugins;
+mod opening;
 mod plugin;
 mod queue;
 mod receiver;
@@ -42,8 +44,9 @@ const PARTS: [&str; 13] = [
 const THROUGHPUT: [&str; 5] = ["floor", "redis", "fanout", "hosts", "embedded"];
 /// How many rounds; the middle of each figure counts.
 const ROUNDS: usize = 3;
-/// The part that runs by name only.
+/// The parts that run by name only.
 const MANY_PLUGINS: &str = "plugins10k";
+const OPENING: &str = "open10m";
 
 fn main() -> ExitCode {
     // For our own HTTP client. Fails only if it was set before, which nothing does.
@@ -108,8 +111,8 @@ async fn until_told(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::R
 async fn measure(parts: Vec<String>) -> anyhow::Result<()> {
     for part in &parts {
         anyhow::ensure!(
-            PARTS.contains(&part.as_str()) || part == MANY_PLUGINS,
-            "unknown part {part}; expected {}, {MANY_PLUGINS}",
+            PARTS.contains(&part.as_str()) || [MANY_PLUGINS, OPENING].contains(&part.as_str()),
+            "unknown part {part}; expected {}, {MANY_PLUGINS}, {OPENING}",
             PARTS.join(", ")
         );
     }
@@ -152,6 +155,9 @@ async fn measure(parts: Vec<String>) -> anyhow::Result<()> {
     }
     if parts.iter().any(|part| part == MANY_PLUGINS) {
         many_plugins::measure(&mut results).await?;
+    }
+    if parts.iter().any(|part| part == OPENING) {
+        opening::measure(&mut results).await?;
     }
     results.save()
 }

@@ -129,7 +129,7 @@ impl Bed {
     }
 }
 
-fn event(
+pub(crate) fn event(
     tenant: &str,
     number: usize,
     endpoints: &[String],
