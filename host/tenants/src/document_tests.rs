@@ -103,11 +103,15 @@ fn a_tenant_has_a_quota() {
     for bad in ["0", "-1", "\"20\"", "5000000000"] {
         let fault = quota(&format!("max_in_flight = {bad}")).unwrap_err();
         assert_eq!(fault.key.as_deref(), Some("max_in_flight"), "{bad}");
+        let words = "line 1: expected a whole number from 1 to 4294967295";
+        assert_eq!(fault.reason, words, "{bad}");
     }
     assert_eq!(quota("weight = 7").unwrap().weight.get(), 7);
-    for bad in ["0", "101", "300", "\"7\""] {
+    for bad in ["0", "101", "300", "-1"] {
         let fault = quota(&format!("weight = {bad}")).unwrap_err();
         assert_eq!(fault.key.as_deref(), Some("weight"), "{bad}");
+        let words = "line 1: expected a whole number from 1 to 100";
+        assert_eq!(fault.reason, words, "{bad}");
     }
 }
 
@@ -139,6 +143,21 @@ fn faults_name_the_key() {
             "disabled = \"hunter2\"",
             "endpoints[0].disabled",
             "expected a boolean",
+        ),
+        (
+            "profile = \"hunter2\"",
+            "endpoints[0].profile",
+            "expected one of `standard`, `sha256`, `plugin`",
+        ),
+        (
+            "ordering = \"hunter2\"",
+            "endpoints[0].ordering",
+            "expected a table",
+        ),
+        (
+            "ordering = { by = \"key\", max_attempts = 0 }",
+            "endpoints[0].ordering.max_attempts",
+            "expected a whole number from 1 to 4294967295",
         ),
         (
             "headers = { Host = \"hunter2\" }",
