@@ -21,8 +21,9 @@ pub(crate) fn start(log: &Log) -> anyhow::Result<()> {
     if !log.level.split(',').all(is_directive) {
         return Err(wrong());
     }
-    // The library that watches folders tells of each that is removed.
-    let directives = format!("notify=warn,{}", log.level);
+    // The library that watches folders tells of each that is removed, and the one that verifies certificates of each
+    // attempt at a receiver whose is bad, as an error, which the attempt tells itself.
+    let directives = format!("notify=warn,rustls_platform_verifier=off,{}", log.level);
     let filter = EnvFilter::try_new(directives).map_err(|_| wrong())?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
