@@ -125,6 +125,11 @@ fn syntax(text: &str, error: &toml::de::Error) -> Fault {
         Some((start, expected)) if quotes(start) => format!("expected {}", plain(expected)),
         _ => message.lines().next().unwrap_or_default().to_owned(),
     };
+    let named = error.span().and_then(|span| text.get(span));
+    let message = match named.filter(|_| message == "duplicate key") {
+        Some(key) => format!("the key `{key}` is given twice"),
+        None => message,
+    };
     let line = error
         .span()
         .and_then(|span| text.get(..span.start))
@@ -183,6 +188,10 @@ fn endpoint(
     url.permitted(rules.policy).map_err(fault("url"))?;
     let headers = SafeHeaders::new(&entry.headers).map_err(fault("headers"))?;
     headers.check_profile(&profile).map_err(fault("headers"))?;
+    if headers.len() < entry.headers.len() {
+        let reason = "two names differ in case only, and are the same header";
+        return Err(("headers".into(), reason.into()));
+    }
     let endpoint = Endpoint {
         id: EndpointId::new(&entry.id).map_err(fault("id"))?,
         tenant_id: tenant.clone(),

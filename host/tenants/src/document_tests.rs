@@ -165,6 +165,11 @@ fn faults_name_the_key() {
             "unsafe webhook header",
         ),
         (
+            "headers = { X-A = \"hunter2\", x-a = \"hunter2\" }",
+            "endpoints[0].headers",
+            "two names differ in case only",
+        ),
+        (
             "signature_header = \"x-a\"",
             "endpoints[0].signature_header",
             "only the sha256 profile",
@@ -254,4 +259,30 @@ fn an_id_cannot_be_used_twice() {
 fn broken_toml_names_the_line() {
     let fault = read("[[endpoints]]\nid = \n").unwrap_err();
     assert!(fault.reason.starts_with("line 2: "), "{}", fault.reason);
+}
+
+#[test]
+fn a_key_that_is_given_twice_is_named() {
+    for (text, reason) in [
+        (
+            "weight = 2\nweight = 3\n",
+            "line 2: the key `weight` is given twice",
+        ),
+        (
+            &format!("{ORDERS}headers = {{ a = \"hunter2\", a = \"b\" }}"),
+            "line 7: the key `a` is given twice",
+        ),
+        (
+            &format!("{ORDERS}id = \"hunter2\""),
+            "line 7: the key `id` is given twice",
+        ),
+    ] {
+        assert_eq!(read(text).unwrap_err().reason, reason);
+    }
+}
+
+#[test]
+fn a_byte_order_mark_and_line_ends_of_windows_change_nothing() {
+    let text = format!("\u{feff}{}", ORDERS.replace('\n', "\r\n"));
+    assert_eq!(read(&text), read(ORDERS));
 }
