@@ -6,10 +6,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use notify::event::{AccessKind, AccessMode};
+use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::watch;
 
@@ -49,6 +50,7 @@ impl FolderWatch {
             folders: paths.iter().map(|path| Folder::new(path)).collect(),
             notifier: None,
             closed: Vec::new(),
+            opened: Arc::default(),
             outbox: messages.clone(),
             warned: false,
         };
@@ -111,6 +113,8 @@ struct Watcher {
     notifier: Option<RecommendedWatcher>,
     /// Folders below those that could not be watched.
     closed: Vec<PathBuf>,
+    /// What may have been opened since, if it is a folder: the library passes over new ones that are closed.
+    opened: Arc<Mutex<Vec<PathBuf>>>,
     outbox: mpsc::Sender<Message>,
     /// Whether it was said that not even the others can be.
     warned: bool,
@@ -190,7 +194,16 @@ impl Watcher {
             Some(notifier) => notifier,
             none => {
                 let outbox = self.outbox.clone();
+                let opened = Arc::clone(&self.opened);
                 let heard = move |event| {
+                    if let Ok(notify::Event {
+                        kind: EventKind::Modify(ModifyKind::Metadata(_)),
+                        paths,
+                        ..
+                    }) = &event
+                    {
+                        lock(&opened).extend_from_slice(paths);
+                    }
                     if is_change(&event) {
                         let _ = outbox.send(Message::Changed);
                     }
@@ -223,8 +236,18 @@ impl Watcher {
                 }
             }
         }
+        for path in std::mem::take(&mut *lock(&self.opened)) {
+            if path.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+                let mut add = |path: &Path| notifier.watch(path, RecursiveMode::Recursive);
+                result = result.and(reach::watch(&path, &mut add, closed));
+            }
+        }
         result
     }
+}
+
+fn lock(paths: &Mutex<Vec<PathBuf>>) -> MutexGuard<'_, Vec<PathBuf>> {
+    paths.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Takes everything that arrives in the time, and says whether a stop was among it.

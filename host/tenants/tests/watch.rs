@@ -113,6 +113,41 @@ async fn a_folder_that_may_not_be_opened_leaves_all_others_watched() {
     noticed(&mut watch).await;
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn a_folder_that_is_opened_after_it_was_made_is_watched() {
+    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+    let root = TempDir::new().unwrap();
+    let mut watch =
+        FolderWatch::start(&[root.path().to_owned()], Duration::from_millis(20), NEVER).unwrap();
+    let started = async {
+        loop {
+            fs::write(root.path().join("a"), "1").unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::select! {
+        () = noticed(&mut watch) => {}
+        () = started => {}
+    }
+    let quiet = async |watch: &mut FolderWatch| {
+        let while_it_is_quiet = Duration::from_millis(300);
+        while tokio::time::timeout(while_it_is_quiet, watch.changed())
+            .await
+            .is_ok()
+        {}
+    };
+    quiet(&mut watch).await;
+    let tenant = root.path().join("tenant");
+    // As one is until its owner is set. The superuser may open it at once.
+    fs::DirBuilder::new().mode(0o000).create(&tenant).unwrap();
+    quiet(&mut watch).await;
+    fs::set_permissions(&tenant, fs::Permissions::from_mode(0o700)).unwrap();
+    quiet(&mut watch).await;
+    fs::write(tenant.join("a"), "1").unwrap();
+    noticed(&mut watch).await;
+}
+
 #[tokio::test]
 async fn the_rescan_comes_without_any_notification() {
     let root = TempDir::new().unwrap();
