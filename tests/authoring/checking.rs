@@ -57,6 +57,12 @@ fn check_names_an_import_that_is_not_granted() {
         5,
         "none.wasm does not exist",
     );
+    std::os::unix::fs::symlink("loop.wasm", desk.path("loop.wasm")).unwrap();
+    desk.fails(
+        &["plugin", "check", "loop.wasm"],
+        1,
+        "loop.wasm cannot be read: Too many levels of symbolic links",
+    );
 }
 
 #[test]

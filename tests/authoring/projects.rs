@@ -159,11 +159,9 @@ fn new_and_build_say_what_is_wrong() {
         "rust, js, ts, python, c, go",
     );
     desk.fails(&["plugin", "build"], 5, "holds no project that is known");
-    desk.fails(
-        &["plugin", "build", "nowhere"],
-        5,
-        "holds no project that is known",
-    );
+    desk.fails(&["plugin", "build", "nowhere"], 5, "nowhere does not exist");
+    std::fs::write(desk.path("file"), "").unwrap();
+    desk.fails(&["plugin", "build", "file"], 5, "file is not a folder");
     std::fs::create_dir(desk.path("broken")).unwrap();
     program(&desk.path("broken/build.sh"), "#!/bin/sh\nexit 3\n");
     desk.fails(&["plugin", "build", "broken"], 1, "`build.sh` failed");

@@ -189,6 +189,12 @@ fn test_fails_when_a_call_does_and_names_what_is_wrong_with_its_input() {
         6,
         "events.ndjson line 2: invalid webhook event: field `type`",
     );
+    events("\n\n{\"tenant\":\"acme\",");
+    desk.fails(
+        &words,
+        6,
+        "events.ndjson line 3: invalid webhook event: expected a JSON object, which ends being one at column 17",
+    );
     events("\n");
     desk.fails(&words, 6, "events.ndjson holds no event");
     desk.fails(

@@ -1,5 +1,7 @@
 //! What becomes of a delivery, and what nobody else gets to see of it.
 
+use std::os::unix::fs::symlink;
+
 use serde_json::json;
 
 use crate::support::{JSON, Listener, SECRET, Site, component, event, http, push_lines, wait_for};
@@ -118,6 +120,31 @@ fn nothing_private_is_logged() {
 
 #[test]
 fn what_is_for_a_tenant_whose_file_could_never_be_read_waits_for_it() {
+    let file = "tenants/acme/tenant.toml";
+    // Whoever writes it has left it half done.
+    let spoil = |site: &Site| {
+        let whole = std::fs::read_to_string(site.path(file)).unwrap();
+        site.write(file, &whole[..20]);
+        whole
+    };
+    waits_until_it_can_be_read(spoil, |site, whole| site.write(file, &whole));
+}
+
+#[test]
+fn what_is_for_a_tenant_whose_link_leads_nowhere_at_a_start_waits_for_it() {
+    // As in a mounted volume that has not come yet.
+    let data = "tenants/..data";
+    let spoil = |site: &Site| {
+        std::fs::create_dir(site.path("tenants/..1")).unwrap();
+        let link = site.path("tenants/acme");
+        std::fs::rename(&link, site.path("tenants/..1/acme")).unwrap();
+        symlink("..data/acme", link).unwrap();
+    };
+    waits_until_it_can_be_read(spoil, |site, ()| symlink("..1", site.path(data)).unwrap());
+}
+
+/// What is for a tenant waits when its files are spoilt before a start, and is delivered once they are mended.
+fn waits_until_it_can_be_read<T>(spoil: impl FnOnce(&Site) -> T, mend: impl FnOnce(&Site, T)) {
     let receiver = Listener::start(204);
     let port = receiver.port;
     drop(receiver);
@@ -141,9 +168,7 @@ fn what_is_for_a_tenant_whose_file_could_never_be_read_waits_for_it() {
     });
     host.stop();
 
-    // Whoever writes it has left it half done, and the host starts anew.
-    let whole = std::fs::read_to_string(site.path("tenants/acme/tenant.toml")).unwrap();
-    site.write("tenants/acme/tenant.toml", &whole[..20]);
+    let spoilt = spoil(&site);
     let _host = site.serve();
     let receiver = Listener::on(port, 204);
     push("meanwhile");
@@ -163,7 +188,7 @@ fn what_is_for_a_tenant_whose_file_could_never_be_read_waits_for_it() {
         let words = "the tenant's endpoints cannot be read";
         assert!(last["error"].as_str().unwrap().contains(words), "{shown}");
     }
-    site.write("tenants/acme/tenant.toml", &whole);
+    mend(&site, spoilt);
     let arrived = receiver.wait_for_deliveries(2);
     assert_eq!(arrived.len(), 2);
     wait_for("the end of all", || {

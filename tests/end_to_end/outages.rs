@@ -1,7 +1,8 @@
 //! Hosts and Redis end, or lose something, and no event is lost.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit};
@@ -120,6 +121,31 @@ fn redis_going_away_is_said_once_and_survived() {
         "{errors} errors were logged for one outage: {}",
         host.log()
     );
+}
+
+#[test]
+fn a_host_whose_redis_does_not_answer_at_its_start_says_that_it_lives_until_it_gives_up() {
+    // The kernel takes connections for it, and nobody reads them.
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    let site = Site::redis(&format!("redis://{}", mute.local_addr().unwrap()));
+    site.configure(|config| config.replace("connect_timeout = \"2s\"", "connect_timeout = \"8s\""));
+    let mut serving = site.command(&["serve"]);
+    let host = serving.stderr(Stdio::piped()).spawn().unwrap();
+    wait_for("the host to live", || {
+        let (status, _) = http(site.port, "GET", "/healthz", &[], "")?;
+        (status == 200).then_some(())
+    });
+    let body = event("acme", "invoice.paid", "evt_1", &json!({}));
+    for (method, path, body) in [("GET", "/readyz", ""), ("POST", "/v1/events", &body)] {
+        let (status, answer) = http(site.port, method, path, &[JSON], body).unwrap();
+        assert_eq!(status, 503, "{path}: {answer}");
+        assert!(answer.contains(r#""code":"starting""#), "{path}: {answer}");
+    }
+    let ended = host.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(4), "{said}");
+    assert!(said.contains("is not reachable"), "{said}");
+    assert!(http(site.port, "GET", "/healthz", &[], "").is_none());
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Plugins on a running host: they choose, rewrite, fail and are replaced.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use wasmhook_testing::RedisServer;
 
@@ -194,4 +196,33 @@ fn broken_components_leave_the_last_good_one_serving_and_say_why() {
         arrived[0]["body"].as_str().unwrap().contains("[redacted]"),
         "{arrived:?}"
     );
+}
+
+#[test]
+fn a_cache_that_takes_nothing_is_named_once_and_taken_up_when_it_does() {
+    let site = Site::embedded();
+    site.configure(|config| format!("{config}\n[tenants]\nrescan = \"100ms\"\n"));
+    let host = site.serve();
+    let cache = site.path("data/cache");
+    // As a full disk is, which a test cannot have.
+    std::fs::remove_dir_all(&cache).unwrap();
+    site.plugin("acme", "20-redact", &component("redact.wasm"), "");
+    let plugin = || site.json(&["plugins", "list"])[0].clone();
+    let words = format!(
+        "compiled plugins cannot be kept in {} (plugins.cache): ",
+        cache.display()
+    );
+    wait_for("the refusal", || {
+        let refused = plugin()["refused"].as_str()?.to_owned();
+        refused.contains(&words).then_some(())
+    });
+    // Many looks.
+    std::thread::sleep(Duration::from_secs(2));
+    let log = host.log();
+    let told = log.lines().filter(|line| line.contains(&words)).count();
+    assert_eq!(told, 1, "{log}");
+    std::fs::create_dir(&cache).unwrap();
+    wait_for("the plugin to serve", || {
+        (plugin()["state"] == "serving").then_some(())
+    });
 }

@@ -242,3 +242,22 @@ fn xadd_is_all_a_producer_needs() {
         (redis_cli(redis.port(), &["XLEN", "wasmhook:events"]).trim() == "0").then_some(())
     });
 }
+
+#[test]
+fn what_is_refused_of_pushed_lines_is_named_by_its_line() {
+    let site = Site::embedded();
+    let _host = site.serve();
+    let good = |id: &str| event("acme", "invoice.paid", id, &json!({}));
+    let unknown = event("acme", "no.such", "3", &json!({}));
+    let lines = format!("{}\n\n{{\"tenant\"\n{unknown}\n{}\n", good("1"), good("2"));
+    let pushed = push_lines(&site, &lines);
+    let told = String::from_utf8_lossy(&pushed.stderr);
+    let told: Vec<Value> = told
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    assert_eq!((&told[0]["line"], &told[1]["line"]), (&json!(3), &json!(4)));
+    let words = "expected a JSON object, which ends being one at column 9";
+    let error = told[0]["error"].as_str().unwrap();
+    assert!(error.ends_with(words), "{error}");
+}

@@ -11,7 +11,7 @@ use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use wasmhook_core::{EndpointPolicy, RequestBuilder};
+use wasmhook_core::{Catalog, EndpointPolicy, RequestBuilder};
 use wasmhook_delivery::{AddressPolicy, Client, ClientConfig};
 use wasmhook_engine::metric;
 use wasmhook_engine::resolve::Resolver;
@@ -43,6 +43,12 @@ const DEBOUNCE: Duration = Duration::from_millis(200);
 
 /// A host, ready to run.
 pub(crate) struct Host {
+    pub(crate) rooms: Rooms,
+    listener: TcpListener,
+}
+
+/// All that works behind the port.
+pub(crate) struct Rooms {
     pub(crate) stores: Stores,
     pub(crate) intake: Arc<Intake>,
     pub(crate) plugins: Arc<PluginHost>,
@@ -52,7 +58,6 @@ pub(crate) struct Host {
     gauge: PressureGauge,
     pressure: Pressure,
     watch: FolderWatch,
-    listener: TcpListener,
     api: Api,
 }
 
@@ -237,7 +242,7 @@ fn worker(
 }
 
 impl Host {
-    /// Opens the store, loads tenants and plugins, and takes the port.
+    /// Loads tenants, takes the port, opens the store and loads plugins.
     pub(crate) async fn start(config: &Config) -> anyhow::Result<Self> {
         let catalog = config.catalog()?;
         let tenants = Arc::new(tenants(config)?);
@@ -252,6 +257,56 @@ impl Host {
                     ),
                 )
             })?;
+        let patience = Patience {
+            finish: config.worker.grace.0,
+            ..Patience::default()
+        };
+        let opening = Box::pin(Rooms::open(config, catalog, tenants, patience));
+        let rooms = wasmhook_server::serve_start(&mut listener, patience, opening).await?;
+        Ok(Self { rooms, listener })
+    }
+
+    /// The address that the API really listens on.
+    pub(crate) fn address(&self) -> std::io::Result<std::net::SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Runs until `stop`, then finishes or gives back what is in flight.
+    pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let rooms = self.rooms;
+        let mut parts = Parts::new(&stop);
+        if let Some(stream) = &rooms.stores.stream {
+            let (stream, intake) = (Arc::clone(stream), Arc::clone(&rooms.intake));
+            let reader = StreamReader::new(stream, intake, rooms.pressure);
+            parts.start("the reader of the stream", |stop| reader.run(stop));
+        }
+        parts.start("housekeeping", |stop| rooms.housekeeping.run(stop));
+        parts.start("the look at the store's fullness", |stop| {
+            rooms.gauge.run(stop)
+        });
+        let mut quotas = Quotas::new(Arc::clone(&rooms.stores.store));
+        quotas.set(rooms.tenants.quotas()).await;
+        let (watch, tenants, plugins) = (rooms.watch, rooms.tenants, Arc::clone(&rooms.plugins));
+        parts.start("the watch over tenants", |stop| {
+            follow(watch, tenants, quotas, plugins, stop)
+        });
+        parts.start("the worker", |stop| rooms.worker.run(stop));
+        parts.start("the HTTP API", |stop| {
+            wasmhook_server::serve(self.listener, rooms.api, stop)
+        });
+        let ended = parts.ended().await;
+        rooms.plugins.close().await;
+        ended
+    }
+}
+
+impl Rooms {
+    async fn open(
+        config: &Config,
+        catalog: Catalog,
+        tenants: Arc<Tenants>,
+        patience: Patience,
+    ) -> anyhow::Result<Self> {
         let stores = stores::open(config, true).await?;
         for warning in stores.store.warnings().await? {
             tracing::warn!("{warning}");
@@ -296,17 +351,14 @@ impl Host {
             store: Arc::clone(&stores.store),
             token: config.http.token.clone(),
             max_body: config.http.max_body_bytes,
-            patience: Patience {
-                finish: config.worker.grace.0,
-                ..Patience::default()
-            },
+            patience,
             metrics: Box::new(move || metrics.render()),
             plugins: Box::new(move || {
                 serde_json::to_value(crate::commands::plugins::status(&described))
                     .unwrap_or_default()
             }),
         };
-        wasmhook_server::serve_start(&mut listener, api.patience, load(&plugins)).await;
+        load(&plugins).await;
         Ok(Self {
             stores,
             intake,
@@ -317,41 +369,8 @@ impl Host {
             gauge,
             pressure,
             watch,
-            listener,
             api,
         })
-    }
-
-    /// The address that the API really listens on.
-    pub(crate) fn address(&self) -> std::io::Result<std::net::SocketAddr> {
-        self.listener.local_addr()
-    }
-
-    /// Runs until `stop`, then finishes or gives back what is in flight.
-    pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut parts = Parts::new(&stop);
-        if let Some(stream) = &self.stores.stream {
-            let (stream, intake) = (Arc::clone(stream), Arc::clone(&self.intake));
-            let reader = StreamReader::new(stream, intake, self.pressure);
-            parts.start("the reader of the stream", |stop| reader.run(stop));
-        }
-        parts.start("housekeeping", |stop| self.housekeeping.run(stop));
-        parts.start("the look at the store's fullness", |stop| {
-            self.gauge.run(stop)
-        });
-        let mut quotas = Quotas::new(Arc::clone(&self.stores.store));
-        quotas.set(self.tenants.quotas()).await;
-        let (watch, tenants, plugins) = (self.watch, self.tenants, Arc::clone(&self.plugins));
-        parts.start("the watch over tenants", |stop| {
-            follow(watch, tenants, quotas, plugins, stop)
-        });
-        parts.start("the worker", |stop| self.worker.run(stop));
-        parts.start("the HTTP API", |stop| {
-            wasmhook_server::serve(self.listener, self.api, stop)
-        });
-        let ended = parts.ended().await;
-        self.plugins.close().await;
-        ended
     }
 }
 

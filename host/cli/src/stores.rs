@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use anyhow::Context as _;
+use tokio::task::spawn_blocking;
 use wasmhook_store::embedded::{EmbeddedConfig, EmbeddedStore};
 use wasmhook_store::redis::{RedisStore, RedisStream};
 use wasmhook_store::{EventStream, KeyValue, Store};
@@ -21,12 +23,15 @@ pub(crate) async fn open(config: &Config, host: bool) -> anyhow::Result<Stores> 
     match config.store.kind {
         StoreKind::Embedded => {
             let path = config.path(&config.store.path);
-            let store = if host {
-                EmbeddedStore::open(EmbeddedConfig { path, host })?
-            } else {
-                EmbeddedStore::open_for_tools(path)?
-            };
-            let store = Arc::new(store);
+            // A file of an older version is read as a whole first, and who waits is to hear of a stop meanwhile.
+            let opening = spawn_blocking(move || {
+                if host {
+                    EmbeddedStore::open(EmbeddedConfig { path, host })
+                } else {
+                    EmbeddedStore::open_for_tools(path)
+                }
+            });
+            let store = Arc::new(opening.await.context("opening the store failed")??);
             Ok(Stores {
                 key_value: store.clone(),
                 store,

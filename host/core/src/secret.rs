@@ -31,9 +31,10 @@ const SYMMETRIC_LEN: std::ops::RangeInclusive<usize> = 24..=64;
 impl SigningSecret {
     /// Reads a secret: `whsec_` + base64 of 24 to 64 bytes, `whsk_` + base64 of an ed25519 key
     /// (32-byte seed, or seed and public key), or any other non-empty text for the `sha256`
-    /// profile. Surrounding white space, such as a file's last line break, is ignored.
+    /// profile. Surrounding white space, such as a file's last line break, is ignored, and so is the byte order mark
+    /// that some editors put before the first line of a file.
     pub fn parse(text: &str) -> Result<Self> {
-        let text = text.trim();
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text).trim();
         let refused = |expected: &str| Err(Error::endpoint_field("secret", expected));
         if text.is_empty() {
             return refused("expected a signing secret, found nothing");
@@ -156,6 +157,12 @@ mod tests {
         let secret = SigningSecret::parse("plain\n").unwrap();
         assert_eq!(secret.text(), Some(&b"plain"[..]));
         assert!(secret.check_standard().is_err());
+    }
+
+    #[test]
+    fn a_byte_order_mark_and_line_ends_are_no_part_of_a_secret() {
+        let secret = SigningSecret::parse("\u{feff}plain\r\n").unwrap();
+        assert_eq!(secret.text(), Some(&b"plain"[..]));
     }
 
     #[test]

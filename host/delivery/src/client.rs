@@ -19,7 +19,7 @@ use wasmhook_core::{EndpointUrl, OutgoingRequest, TenantId};
 use crate::address::AddressPolicy;
 use crate::config::ClientConfig;
 use crate::error::ClientError;
-use crate::failure;
+use crate::failure::{self, Failure};
 use crate::lookups::{ASKING, Lookups};
 use crate::resolver::GuardedResolver;
 use crate::retry_after;
@@ -153,8 +153,7 @@ impl Client {
                     let attempt = answer.attempt(number, at, took);
                     (attempt, Some(answer))
                 }
-                Err(class) => {
-                    let words = failure::words(class);
+                Err(Failure { class, words }) => {
                     (Attempt::unanswered(number, at, took, class, words), None)
                 }
             }
@@ -170,13 +169,13 @@ impl Client {
         url: &EndpointUrl,
         deadline: Instant,
         cap: usize,
-    ) -> impl Future<Output = Result<Answered, ErrorClass>> + Send + use<> {
+    ) -> impl Future<Output = Result<Answered, Failure>> + Send + use<> {
         // The resolver is not asked about an address that is written out in the URL.
         let allowed = literal(&url.host()).is_none_or(|address| self.addresses.allows(address));
         let executing = allowed.then(|| self.http.execute(request));
         let tenant = self.tenant.clone();
         async move {
-            let executing = executing.ok_or(ErrorClass::AddressRefused)?;
+            let executing = executing.ok_or(Failure::from(ErrorClass::AddressRefused))?;
             let responding = async {
                 match tenant {
                     Some(tenant) => ASKING.scope(tenant, executing).await,
@@ -185,7 +184,7 @@ impl Client {
             };
             let deadline = deadline.into();
             let response = timeout_at(deadline, responding).await;
-            let response = response.map_err(|_| ErrorClass::Timeout)?;
+            let response = response.map_err(|_| Failure::from(ErrorClass::Timeout))?;
             let mut response = response.map_err(|error| failure::classify(&error))?;
             let mut body = Vec::new();
             let read = timeout_at(deadline, excerpt(&mut response, cap, &mut body)).await;
@@ -224,7 +223,7 @@ async fn excerpt(
                 kept.extend_from_slice(&chunk[..chunk.len().min(room)]);
             }
             Ok(None) => return Ok(true),
-            Err(error) => return Err(failure::classify(&error)),
+            Err(error) => return Err(failure::classify(&error).class),
         }
     }
     // At the cap: taking the end, if it is here already, keeps the connection usable.

@@ -113,7 +113,9 @@ impl Client {
         let cap = most_bytes.saturating_add(1);
         let deadline = Instant::now() + time;
         let exchange = self.exchange_with(request, &fetch.url, deadline, cap);
-        let Answered { answer, broken } = exchange.await.map_err(FetchError::Failed)?;
+        let Answered { answer, broken } = exchange
+            .await
+            .map_err(|failure| FetchError::Failed(failure.class))?;
         if let Some(class) = broken {
             return Err(FetchError::Failed(class));
         }

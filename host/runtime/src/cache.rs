@@ -24,7 +24,7 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use crate::code_id::CodeId;
-use crate::error::RuntimeError;
+use crate::error::{LoadError, RuntimeError};
 use crate::own_folder::{NotOwn, OwnFolder};
 use crate::{adapt, artifact};
 
@@ -144,6 +144,12 @@ impl Cache {
         // What was used last goes last. Nothing is lost if the time cannot be set.
         let _ = file.set_modified(SystemTime::now());
         Ok(Some(component))
+    }
+
+    /// What is said of compiled code that could not be kept.
+    pub(crate) fn unkept(&self, reason: String) -> LoadError {
+        let folder = self.folder.path().to_owned();
+        LoadError::Unkept { folder, reason }
     }
 
     /// A file to write compiled code to.

@@ -26,7 +26,8 @@ const SAID: u64 = 64 << 10;
 const SENTENCE: usize = 500;
 
 /// Compile a component, or a core module that embeds one's type, into an empty file: the code, and behind it
-/// what is to be kept of its functions. `known` is what was kept of the version before.
+/// what is to be kept of its functions. `known` is what was kept of the version before, and `unkept` says what it
+/// means that the file cannot be written.
 pub(crate) async fn compile(
     compiler: &Compiler,
     engine: &Engine,
@@ -34,7 +35,12 @@ pub(crate) async fn compile(
     bytes: Bytes,
     known: Bytes,
     into: File,
+    unkept: impl Fn(String) -> LoadError,
 ) -> Result<(), LoadError> {
+    let told = |ended: Ended| match ended {
+        Ended::Refused(error) => error,
+        Ended::Unwritten(reason) => unkept(reason),
+    };
     match compiler {
         Compiler::InProcess => {
             let (engine, most) = (engine.clone(), limits.code_bytes);
@@ -46,7 +52,7 @@ pub(crate) async fn compile(
             });
             match working.await {
                 Ok(Ok(())) => Ok(()),
-                Ok(Err(refusal)) => Err(refused(refusal, limits)),
+                Ok(Err(refusal)) => Err(told(refused(refusal, limits))),
                 Err(error) => Err(LoadError::Compile(format!("the compiler failed ({error})"))),
             }
         }
@@ -72,7 +78,7 @@ pub(crate) async fn compile(
             })?;
             // Dropping the child, at the deadline or when no one waits any more, kills it.
             match timeout(limits.compile_wall(), talk(child, [bytes, known])).await {
-                Ok(Ok((status, said))) => judge(status, &said, limits),
+                Ok(Ok((status, said))) => judge(status, &said, limits).map_err(told),
                 Ok(Err(error)) => Err(LoadError::Compiler(error.to_string())),
                 Err(_) => Err(LoadError::CompileWallTime {
                     limit_seconds: limits.compile_wall_seconds,
@@ -135,8 +141,15 @@ async fn talk(mut child: Child, parts: [Bytes; 2]) -> std::io::Result<(ExitStatu
     Ok((child.wait().await?, said))
 }
 
+/// Why a compiler ended without a result.
+enum Ended {
+    Refused(LoadError),
+    /// For a reason that is not the component's.
+    Unwritten(String),
+}
+
 /// What a child's end means.
-fn judge(status: ExitStatus, said: &str, limits: &LoadLimits) -> Result<(), LoadError> {
+fn judge(status: ExitStatus, said: &str, limits: &LoadLimits) -> Result<(), Ended> {
     if status.success() {
         return Ok(());
     }
@@ -149,10 +162,10 @@ fn judge(status: ExitStatus, said: &str, limits: &LoadLimits) -> Result<(), Load
     }
     if said.contains("overflowed its stack") {
         let reason = "its parts are nested too deep for the compiler";
-        return Err(LoadError::Compile(reason.to_owned()));
+        return Err(Ended::Refused(LoadError::Compile(reason.to_owned())));
     }
     let signal = status.signal().unwrap_or_default();
-    Err(if signal == Signal::XCPU.as_raw() {
+    Err(Ended::Refused(if signal == Signal::XCPU.as_raw() {
         LoadError::CompileCpuTime {
             limit_seconds: limits.compile_cpu_seconds,
         }
@@ -162,18 +175,18 @@ fn judge(status: ExitStatus, said: &str, limits: &LoadLimits) -> Result<(), Load
         }
     } else {
         LoadError::Compile(format!("the compiler ended with {status}"))
-    })
+    }))
 }
 
-fn refused(refusal: Refusal, limits: &LoadLimits) -> LoadError {
-    match refusal {
+fn refused(refusal: Refusal, limits: &LoadLimits) -> Ended {
+    Ended::Refused(match refusal {
         Refusal::Invalid(text) => LoadError::Invalid(text::clause(&text, SENTENCE)),
         Refusal::Failed(text) => LoadError::Compile(text::clause(&text, SENTENCE)),
-        Refusal::Unwritten(text) => LoadError::Compiler(format!("its result is lost: {text}")),
+        Refusal::Unwritten(text) => return Ended::Unwritten(text),
         Refusal::Memory => LoadError::CompileMemory {
             limit_bytes: limits.compile_memory_bytes,
         },
-    }
+    })
 }
 
 #[cfg(test)]
@@ -181,9 +194,10 @@ mod tests {
     use super::*;
 
     fn sentence(status: ExitStatus, said: &str) -> String {
-        judge(status, said, &LoadLimits::default())
-            .unwrap_err()
-            .to_string()
+        match judge(status, said, &LoadLimits::default()) {
+            Err(Ended::Refused(error)) => error.to_string(),
+            _ => panic!("it was not refused"),
+        }
     }
 
     #[test]

@@ -178,6 +178,14 @@ pub enum LoadError {
     /// There is no compiler, or its result cannot be had, for a reason that is not the component's.
     #[error("the compiler is not available: {0}")]
     Compiler(String),
+    /// What the compiler made cannot be written down, as on a full disk.
+    #[error("compiled plugins cannot be kept in {folder} (plugins.cache): {reason}", folder = folder.display())]
+    Unkept {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// The manifest is wrong.
     #[error("{file} is not a valid manifest: {reason}")]
     Manifest {
@@ -203,6 +211,7 @@ impl LoadError {
             self,
             Self::Unreadable(_)
                 | Self::Compiler(_)
+                | Self::Unkept { .. }
                 | Self::Start(Fault::Exhausted | Fault::WallTime { .. })
         )
     }

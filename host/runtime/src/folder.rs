@@ -231,12 +231,9 @@ impl Looks {
             if let Some(name) = name.to_str().filter(|name| is_name(name)) {
                 let tenant: Arc<str> = Arc::from(name);
                 if kind.is_symlink() && folders.home(name).is_err() {
-                    // Whoever reads the tenant's endpoints says what is wrong with it, and has none of one
-                    // that is new.
-                    if self.known.contains(&tenant) {
-                        looked_at.push(Arc::clone(&tenant));
-                        scan.unreadable.push(tenant);
-                    }
+                    // Whoever reads the tenant's endpoints says what is wrong with it.
+                    looked_at.push(Arc::clone(&tenant));
+                    scan.unreadable.push(tenant);
                     continue;
                 }
                 looked_at.push(Arc::clone(&tenant));

@@ -1,5 +1,6 @@
 //! From a plugin's files to a version that can be called.
 
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -421,10 +422,9 @@ impl Loader {
         for_one: Option<Owner>,
         known: Bytes,
     ) -> Result<Arc<Code>, LoadError> {
-        let lost =
-            |error: std::io::Error| LoadError::Compiler(format!("its result is lost: {error}"));
-        let draft = self.cache.draft().map_err(lost)?;
-        let file = draft.file().map_err(lost)?;
+        let unkept = |error: io::Error| self.cache.unkept(error.to_string());
+        let draft = self.cache.draft().map_err(unkept)?;
+        let file = draft.file().map_err(unkept)?;
         let (config, engine) = (&self.shared.config, &self.shared.engine);
         let bytes = source.bytes.clone();
         compile(
@@ -434,6 +434,7 @@ impl Loader {
             bytes,
             known,
             file,
+            |reason| self.cache.unkept(reason),
         )
         .await?;
         let id = CodeId {
@@ -443,14 +444,15 @@ impl Loader {
         let (loader, exports) = (Arc::clone(self), source.exports);
         let owner = source.plugin.as_ref().map(Owner::of);
         let taken_up = spawn_blocking(move || {
-            loader.cache.split_functions(&draft, owner).map_err(lost)?;
-            loader.cache.keep(&draft, id).map_err(lost)?;
-            let component = loader
-                .cache
+            let cache = &loader.cache;
+            let unkept = |error: io::Error| cache.unkept(error.to_string());
+            cache.split_functions(&draft, owner).map_err(unkept)?;
+            cache.keep(&draft, id).map_err(unkept)?;
+            let component = cache
                 .take_up(&loader.shared.engine, id)
                 .map_err(|error| LoadError::Unfit(text::clause(&error, SENTENCE)))?;
             let code = loader.adopt(id, exports, &component);
-            loader.cache.make_room(|| loader.codes.in_use());
+            cache.make_room(|| loader.codes.in_use());
             code
         });
         taken_up

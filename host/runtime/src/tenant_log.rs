@@ -3,7 +3,7 @@
 //! Nobody waits for it. Lines go through a bounded queue to one thread; what finds no room there, or is
 //! more than the tenant may log, is dropped and counted, and the next line that is kept says so.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 const QUEUE: usize = 4096;
 /// Lines written in one go.
 const BATCH: usize = 512;
+/// A disk that is full is so for all tenants.
+const TOLD_APART: Duration = Duration::from_secs(10);
 
 /// Settings of the tenants' logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -207,7 +209,7 @@ impl Allowance {
 
 /// Write what comes until nobody can log any more.
 fn write_all(config: &LogConfig, queue: &Receiver<Entry>) {
-    let mut failing = false;
+    let mut failing = Failing::default();
     while let Ok(first) = queue.recv() {
         let mut texts: BTreeMap<Arc<str>, Vec<u8>> = BTreeMap::new();
         for entry in std::iter::once(first).chain(queue.try_iter().take(BATCH - 1)) {
@@ -219,12 +221,35 @@ fn write_all(config: &LogConfig, queue: &Receiver<Entry>) {
         }
         for (tenant, text) in texts {
             let written = append(config, &tenant, &text);
-            if let (Err(error), false) = (&written, failing) {
+            let is_news = failing.note(&tenant, written.is_err(), Instant::now());
+            if let (Err(error), true) = (&written, is_news) {
                 tracing::warn!(%tenant, folder = %config.folder.display(), %error,
-                    "what plugins log cannot be written");
+                    "what plugins log cannot be written (plugins.log.folder)");
             }
-            failing = written.is_err();
         }
+    }
+}
+
+/// What was said of logs that cannot be written: of each tenant's once, and of one at a time where there are many.
+#[derive(Default)]
+struct Failing {
+    tenants: HashSet<Arc<str>>,
+    told: Option<Instant>,
+}
+
+impl Failing {
+    /// Takes down whether a tenant's log failed, and says whether that is to be told.
+    fn note(&mut self, tenant: &Arc<str>, failed: bool, now: Instant) -> bool {
+        if !failed {
+            self.tenants.remove(tenant);
+            return false;
+        }
+        let is_news = self.tenants.insert(Arc::clone(tenant))
+            && self.told.is_none_or(|told| now - told >= TOLD_APART);
+        if is_news {
+            self.told = Some(now);
+        }
+        is_news
     }
 }
 
@@ -258,7 +283,6 @@ fn open(path: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
-    use std::time::Duration;
 
     use super::*;
 
@@ -270,6 +294,22 @@ mod tests {
         assert_eq!(taken(&mut allowance, start), 10);
         assert_eq!(taken(&mut allowance, start + Duration::from_millis(500)), 5);
         assert_eq!(taken(&mut allowance, start + Duration::from_secs(60)), 10);
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_written_is_told_of_once_though_others_can() {
+        let [acme, beta, gamma]: [Arc<str>; 3] = ["acme", "beta", "gamma"].map(Arc::from);
+        let (mut failing, start) = (Failing::default(), Instant::now());
+        assert!(failing.note(&acme, true, start));
+        let later = start + TOLD_APART;
+        for _ in 0..3 {
+            assert!(!failing.note(&beta, false, later));
+            assert!(!failing.note(&acme, true, later));
+        }
+        assert!(failing.note(&beta, true, later));
+        assert!(!failing.note(&gamma, true, later), "it is the same disk");
+        failing.note(&acme, false, later);
+        assert!(failing.note(&acme, true, later + TOLD_APART));
     }
 
     #[test]

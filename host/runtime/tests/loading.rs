@@ -274,7 +274,8 @@ async fn links_out_of_the_folder_and_bad_tenant_names_are_refused() {
         world.refusal("acme", "10-link"),
         "the file is a link that leads out of its tenant's folder"
     );
-    assert!(world.tenant("linked").is_empty());
+    let linked = world.tenant("linked");
+    assert_eq!((linked.transforms.len(), linked.unready.len()), (0, 1));
     assert_eq!(
         world.tenant("other").transforms.len(),
         2,
@@ -345,21 +346,31 @@ async fn a_folder_that_could_never_be_read_lets_nothing_pass_until_it_can() {
     fs::rename(&folder, &aside).unwrap();
     // As one that this user may not open, which the superuser could.
     symlink("plugins", folder.parent().unwrap().join("plugins")).unwrap();
-    fs::create_dir_all(world.folder.path().join("tenants/other")).unwrap();
+    let tenants = world.folder.path().join("tenants");
+    fs::create_dir_all(tenants.join("other")).unwrap();
+    // A tenant in a mounted volume that has not come yet.
+    symlink("..data/beta", tenants.join("beta")).unwrap();
     world.load().await;
-    let plugins = world.tenant("acme");
-    assert_eq!(plugins.unready.len(), 1);
-    assert_eq!(
-        plugins.unready[0].reason,
-        "the folder of plugins cannot be read"
-    );
+    for tenant in ["acme", "beta"] {
+        let plugins = world.tenant(tenant);
+        assert_eq!(plugins.unready.len(), 1);
+        assert_eq!(
+            plugins.unready[0].reason,
+            "the folder of plugins cannot be read"
+        );
+    }
     assert!(world.tenant("other").is_empty(), "it has none");
 
+    let mounted = tenants.join("..data/beta/plugins");
+    fs::create_dir_all(&mounted).unwrap();
+    fs::copy(aside.join("10-redact.wasm"), mounted.join("10-redact.wasm")).unwrap();
     fs::remove_file(folder.parent().unwrap().join("plugins")).unwrap();
     fs::rename(&aside, folder.parent().unwrap().join("plugins")).unwrap();
     world.load().await;
-    let plugins = world.tenant("acme");
-    assert_eq!((plugins.unready.len(), plugins.transforms.len()), (0, 1));
+    for tenant in ["acme", "beta"] {
+        let plugins = world.tenant(tenant);
+        assert_eq!((plugins.unready.len(), plugins.transforms.len()), (0, 1));
+    }
 
     // One whose plugins are known keeps them, and one that had none goes on without.
     for tenant in ["acme", "other"] {

@@ -1,7 +1,8 @@
 //! What a host answers while it starts.
 //!
-//! Its port is taken before its plugins are looked through, which takes seconds where there are thousands, and half
-//! a minute where many have to be compiled. Who probes the host meanwhile is to hear that it lives, or would
+//! Its port is taken before its store is opened, which takes as long as the store's server does not answer or a large
+//! file of an older version is read, and its plugins are looked through, which takes seconds where there are thousands,
+//! and half a minute where many have to be compiled. Who probes the host meanwhile is to hear that it lives, or would
 //! restart it for ever.
 
 use axum::Router;
@@ -28,7 +29,7 @@ pub async fn serve_start<T>(
 }
 
 async fn starting() -> Response {
-    let words = "the host is starting and looks through its plugins; try again";
+    let words = "the host is starting: it opens its store and looks through its plugins; try again";
     let refusal = failure(StatusCode::SERVICE_UNAVAILABLE, "starting", words);
     let headers = [
         (RETRY_AFTER, HeaderValue::from_static("1")),

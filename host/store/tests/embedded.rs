@@ -114,6 +114,76 @@ fn a_folder_that_cannot_be_is_one_clear_sentence() {
     );
 }
 
+#[tokio::test]
+async fn a_file_that_was_emptied_or_is_gone_from_beside_its_log_is_not_begun_anew() {
+    let folder = TempDir::new().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let (database, log) = (file("wasmhook.db"), file("wasmhook.db-wal"));
+    let store = host(folder.path()).unwrap();
+    push(&store, "evt_1").await;
+    // As a host leaves them that is killed.
+    let whole = std::fs::read(&database).unwrap();
+    let logged = std::fs::read(&log).unwrap();
+    drop(store);
+    let crashed = |database_is: Option<&[u8]>| {
+        std::fs::remove_file(&database).unwrap();
+        if let Some(bytes) = database_is {
+            std::fs::write(&database, bytes).unwrap();
+        }
+        std::fs::write(&log, &logged).unwrap();
+    };
+    crashed(Some(b""));
+    for opened in [
+        host(folder.path()),
+        EmbeddedStore::open_for_tools(folder.path()),
+    ] {
+        let error = opened.unwrap_err().to_string();
+        assert!(
+            error.contains("wasmhook.db for the embedded store: it is empty"),
+            "{error}"
+        );
+    }
+    crashed(None);
+    let error = host(folder.path()).unwrap_err().to_string();
+    assert!(
+        error.contains("wasmhook.db-wal for the embedded store: it holds"),
+        "{error}"
+    );
+    assert_eq!(std::fs::read(&log).unwrap(), logged);
+
+    std::fs::write(&database, &whole).unwrap();
+    let store = host(folder.path()).unwrap();
+    let leased = store.lease(&request(1, Duration::from_mins(1))).await;
+    assert_eq!(leased.unwrap().leased.len(), 1);
+    drop(store);
+    std::fs::remove_file(&database).unwrap();
+    // Of a start that was cut short.
+    std::fs::write(file("wasmhook.db.new"), "").unwrap();
+    let store = host(folder.path()).unwrap();
+    let leased = store.lease(&request(1, Duration::from_mins(1))).await;
+    assert!(leased.unwrap().leased.is_empty());
+    assert!(!file("wasmhook.db.new").exists());
+}
+
+#[tokio::test]
+async fn a_file_that_was_cut_off_is_told_as_damaged_with_what_to_do() {
+    let folder = TempDir::new().unwrap();
+    let store = host(folder.path()).unwrap();
+    push(&store, "evt_1").await;
+    drop(store);
+    let database = folder.path().join("wasmhook.db");
+    let whole = std::fs::read(&database).unwrap();
+    std::fs::write(&database, &whole[..whole.len() / 2]).unwrap();
+    let words = "the database file is damaged; put a backup in its place";
+    for opened in [
+        host(folder.path()),
+        EmbeddedStore::open_for_tools(folder.path()),
+    ] {
+        let error = opened.unwrap_err().to_string();
+        assert!(error.ends_with(words), "{error}");
+    }
+}
+
 #[test]
 fn a_newer_or_foreign_file_is_left_alone() {
     let folder = TempDir::new().unwrap();

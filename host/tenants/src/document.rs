@@ -111,16 +111,24 @@ pub(crate) fn parse(
 }
 
 fn weight<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Weight, D::Error> {
-    let weight = u8::deserialize(deserializer)?;
-    Weight::new(weight).map_err(|_| D::Error::custom("expected 1 to 100"))
+    let weight = u8::try_from(i64::deserialize(deserializer)?).ok();
+    let weight = weight.and_then(|weight| Weight::new(weight).ok());
+    weight.ok_or_else(|| D::Error::custom("expected a whole number from 1 to 100"))
 }
 
 /// The parser's words without the value that it quotes, which may be a token.
 fn syntax(text: &str, error: &toml::de::Error) -> Fault {
     let message = error.message();
+    let quotes =
+        |start: &str| start.starts_with("invalid ") || start.starts_with("unknown variant ");
     let message = match message.rsplit_once(", expected ") {
-        Some((start, expected)) if start.starts_with("invalid ") => format!("expected {expected}"),
+        Some((start, expected)) if quotes(start) => format!("expected {}", plain(expected)),
         _ => message.lines().next().unwrap_or_default().to_owned(),
+    };
+    let named = error.span().and_then(|span| text.get(span));
+    let message = match named.filter(|_| message == "duplicate key") {
+        Some(key) => format!("the key `{key}` is given twice"),
+        None => message,
     };
     let line = error
         .span()
@@ -132,6 +140,19 @@ fn syntax(text: &str, error: &toml::de::Error) -> Fault {
     Fault {
         key: None,
         reason: format!("{}{message}", line.unwrap_or_default()),
+    }
+}
+
+/// What the parser expects, in the words of who writes the file.
+fn plain(expected: &str) -> &str {
+    match expected {
+        "a nonzero u32" => "a whole number from 1 to 4294967295",
+        "i64" => "a whole number",
+        "a string" => "a text",
+        "a sequence" => "a list",
+        "a map" => "a table",
+        rust if rust.starts_with("struct ") => "a table",
+        words => words,
     }
 }
 
@@ -167,6 +188,10 @@ fn endpoint(
     url.permitted(rules.policy).map_err(fault("url"))?;
     let headers = SafeHeaders::new(&entry.headers).map_err(fault("headers"))?;
     headers.check_profile(&profile).map_err(fault("headers"))?;
+    if headers.len() < entry.headers.len() {
+        let reason = "two names differ in case only, and are the same header";
+        return Err(("headers".into(), reason.into()));
+    }
     let endpoint = Endpoint {
         id: EndpointId::new(&entry.id).map_err(fault("id"))?,
         tenant_id: tenant.clone(),

@@ -103,11 +103,15 @@ fn a_tenant_has_a_quota() {
     for bad in ["0", "-1", "\"20\"", "5000000000"] {
         let fault = quota(&format!("max_in_flight = {bad}")).unwrap_err();
         assert_eq!(fault.key.as_deref(), Some("max_in_flight"), "{bad}");
+        let words = "line 1: expected a whole number from 1 to 4294967295";
+        assert_eq!(fault.reason, words, "{bad}");
     }
     assert_eq!(quota("weight = 7").unwrap().weight.get(), 7);
-    for bad in ["0", "101", "300", "\"7\""] {
+    for bad in ["0", "101", "300", "-1"] {
         let fault = quota(&format!("weight = {bad}")).unwrap_err();
         assert_eq!(fault.key.as_deref(), Some("weight"), "{bad}");
+        let words = "line 1: expected a whole number from 1 to 100";
+        assert_eq!(fault.reason, words, "{bad}");
     }
 }
 
@@ -141,9 +145,29 @@ fn faults_name_the_key() {
             "expected a boolean",
         ),
         (
+            "profile = \"hunter2\"",
+            "endpoints[0].profile",
+            "expected one of `standard`, `sha256`, `plugin`",
+        ),
+        (
+            "ordering = \"hunter2\"",
+            "endpoints[0].ordering",
+            "expected a table",
+        ),
+        (
+            "ordering = { by = \"key\", max_attempts = 0 }",
+            "endpoints[0].ordering.max_attempts",
+            "expected a whole number from 1 to 4294967295",
+        ),
+        (
             "headers = { Host = \"hunter2\" }",
             "endpoints[0].headers",
             "unsafe webhook header",
+        ),
+        (
+            "headers = { X-A = \"hunter2\", x-a = \"hunter2\" }",
+            "endpoints[0].headers",
+            "two names differ in case only",
         ),
         (
             "signature_header = \"x-a\"",
@@ -235,4 +259,30 @@ fn an_id_cannot_be_used_twice() {
 fn broken_toml_names_the_line() {
     let fault = read("[[endpoints]]\nid = \n").unwrap_err();
     assert!(fault.reason.starts_with("line 2: "), "{}", fault.reason);
+}
+
+#[test]
+fn a_key_that_is_given_twice_is_named() {
+    for (text, reason) in [
+        (
+            "weight = 2\nweight = 3\n",
+            "line 2: the key `weight` is given twice",
+        ),
+        (
+            &format!("{ORDERS}headers = {{ a = \"hunter2\", a = \"b\" }}"),
+            "line 7: the key `a` is given twice",
+        ),
+        (
+            &format!("{ORDERS}id = \"hunter2\""),
+            "line 7: the key `id` is given twice",
+        ),
+    ] {
+        assert_eq!(read(text).unwrap_err().reason, reason);
+    }
+}
+
+#[test]
+fn a_byte_order_mark_and_line_ends_of_windows_change_nothing() {
+    let text = format!("\u{feff}{}", ORDERS.replace('\n', "\r\n"));
+    assert_eq!(read(&text), read(ORDERS));
 }

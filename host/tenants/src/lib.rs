@@ -14,6 +14,7 @@ mod environment;
 mod places;
 mod ports;
 pub mod problem;
+mod reach;
 mod scan;
 mod secrets;
 mod snapshot;

@@ -57,7 +57,7 @@ impl Scan {
         let mut warnings = Vec::new();
         let mut ids = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
-            match self.tenant_id(&entry?, before) {
+            match tenant_id(&entry?) {
                 Ok(Some(id)) => ids.push(id),
                 Ok(None) => {}
                 Err(problem) => snapshot.problems.push(problem),
@@ -188,41 +188,6 @@ impl Scan {
         Ok((endpoints, said.quota))
     }
 
-    /// The tenant that a folder is, `None` for what is no tenant's: files and hidden folders.
-    fn tenant_id(
-        &self,
-        entry: &fs::DirEntry,
-        before: &Snapshot,
-    ) -> Result<Option<TenantId>, Problem> {
-        let problem = |reason: String| Problem {
-            tenant: None,
-            path: entry.path(),
-            key: None,
-            reason,
-        };
-        let kind = entry
-            .file_type()
-            .map_err(|error| problem(error.to_string()))?;
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
-            return Ok(None);
-        }
-        if !kind.is_dir() && !kind.is_symlink() {
-            return Ok(None);
-        }
-        let id = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| TenantId::new(name).ok().filter(|id| id.as_str() == name))
-            .ok_or_else(|| {
-                problem("a tenant's name is 1 to 128 characters of a-z A-Z 0-9 . _ -".to_owned())
-            })?;
-        // One that is known keeps what it has while its link leads nowhere, and tells of it itself.
-        if kind.is_symlink() && !before.tenants.contains_key(&id) {
-            places::folder(&self.folder, id.as_str()).map_err(problem)?;
-        }
-        Ok(Some(id))
-    }
-
     /// The text of a tenant's document and when it was written; `None` if there is none.
     fn document(&self, id: &TenantId) -> Result<Option<(String, Timestamp)>, String> {
         let Some(folder) = places::folder(&self.folder, id.as_str())? else {
@@ -272,6 +237,34 @@ impl Scan {
             }
         }
     }
+}
+
+/// The tenant that a folder is, `None` for what is no tenant's: files and hidden folders. A link is one wherever it
+/// leads: what is for the tenant has to wait until its folder can be read.
+fn tenant_id(entry: &fs::DirEntry) -> Result<Option<TenantId>, Problem> {
+    let problem = |reason: String| Problem {
+        tenant: None,
+        path: entry.path(),
+        key: None,
+        reason,
+    };
+    let kind = entry
+        .file_type()
+        .map_err(|error| problem(error.to_string()))?;
+    if entry.file_name().as_encoded_bytes().starts_with(b".") {
+        return Ok(None);
+    }
+    if !kind.is_dir() && !kind.is_symlink() {
+        return Ok(None);
+    }
+    let id = entry
+        .file_name()
+        .to_str()
+        .and_then(|name| TenantId::new(name).ok().filter(|id| id.as_str() == name))
+        .ok_or_else(|| {
+            problem("a tenant's name is 1 to 128 characters of a-z A-Z 0-9 . _ -".to_owned())
+        })?;
+    Ok(Some(id))
 }
 
 /// The secret in the environment, unless its variable may be another tenant's.

@@ -6,12 +6,15 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use notify::event::{AccessKind, AccessMode};
+use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::watch;
+
+use crate::reach::{self, Closed};
 
 /// A look that nothing asked for comes after so many times as long as the last one took.
 const LOOKING_SHARE: u32 = 100;
@@ -46,6 +49,8 @@ impl FolderWatch {
         let background = Watcher {
             folders: paths.iter().map(|path| Folder::new(path)).collect(),
             notifier: None,
+            closed: Vec::new(),
+            opened: Arc::default(),
             outbox: messages.clone(),
             warned: false,
         };
@@ -96,7 +101,8 @@ type Identity = (u64, u64);
 impl Folder {
     fn new(path: &Path) -> Self {
         Self {
-            path: path.to_owned(),
+            // As the library names it in its errors.
+            path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
             watched: None,
         }
     }
@@ -105,7 +111,12 @@ impl Folder {
 struct Watcher {
     folders: Vec<Folder>,
     notifier: Option<RecommendedWatcher>,
+    /// Folders below those that could not be watched.
+    closed: Vec<PathBuf>,
+    /// What may have been opened since, if it is a folder: the library passes over new ones that are closed.
+    opened: Arc<Mutex<Vec<PathBuf>>>,
     outbox: mpsc::Sender<Message>,
+    /// Whether it was said that not even the others can be.
     warned: bool,
 }
 
@@ -121,7 +132,7 @@ impl Watcher {
         let mut rest = Duration::ZERO;
         let mut last = Instant::now();
         loop {
-            let pause = if self.warned {
+            let pause = if self.warned || !self.closed.is_empty() {
                 rescan
             } else {
                 rescan.max(rest)
@@ -146,9 +157,25 @@ impl Watcher {
         }
     }
 
-    /// Puts every folder under watch that exists and is not, or is no longer the same folder.
+    /// Puts every folder under watch that exists and is not, or is no longer the same folder, with all below it that
+    /// can be.
     fn renew(&mut self) {
-        if let Err(error) = self.try_renew() {
+        let mut closed = Vec::new();
+        let renewed = self.try_renew(&mut closed);
+        closed.sort_by(|a, b| a.path.cmp(&b.path));
+        closed.dedup_by(|a, b| a.path == b.path);
+        let mut new = closed
+            .iter()
+            .filter(|folder| !self.closed.contains(&folder.path));
+        if let Some(Closed { path, reason }) = new.next() {
+            tracing::warn!(
+                folder = %path.display(),
+                others = new.count(),
+                "a folder cannot be watched, so changes in it are noticed at the rescan interval only: {reason}"
+            );
+        }
+        self.closed = closed.into_iter().map(|folder| folder.path).collect();
+        if let Err(error) = renewed {
             if !self.warned {
                 tracing::warn!(
                     %error,
@@ -161,12 +188,22 @@ impl Watcher {
         }
     }
 
-    fn try_renew(&mut self) -> notify::Result<()> {
+    /// Adds what cannot be watched to `closed`.
+    fn try_renew(&mut self, closed: &mut Vec<Closed>) -> notify::Result<()> {
         let notifier = match &mut self.notifier {
             Some(notifier) => notifier,
             none => {
                 let outbox = self.outbox.clone();
+                let opened = Arc::clone(&self.opened);
                 let heard = move |event| {
+                    if let Ok(notify::Event {
+                        kind: EventKind::Modify(ModifyKind::Metadata(_)),
+                        paths,
+                        ..
+                    }) = &event
+                    {
+                        lock(&opened).extend_from_slice(paths);
+                    }
                     if is_change(&event) {
                         let _ = outbox.send(Message::Changed);
                     }
@@ -180,22 +217,37 @@ impl Watcher {
         let mut result = Ok(());
         for folder in &mut self.folders {
             let identity = identity(&folder.path);
-            if identity == folder.watched {
-                continue;
-            }
-            if folder.watched.take().is_some() {
-                // Fails for a folder that is gone, whose watch went with it.
-                let _ = notifier.unwatch(&folder.path);
-            }
-            if identity.is_some() {
-                match notifier.watch(&folder.path, RecursiveMode::Recursive) {
-                    Ok(()) => folder.watched = identity,
-                    Err(error) => result = Err(error),
+            let to_watch: Vec<_> = if identity == folder.watched {
+                let below = |path: &&PathBuf| path.starts_with(&folder.path);
+                self.closed.iter().filter(below).cloned().collect()
+            } else {
+                if folder.watched.take().is_some() {
+                    // Fails for a folder that is gone, whose watch went with it.
+                    let _ = notifier.unwatch(&folder.path);
                 }
+                identity.iter().map(|_| folder.path.clone()).collect()
+            };
+            folder.watched = identity;
+            let mut add = |path: &Path| notifier.watch(path, RecursiveMode::Recursive);
+            for path in to_watch {
+                if let Err(error) = reach::watch(&path, &mut add, closed) {
+                    folder.watched = None;
+                    result = Err(error);
+                }
+            }
+        }
+        for path in std::mem::take(&mut *lock(&self.opened)) {
+            if path.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+                let mut add = |path: &Path| notifier.watch(path, RecursiveMode::Recursive);
+                result = result.and(reach::watch(&path, &mut add, closed));
             }
         }
         result
     }
+}
+
+fn lock(paths: &Mutex<Vec<PathBuf>>) -> MutexGuard<'_, Vec<PathBuf>> {
+    paths.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Takes everything that arrives in the time, and says whether a stop was among it.

@@ -275,7 +275,9 @@ fn links_out_of_a_tenants_folders_are_refused() {
     put(&root, "secrets/beta/..data/inner", KEY);
     symlink("..data/inner", root.path().join("secrets/beta/inner")).unwrap();
     let tenants = Tenants::load(config(root.path(), &[])).unwrap();
-    assert_eq!(tenants.ids(), [id("acme"), id("beta")]);
+    assert_eq!(tenants.ids(), [id("acme"), id("beta"), id("linked")]);
+    assert!(tenants.endpoints(&id("linked")).is_empty());
+    assert!(tenants.secret(&id("linked"), &name("main")).is_err());
     assert!(tenants.secret(&id("beta"), &name("main")).is_err());
     tenants.secret(&id("beta"), &name("inner")).unwrap();
     assert_eq!(tenants.problems().len(), 2);
@@ -374,6 +376,41 @@ fn all_tenants_in_one_mounted_folder_are_followed_when_it_is_replaced() {
             .contains("a symbolic link cannot be followed"),
         "{problems:?}"
     );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_tenant_whose_folder_is_a_link_that_cannot_be_followed_at_the_start_is_one_that_is_unread() {
+    use std::os::unix::fs::symlink;
+    let root = acme();
+    let link = root.path().join("tenants/beta");
+    // Nowhere, in circles, to another tenant's folder, and out.
+    for target in ["..data/beta", "beta", "acme", "/"] {
+        symlink(target, &link).unwrap();
+        let tenants = Tenants::load(config(root.path(), &[])).unwrap();
+        assert!(tenants.is_unread(&id("beta")), "{target}");
+        assert!(tenants.endpoints(&id("beta")).is_empty(), "{target}");
+        let status = tenants.status(&id("beta")).unwrap();
+        let reason = &status.problems[0].reason;
+        assert!(reason.contains("a symbolic link"), "{target}: {reason}");
+        assert!(!tenants.is_unread(&id("acme")));
+        tenants.reload();
+        assert!(tenants.is_unread(&id("beta")), "{target}");
+        fs::remove_file(&link).unwrap();
+        tenants.reload();
+        assert!(!tenants.is_unread(&id("beta")), "{target}");
+        assert_eq!(tenants.ids(), [id("acme")]);
+    }
+
+    symlink("..data/beta", &link).unwrap();
+    let tenants = Tenants::load(config(root.path(), &[])).unwrap();
+    let text = endpoint("orders", "https://b.example/");
+    put(&root, "tenants/..data/beta/tenant.toml", &text);
+    put(&root, "secrets/beta/main", KEY);
+    tenants.reload();
+    assert_eq!(tenants.problems(), []);
+    assert!(!tenants.is_unread(&id("beta")));
+    assert_eq!(tenants.endpoints(&id("beta")).len(), 1);
 }
 
 #[cfg(unix)]

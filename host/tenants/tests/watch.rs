@@ -71,6 +71,83 @@ async fn what_a_link_leads_to_elsewhere_is_not_watched() {
     noticed(&mut watch).await;
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn a_folder_that_may_not_be_opened_leaves_all_others_watched() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let root = TempDir::new().unwrap();
+    let tenants: Vec<_> = (0..20).map(|n| root.path().join(format!("t{n}"))).collect();
+    for tenant in &tenants {
+        fs::create_dir_all(tenant.join("plugins")).unwrap();
+    }
+    let closed = tenants[9].join("plugins");
+    let mode = |mode| fs::set_permissions(&closed, fs::Permissions::from_mode(mode)).unwrap();
+    mode(0);
+    if fs::read_dir(&closed).is_ok() {
+        // Nothing is closed to the superuser; `reach` has tests of its own.
+        return;
+    }
+    let mut watch =
+        FolderWatch::start(&[root.path().to_owned()], Duration::from_millis(20), NEVER).unwrap();
+    let while_it_is_quiet = Duration::from_millis(300);
+    for (n, tenant) in tenants.iter().enumerate() {
+        let file = tenant.join(if n == 9 { "a" } else { "plugins/a" });
+        let written = async {
+            loop {
+                fs::write(&file, "1").unwrap();
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::select! {
+            () = noticed(&mut watch) => {}
+            () = written => {}
+        }
+        while tokio::time::timeout(while_it_is_quiet, watch.changed())
+            .await
+            .is_ok()
+        {}
+    }
+    mode(0o700);
+    noticed(&mut watch).await;
+    fs::write(closed.join("a"), "1").unwrap();
+    noticed(&mut watch).await;
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_folder_that_is_opened_after_it_was_made_is_watched() {
+    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+    let root = TempDir::new().unwrap();
+    let mut watch =
+        FolderWatch::start(&[root.path().to_owned()], Duration::from_millis(20), NEVER).unwrap();
+    let started = async {
+        loop {
+            fs::write(root.path().join("a"), "1").unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::select! {
+        () = noticed(&mut watch) => {}
+        () = started => {}
+    }
+    let quiet = async |watch: &mut FolderWatch| {
+        let while_it_is_quiet = Duration::from_millis(300);
+        while tokio::time::timeout(while_it_is_quiet, watch.changed())
+            .await
+            .is_ok()
+        {}
+    };
+    quiet(&mut watch).await;
+    let tenant = root.path().join("tenant");
+    // As one is until its owner is set. The superuser may open it at once.
+    fs::DirBuilder::new().mode(0o000).create(&tenant).unwrap();
+    quiet(&mut watch).await;
+    fs::set_permissions(&tenant, fs::Permissions::from_mode(0o700)).unwrap();
+    quiet(&mut watch).await;
+    fs::write(tenant.join("a"), "1").unwrap();
+    noticed(&mut watch).await;
+}
+
 #[tokio::test]
 async fn the_rescan_comes_without_any_notification() {
     let root = TempDir::new().unwrap();

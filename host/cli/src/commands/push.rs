@@ -50,7 +50,9 @@ pub(crate) async fn run(config: &Config, push: Push, json: bool) -> anyhow::Resu
     let mut summary = Summary::default();
     if let Some(draft) = single(push)? {
         summary.id = Some(draft.id.clone());
-        target.push(vec![Ok(draft)], 1, &mut summary, json).await?;
+        target
+            .push(vec![(None, Ok(draft))], &mut summary, json)
+            .await?;
     } else {
         many(&target, &mut summary, json).await?;
     }
@@ -136,7 +138,6 @@ async fn many(target: &Target, summary: &mut Summary, json: bool) -> anyhow::Res
     let mut lines = BufReader::new(std::io::stdin()).split(b'\n');
     let mut number = 0;
     loop {
-        let first = number + 1;
         let mut batch = Vec::with_capacity(BATCH);
         while batch.len() < BATCH {
             let Some(line) = lines.next() else { break };
@@ -145,18 +146,19 @@ async fn many(target: &Target, summary: &mut Summary, json: bool) -> anyhow::Res
             if line.trim_ascii().is_empty() {
                 continue;
             }
-            batch.push(EventDraft::from_json(&line).and_then(|draft| {
+            let draft = EventDraft::from_json_line(&line).and_then(|draft| {
                 draft
                     .clone()
                     .accept(jiff::Timestamp::now(), usize::MAX)
                     .map(|_| draft)
-            }));
+            });
+            batch.push((Some(number), draft));
         }
         if batch.is_empty() {
             break;
         }
         let read = batch.len();
-        target.push(batch, first, summary, json).await?;
+        target.push(batch, summary, json).await?;
         progress.inc(read as u64);
     }
     progress.finish_and_clear();
@@ -185,19 +187,18 @@ impl Target {
         })
     }
 
-    /// Pushes a batch; `first` is the number of its first line, for naming what is refused.
+    /// Pushes a batch, each with the number of its line, by which is named what is refused.
     async fn push(
         &self,
-        drafts: Vec<Result<EventDraft, wasmhook_core::Error>>,
-        first: usize,
+        drafts: Vec<(Option<usize>, Result<EventDraft, wasmhook_core::Error>)>,
         summary: &mut Summary,
         json: bool,
     ) -> anyhow::Result<()> {
         let mut good = Vec::with_capacity(drafts.len());
-        for (offset, draft) in drafts.into_iter().enumerate() {
+        for (line, draft) in drafts {
             match draft {
-                Ok(draft) => good.push((first + offset, draft)),
-                Err(error) => refused(first + offset, &error.to_string(), summary, json),
+                Ok(draft) => good.push((line, draft)),
+                Err(error) => refused(line, &error.to_string(), summary, json),
             }
         }
         let (lines, drafts): (Vec<_>, Vec<_>) = good.into_iter().unzip();
@@ -244,12 +245,12 @@ impl Target {
     clippy::print_stderr,
     reason = "what is refused goes to standard error, beside the summary"
 )]
-fn refused(line: usize, reason: &str, summary: &mut Summary, json: bool) {
+fn refused(line: Option<usize>, reason: &str, summary: &mut Summary, json: bool) {
     summary.refused += 1;
-    if json {
-        eprintln!("{}", serde_json::json!({ "line": line, "error": reason }));
-    } else {
-        eprintln!("event {line}: {reason}");
+    match line {
+        _ if json => eprintln!("{}", serde_json::json!({ "line": line, "error": reason })),
+        Some(line) => eprintln!("line {line}: {reason}"),
+        None => eprintln!("{reason}"),
     }
 }
 

@@ -18,8 +18,8 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<()> {
     tracing::info!(
         listen = %host.address()?,
         store = ?config.store.kind,
-        tenants = host.tenants.ids().len(),
-        plugins = host.plugins.status().len(),
+        tenants = host.rooms.tenants.ids().len(),
+        plugins = host.rooms.plugins.status().len(),
         "wasmhook serves"
     );
     let stop = CancellationToken::new();

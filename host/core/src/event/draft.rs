@@ -146,13 +146,24 @@ impl EventDraft {
     /// Reads a draft from JSON. The error names the field or the position, never the content. A byte order mark, which
     /// some editors put before the first line of a file, is passed over.
     pub fn from_json(json: &[u8]) -> Result<Self> {
-        let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
-        serde_json::from_slice(json).map_err(|error| Self::json_error(&error))
+        Self::read(json).map_err(|error| {
+            let place = format!(" at line {} column {}", error.line(), error.column());
+            Self::json_error(&error, &place)
+        })
+    }
+
+    /// As [`Self::from_json`], from one line of several, whose number the caller knows.
+    pub fn from_json_line(line: &[u8]) -> Result<Self> {
+        Self::read(line)
+            .map_err(|error| Self::json_error(&error, &format!(" at column {}", error.column())))
+    }
+
+    fn read(json: &[u8]) -> serde_json::Result<Self> {
+        serde_json::from_slice(json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json))
     }
 
     /// Turns a JSON error about a draft into one that names field or position and no content.
-    pub fn json_error(error: &serde_json::Error) -> Error {
-        let place = format!(" at line {} column {}", error.line(), error.column());
+    fn json_error(error: &serde_json::Error, place: &str) -> Error {
         if error.classify() != serde_json::error::Category::Data {
             let words = format!("expected a JSON object, which ends being one{place}");
             return Error::InvalidEvent(Context::words(words));
@@ -161,9 +172,9 @@ impl EventDraft {
         let text = error.to_string();
         let quoted = |start: &str| text.strip_prefix(start)?.split('`').next();
         let context = if let Some(name) = quoted("unknown field `") {
-            Self::unknown(name, &place)
+            Self::unknown(name, place)
         } else if let Some(name) = quoted("duplicate field `") {
-            Self::repeated(name, &place)
+            Self::repeated(name, place)
         } else {
             Context::words(format!(
                 "a field of the wrong type{place}; expected texts for id, tenant, type, occurred_at, deliver_at, ordering_key and any JSON for payload"
@@ -354,6 +365,28 @@ mod tests {
         let json = "\u{feff}{\"id\":\"1\",\"tenant\":\"acme\",\"type\":\"a.b\",\"payload\":{}}";
         let draft = EventDraft::from_json(json.as_bytes()).unwrap();
         assert_eq!(draft.tenant, "acme");
+    }
+
+    #[test]
+    fn what_is_wrong_in_one_line_of_several_is_told_by_its_column() {
+        for (line, words) in [
+            (
+                "{\"id\"",
+                "expected a JSON object, which ends being one at column 5",
+            ),
+            (
+                "{\"ID\":1}",
+                "unknown field `ID` at column 5; expected id, ",
+            ),
+            (
+                "{\"id\":1}",
+                "a field of the wrong type at column 7; expected texts",
+            ),
+        ] {
+            let error = EventDraft::from_json_line(line.as_bytes()).unwrap_err();
+            let words = format!("invalid webhook event: {words}");
+            assert!(error.to_string().starts_with(&words), "{line}: {error}");
+        }
     }
 
     #[test]

@@ -188,10 +188,13 @@ impl Registry {
                 Finished::Loaded
             }
             Outcome::Refused(error) => {
-                tracing::warn!(tenant = %task.key.tenant, plugin = %task.key.name,
-                    last_good = entry.plugin.is_some(),
-                    "plugin refused: {error}");
                 passing = error.may_pass();
+                // What may pass is tried at each look, and need not be told at each.
+                if !passing || entry.refused.as_ref() != Some(&error) {
+                    tracing::warn!(tenant = %task.key.tenant, plugin = %task.key.name,
+                        last_good = entry.plugin.is_some(),
+                        "plugin refused: {error}");
+                }
                 // What says nothing about the content is tried again at the next look.
                 entry.settled &= loaded.version.is_some() && !passing;
                 if let Some(version) = loaded.version.filter(|_| !passing) {

@@ -101,7 +101,7 @@ pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Drafts, Unreadabl
             (
                 lines
                     .filter(|line| !line.is_empty())
-                    .map(EventDraft::from_json)
+                    .map(EventDraft::from_json_line)
                     .collect(),
                 true,
             )

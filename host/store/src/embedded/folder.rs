@@ -1,9 +1,10 @@
 //! The data folder: made when missing, and held by one host at a time.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::schema;
 use crate::error::StoreError;
 
 /// The file of the database in the data folder.
@@ -40,12 +41,7 @@ impl Folder {
         match file.try_lock() {
             Ok(()) => {
                 let database = path.join(DATABASE);
-                make(&database).map_err(|error| {
-                    unusable(
-                        path,
-                        format!("{DATABASE} cannot be made: {}", words(&error)),
-                    )
-                })?;
+                make(&database)?;
                 Ok(Self {
                     database,
                     lock: Some(file),
@@ -63,10 +59,13 @@ impl Folder {
     pub(super) fn for_tools(path: &Path) -> Result<Self, StoreError> {
         let database = path.join(DATABASE);
         match database.metadata() {
-            Ok(_) => Ok(Self {
-                database,
-                lock: None,
-            }),
+            Ok(metadata) => {
+                not_emptied(&database, &metadata)?;
+                Ok(Self {
+                    database,
+                    lock: None,
+                })
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(unusable(
                 path,
                 format!("there is no {DATABASE} in it; a host makes it when it first starts"),
@@ -102,17 +101,53 @@ impl Folder {
     }
 }
 
-/// Makes an empty database for this user alone, if there is none, for it will hold payloads. `SQLite` gives the
+/// Makes a database without tables for this user alone, if there is none, for it will hold payloads. `SQLite` gives the
 /// files that it makes beside it the same mode.
-fn make(database: &Path) -> io::Result<()> {
+///
+/// It gets its name when it has its first page, so one without any was never a store's beginning: it lost all that was
+/// in it, and `SQLite` would begin anew and remove its log, in which some of that may be left.
+fn make(database: &Path) -> Result<(), StoreError> {
+    let failed = |error: io::Error| {
+        let reason = format!("{DATABASE} cannot be made: {}", words(&error));
+        unusable(database.parent().unwrap_or(database), reason)
+    };
+    match database.metadata() {
+        Ok(metadata) => return not_emptied(database, &metadata),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let beside = |end: &str| database.with_file_name(format!("{DATABASE}{end}"));
+    let log = beside("-wal");
+    if log.metadata().is_ok_and(|metadata| metadata.len() > 0) {
+        let reason = format!(
+            "it holds what belongs to a {DATABASE} that is gone; put that back, or remove this file to begin with \
+             nothing"
+        );
+        return Err(unusable(&log, reason));
+    }
+    for end in ["-wal", "-shm", ".new", ".new-wal", ".new-shm"] {
+        match std::fs::remove_file(beside(end)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+    }
+    let draft = beside(".new");
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    match options.open(database) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
+    options.open(&draft).map_err(failed)?;
+    schema::begin(&draft)?;
+    std::fs::rename(&draft, database).map_err(failed)
+}
+
+fn not_emptied(database: &Path, metadata: &Metadata) -> Result<(), StoreError> {
+    if metadata.len() > 0 {
+        return Ok(());
     }
+    let reason = "it is empty, which no store's file is, so what was in it is lost; put a backup in its place, or \
+                  remove it and what is named after it to begin with nothing";
+    Err(unusable(database, reason))
 }
 
 pub(super) fn unusable(path: &Path, reason: impl Into<String>) -> StoreError {

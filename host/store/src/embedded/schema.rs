@@ -53,6 +53,15 @@ pub(super) fn open_writer(folder: &Folder) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
+/// Makes a database of an empty file, without tables.
+pub(super) fn begin(path: &Path) -> Result<(), StoreError> {
+    let connection = connect(path).map_err(|error| failed(path, &error))?;
+    prepare_writer(&connection).map_err(|error| failed(path, &error))?;
+    connection
+        .close()
+        .map_err(|(_, error)| failed(path, &error))
+}
+
 /// Opens a connection that only reads.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let connection = connect(path).map_err(|error| failed(path, &error))?;
@@ -118,6 +127,9 @@ fn migrate(connection: &mut Connection, folder: &Folder) -> Result<(), StoreErro
     upgrade(connection).map_err(|error| failed(path, &error))
 }
 
+/// A file in which pages are not as they were written.
+pub(super) const DAMAGED: &str = "the database file is damaged; put a backup in its place";
+
 /// What is due could not be read when the store was opened.
 pub(super) fn unreadable(folder: &Folder, fault: Fault) -> StoreError {
     match fault {
@@ -149,6 +161,7 @@ fn failed(path: &Path, error: &rusqlite::Error) -> StoreError {
             "this user may not write there".to_owned()
         }
         Some(ErrorCode::DiskFull) => "the disk is full".to_owned(),
+        Some(ErrorCode::DatabaseCorrupt) => DAMAGED.to_owned(),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             "another process has had it locked for too long".to_owned()
         }

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 
+use super::schema::DAMAGED;
 use crate::error::StoreError;
 
 /// At most this many tasks share a commit, so that none waits for very many others.
@@ -230,10 +231,13 @@ pub(super) fn described(operation: &'static str, error: &rusqlite::Error) -> Sto
             unavailable("another process has had it locked for too long".to_owned())
         }
         Some(ErrorCode::DiskFull) => unavailable("the disk is full".to_owned()),
-        _ => StoreError::Refused {
+        code => StoreError::Refused {
             store: STORE.to_owned(),
             operation,
-            reason: error.to_string(),
+            reason: match code {
+                Some(ErrorCode::DatabaseCorrupt) => DAMAGED.to_owned(),
+                _ => error.to_string(),
+            },
         },
     }
 }

@@ -125,7 +125,7 @@ impl Stage {
         ));
         let stop = CancellationToken::new();
         let url = format!("http://{}/v1/events", host.address()?);
-        let store = Arc::clone(&host.stores.store);
+        let store = Arc::clone(&host.rooms.stores.store);
         let host = tokio::spawn(host.run(stop.clone()));
         Ok(Self {
             folder,

@@ -56,6 +56,7 @@ pub(super) async fn build(config: &Config, folder: &Path, json: bool) -> anyhow:
 
 impl Project {
     fn recognise(folder: &Path) -> anyhow::Result<Self> {
+        super::must_be(folder, "a folder", fs::Metadata::is_dir)?;
         let has = |name: &str| folder.join(name).is_file();
         if has("build.sh") {
             Ok(Self::Script)

@@ -35,7 +35,7 @@ pub(super) fn events(config: &Config, file: &Path) -> anyhow::Result<Vec<Event>>
                 format!("{} holds more than {MOST_EVENTS} events", file.display()),
             ));
         }
-        let event = EventDraft::from_json(&line)
+        let event = EventDraft::from_json_line(&line)
             .and_then(|draft| draft.accept(now, config.intake.max_payload_bytes))
             .map_err(|error| {
                 Coded::new(

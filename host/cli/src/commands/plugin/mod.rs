@@ -18,6 +18,8 @@ mod template;
 mod test;
 mod trial;
 
+use std::fs::{self, Metadata};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -74,18 +76,19 @@ fn user_cache() -> Option<PathBuf> {
 
 /// Refuses a path that is no file, before anything is set up for it.
 fn must_exist(file: &Path) -> anyhow::Result<()> {
-    if file.is_file() {
-        return Ok(());
-    }
-    let found = if file.exists() {
-        "is not a file"
-    } else {
-        "does not exist"
+    must_be(file, "a file", Metadata::is_file)
+}
+
+fn must_be(path: &Path, what: &str, is: fn(&Metadata) -> bool) -> anyhow::Result<()> {
+    let (exit, found) = match fs::metadata(path) {
+        Ok(metadata) if is(&metadata) => return Ok(()),
+        Ok(_) => (Exit::NotFound, format!("is not {what}")),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            (Exit::NotFound, "does not exist".to_owned())
+        }
+        Err(error) => (Exit::Failure, format!("cannot be read: {error}")),
     };
-    Err(Coded::new(
-        Exit::NotFound,
-        format!("{} {found}", file.display()),
-    ))
+    Err(Coded::new(exit, format!("{} {found}", path.display())))
 }
 
 /// Says why the host would not serve a file.

@@ -94,6 +94,8 @@ fn answer(text: &str) -> Result<Answer, String> {
             body: None,
         },
         Err(_) => serde_json::from_str(text).map_err(|error| {
+            // Which line of the file it is says who reads the file.
+            let error = error.to_string().replace(" at line 1 column ", " at column ");
             format!(
                 "expected a status, or JSON such as {{\"status\": 409, \"headers\": {{\"retry-after\": \"60\"}}, \
                  \"body\": {{\"ok\": false}}}}: {error}"
@@ -145,6 +147,7 @@ mod tests {
         for (bad, words) in [
             ("99", "from 200 to 599"),
             ("soon", "expected a status, or JSON"),
+            ("soon", "expected value at column 1"),
             (r#"{"body": 1}"#, "missing field `status`"),
             (
                 r#"{"status": 200, "headers": {"a b": ""}}"#,
