@@ -139,7 +139,8 @@ async fn a_component_that_is_refused_for_good_is_compiled_once() {
         let all = host.status().into_iter();
         all.map(|plugin| plugin.refused.unwrap()).collect()
     };
-    world.put("acme", "10-heavy.wasm", component(&heavy(3_000)));
+    let component = component(&heavy(6_000));
+    world.put("acme", "10-heavy.wasm", component.clone());
     let compile = || counting(&notes, env!("CARGO_BIN_EXE_wasmhook-compile"));
 
     // What the machine may be to blame for is tried again.
@@ -153,15 +154,13 @@ async fn a_component_that_is_refused_for_good_is_compiled_once() {
     assert_eq!(refusals(&host), [told]);
     assert_eq!(asked(), 3);
     // By another start, and by another tenant with the same bytes.
-    world.put("globex", "10-heavy.wasm", component(&heavy(3_000)));
+    world.put("globex", "10-heavy.wasm", component);
     let host = start(compile(), 1, 600).await;
     assert_eq!(refusals(&host), [told, told]);
     assert_eq!(asked(), 3, "nothing was compiled again");
-    // With more time it gets another chance.
+    // With more time it gets another chance, which on a fast machine is enough.
     world.remove("globex", "10-heavy.wasm");
-    let host = start(compile(), 2, 600).await;
-    let told = "compiling took longer than 2 s of processor time";
-    assert_eq!(refusals(&host), [told]);
+    start(compile(), 2, 600).await;
     assert_eq!(asked(), 4);
 }
 
