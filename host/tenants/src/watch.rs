@@ -4,6 +4,7 @@
 //! a folder is replaced, a limit is reached, a network file system has none. So the folders are also
 //! due for another look at a fixed interval, whatever was or was not heard of them.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -113,8 +114,9 @@ struct Watcher {
     notifier: Option<RecommendedWatcher>,
     /// Folders below those that could not be watched.
     closed: Vec<PathBuf>,
-    /// What may have been opened since, if it is a folder: the library passes over new ones that are closed.
-    opened: Arc<Mutex<Vec<PathBuf>>>,
+    /// What may have been opened since, if it is a folder: the library passes over new ones that are closed. Each once,
+    /// however often its tenant touches it.
+    opened: Arc<Mutex<BTreeSet<PathBuf>>>,
     outbox: mpsc::Sender<Message>,
     /// Whether it was said that not even the others can be.
     warned: bool,
@@ -202,7 +204,7 @@ impl Watcher {
                         ..
                     }) = &event
                     {
-                        lock(&opened).extend_from_slice(paths);
+                        lock(&opened).extend(paths.iter().cloned());
                     }
                     if is_change(&event) {
                         let _ = outbox.send(Message::Changed);
@@ -246,7 +248,7 @@ impl Watcher {
     }
 }
 
-fn lock(paths: &Mutex<Vec<PathBuf>>) -> MutexGuard<'_, Vec<PathBuf>> {
+fn lock(paths: &Mutex<BTreeSet<PathBuf>>) -> MutexGuard<'_, BTreeSet<PathBuf>> {
     paths.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
