@@ -143,7 +143,7 @@ impl Running {
         // Where new work has no way of its own it must not wait for other.
         let mut pace = new_work.map(|_| Pace::new());
         while !self.stop.is_cancelled() {
-            let permits = tokio::select! {
+            let mut permits = tokio::select! {
                 permits = free(places, self.worker.config.batch) => permits,
                 () = self.stop.cancelled() => break,
             };
@@ -152,6 +152,8 @@ impl Running {
                 Ok(batch) => {
                     backoff.succeeded();
                     let got = batch.leased.len();
+                    // What is not needed is others' at once, and not only when all of these are started.
+                    permits.truncate(got);
                     match &mut pace {
                         Some(pace) => {
                             let work = batch.leased.into_iter().zip(permits);
