@@ -1,10 +1,11 @@
 //! What happened: a fault with its times and what went on meanwhile.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::fault::Fault;
-use crate::host::{LEASE, TIMEOUT};
+use crate::host::{CONCURRENCY, LEASE, TIMEOUT};
 use crate::workload::Store;
 
 /// How long after a delivery's arrival it may be recorded: the receiver answers within half a second, and the
@@ -33,6 +34,22 @@ pub(crate) struct Happening {
 }
 
 impl Happening {
+    /// One of which only these times are known.
+    #[cfg(test)]
+    pub(crate) fn new(store: Store, fault: Fault, from: Duration, to: Duration) -> Self {
+        Self {
+            store,
+            fault,
+            from,
+            held_up: from,
+            to,
+            acknowledged: 0,
+            accepted: 0,
+            recovery: Duration::ZERO,
+            duplicates: 0,
+        }
+    }
+
     /// How long it lasted.
     pub(crate) fn lasted(&self) -> Duration {
         self.to.saturating_sub(self.from)
@@ -45,10 +62,10 @@ impl Happening {
         (self.fault.holds_up_recording() && next < caught_up).then_some(self.held_up)
     }
 
-    /// Whether it can have kept a host from recording what a receiver accepted at `accepted`.
-    pub(crate) fn explains(&self, accepted: Duration) -> bool {
+    /// When a receiver may have accepted what it kept a host from recording; `None` if it cannot have done that.
+    pub(crate) fn unrecorded(&self) -> Option<RangeInclusive<Duration>> {
         if !self.fault.breaks_leases(self.store, self.lasted()) {
-            return false;
+            return None;
         }
         let to = match self.fault {
             // Nothing comes from a host that is dead.
@@ -57,12 +74,23 @@ impl Happening {
             Fault::HostPaused { .. } => self.to + TIMEOUT,
             _ => self.to,
         };
-        (self.held_up.saturating_sub(RECORDING)..=to + RECORDING).contains(&accepted)
+        Some(self.held_up.saturating_sub(RECORDING)..=to + RECORDING)
+    }
+
+    /// Whether it can have kept a host from recording what a receiver accepted at `accepted`.
+    pub(crate) fn explains(&self, accepted: Duration) -> bool {
+        self.unrecorded()
+            .is_some_and(|times| times.contains(&accepted))
+    }
+
+    /// How many deliveries can be made again because of it.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.store.hosts() * CONCURRENCY * self.rounds()
     }
 
     /// How often all that is in flight can have been lost: once, and where nothing is recorded or confirmed
     /// for long, again for each lease that ended meanwhile.
-    pub(crate) fn rounds(&self) -> usize {
+    fn rounds(&self) -> usize {
         if !self.fault.undoes(self.store) && !self.fault.holds_up_recording() {
             return 1;
         }
@@ -95,17 +123,8 @@ mod tests {
     use crate::fault::Part;
 
     fn happening(fault: Fault, from: u64, to: u64) -> Happening {
-        Happening {
-            store: Store::Cluster,
-            fault,
-            from: Duration::from_secs(from),
-            held_up: Duration::from_secs(from),
-            to: Duration::from_secs(to),
-            acknowledged: 0,
-            accepted: 0,
-            recovery: Duration::ZERO,
-            duplicates: 0,
-        }
+        let [from, to] = [from, to].map(Duration::from_secs);
+        Happening::new(Store::Cluster, fault, from, to)
     }
 
     #[test]

@@ -9,10 +9,9 @@ use wasmhook_core::{DeliveryState, Outcome};
 use wasmhook_store::{Backlog, Filter};
 
 use crate::happening::Happening;
-use crate::host::CONCURRENCY;
-use crate::ledger::{Arrivals, Ledger};
+use crate::ledger::{Again, Arrivals, Ledger};
 use crate::site::Site;
-use crate::workload::{self, Id, Store, is_unwanted};
+use crate::workload::{self, Id, is_unwanted};
 
 /// How long what waits may not become less.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -107,14 +106,7 @@ pub(crate) async fn judge(
         sequences,
     } = read_settled(&*store, problems).await?;
     let mut account = settle(ledger, &kept, problems);
-    explain(
-        &mut account,
-        site.store,
-        ledger,
-        &kept,
-        happenings,
-        problems,
-    );
+    explain(&mut account, ledger, &kept, happenings, problems);
     check_order(&mut account, ledger, &sequences, happenings, problems);
     for (event, _) in ledger.events().filter(|(_, acknowledged)| !acknowledged) {
         problems.add("an event was never acknowledged", event.id());
@@ -337,43 +329,53 @@ fn overtaking(seen: &[(Arrivals, bool)]) -> Option<usize> {
 /// Each delivery that was accepted again had its connection or its lease broken.
 fn explain(
     account: &mut Account,
-    store: Store,
     ledger: &Ledger,
     kept: &HashMap<Id, Kept>,
     happenings: &mut [Happening],
     problems: &mut Problems,
 ) {
     let mut unanswered: HashMap<Id, usize> = HashMap::new();
-    for again in ledger.again() {
+    let mut again = ledger.again();
+    again.retain(|again| {
         let left = unanswered
             .entry(again.id)
             .or_insert_with(|| kept.get(&again.id).map_or(0, |kept| kept.unanswered));
-        if *left > 0 {
-            *left -= 1;
-            account.broken_connections += 1;
+        let broken_connection = *left > 0;
+        *left -= usize::from(broken_connection);
+        account.broken_connections += usize::from(broken_connection);
+        !broken_connection
+    });
+    account.broken_leases += again.len();
+    blame(again, happenings, problems);
+}
+
+/// Finds for each broken lease what broke it. Several faults may explain one, and none can have broken more than
+/// were in flight: in the order of time, each goes to the one that ends first of those with room, so that nobody
+/// is left without as long as there is any way.
+fn blame(mut again: Vec<Again>, happenings: &mut [Happening], problems: &mut Problems) {
+    again.sort_by_key(|again| again.before);
+    for again in again {
+        let cause = happenings
+            .iter_mut()
+            .filter(|it| it.explains(again.before) && it.duplicates < it.in_flight())
+            .min_by_key(|it| it.unrecorded().map(|times| *times.end()));
+        if let Some(cause) = cause {
+            cause.duplicates += 1;
             continue;
         }
-        account.broken_leases += 1;
-        let mut causes = happenings.iter_mut().rev();
-        match causes.find(|happening| happening.explains(again.before)) {
-            Some(happening) => happening.duplicates += 1,
-            None => problems.add(
-                "a delivery was accepted twice with nothing broken",
-                format!(
-                    "whdel_{:032x}, first {:.1} s after the start",
-                    again.id,
-                    again.before.as_secs_f64()
-                ),
+        let what = if happenings.iter().any(|it| it.explains(again.before)) {
+            "faults made more duplicates than there were deliveries in flight"
+        } else {
+            "a delivery was accepted twice with nothing broken"
+        };
+        let first = again.before.as_secs_f64();
+        problems.add(
+            what,
+            format!(
+                "whdel_{:032x}, first {first:.1} s after the start",
+                again.id
             ),
-        }
-    }
-    for happening in happenings {
-        if happening.duplicates > store.hosts() * CONCURRENCY * happening.rounds() {
-            problems.add(
-                "a fault made more duplicates than there were deliveries in flight",
-                format!("{} by {}", happening.duplicates, happening.fault.name()),
-            );
-        }
+        );
     }
 }
 
@@ -382,6 +384,9 @@ mod tests {
     use hyper::StatusCode;
 
     use super::*;
+    use crate::fault::Fault;
+    use crate::host::CONCURRENCY;
+    use crate::workload::Store;
 
     fn seen(times: &[(u64, u64)]) -> Vec<(Arrivals, bool)> {
         let arrivals = |(first, ended): &(u64, u64)| Arrivals {
@@ -403,6 +408,49 @@ mod tests {
         let mut again = seen(&[(1, 8), (7, 7)]);
         again[1].1 = true;
         assert_eq!(overtaking(&again), None);
+    }
+
+    /// A host that is killed at 10 s and, back since 11 s, paused at 11.4 s for nine.
+    fn killed_and_paused() -> [Happening; 2] {
+        let [killed, back, paused, goes_on] = [10_000, 11_000, 11_400, 20_400].map(ms);
+        let (host, down) = (0, back - killed);
+        let kill = Fault::HostKilled { host, down };
+        let pause = goes_on - paused;
+        let pause = Fault::HostPaused { host, pause };
+        [
+            Happening::new(Store::Embedded, kill, killed, back),
+            Happening::new(Store::Embedded, pause, paused, goes_on),
+        ]
+    }
+
+    const fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    fn accepted_again(at: Duration, many: usize) -> impl Iterator<Item = Again> {
+        std::iter::repeat_n(Again { id: 1, before: at }, many)
+    }
+
+    #[test]
+    fn what_was_accepted_before_a_kill_is_not_held_against_the_pause_just_after_it() {
+        let mut happenings = killed_and_paused();
+        let mut problems = Problems::default();
+        let again =
+            accepted_again(ms(11_300), CONCURRENCY).chain(accepted_again(ms(9_900), CONCURRENCY));
+        blame(again.collect(), &mut happenings, &mut problems);
+        assert!(problems.0.is_empty());
+        assert_eq!(happenings.map(|it| it.duplicates), [CONCURRENCY; 2]);
+    }
+
+    #[test]
+    fn more_than_were_in_flight_are_a_broken_promise_and_so_is_one_that_nothing_explains() {
+        let mut happenings = killed_and_paused();
+        let mut problems = Problems::default();
+        let again =
+            accepted_again(ms(9_900), 2 * CONCURRENCY + 3).chain(accepted_again(ms(5_000), 2));
+        blame(again.collect(), &mut happenings, &mut problems);
+        let counts: Vec<_> = problems.0.iter().map(|(_, count, _)| *count).collect();
+        assert_eq!(counts, [2, 3]);
     }
 
     #[test]
