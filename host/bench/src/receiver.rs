@@ -1,6 +1,7 @@
 //! The receiver: answers 204 to everything, counts, and knows how late each event is.
 //!
-//! `GET /stats` gives the figures since the last `GET /reset`.
+//! `GET /stats` gives the figures since the last `GET /reset`, and `GET /lateness` how late each event was too.
+//! That is as long as there were events: who asks for it while a measurement runs takes part in it.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -72,7 +73,15 @@ async fn answer(
         if request.uri().path() == "/reset" {
             *stats = Stats::default();
         }
-        let body = serde_json::to_vec(&*stats).unwrap_or_default();
+        let body = if request.uri().path() == "/lateness" {
+            serde_json::to_vec(&*stats)
+        } else {
+            let late_ms = std::mem::take(&mut stats.late_ms);
+            let body = serde_json::to_vec(&*stats);
+            stats.late_ms = late_ms;
+            body
+        };
+        let body = body.unwrap_or_default();
         return Ok(Response::new(Full::from(body)));
     }
     let tagged = request.headers().contains_key("x-region");

@@ -102,6 +102,7 @@ impl Receiver {
         })
     }
 
+    /// What arrived, without how late it was.
     pub(crate) async fn stats(&self) -> anyhow::Result<Stats> {
         self.get("stats").await
     }
@@ -121,13 +122,13 @@ impl Receiver {
         Ok(serde_json::from_slice(&bytes)?)
     }
 
-    /// Waits until so many requests arrived.
+    /// Waits until so many requests arrived. Says how late each was, too.
     pub(crate) async fn wait_for(&self, count: u64, patience: Duration) -> anyhow::Result<Stats> {
         let until = tokio::time::Instant::now() + patience;
         loop {
             let stats = self.stats().await?;
             if stats.count >= count {
-                return Ok(stats);
+                return self.get("lateness").await;
             }
             if tokio::time::Instant::now() > until {
                 bail!(
