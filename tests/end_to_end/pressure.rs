@@ -7,12 +7,20 @@ use crate::events::xadd;
 use crate::support::{JSON, Listener, Site, event, free_port, http, push, wait_for};
 
 #[test]
-fn who_fills_the_host_leaves_a_place_for_a_tenant_with_its_first_event() {
+fn who_fills_the_host_leaves_a_place_for_a_tenant_with_its_first_event_on_redis() {
+    let redis = RedisServer::start().unwrap();
+    leave_a_place_for_a_first_event(&Site::redis(&redis.url()));
+}
+
+#[test]
+fn who_fills_the_host_leaves_a_place_for_a_tenant_with_its_first_event_on_the_embedded_store() {
+    leave_a_place_for_a_first_event(&Site::embedded());
+}
+
+fn leave_a_place_for_a_first_event(site: &Site) {
     // Takes connections and never answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let redis = RedisServer::start().unwrap();
     let receiver = Listener::start(204);
-    let site = Site::redis(&redis.url());
     let url = format!("http://{}/", silent.local_addr().unwrap());
     site.endpoint("globex", "main", &url, "*");
     site.endpoint("acme", "main", &receiver.url(), "*");
@@ -22,14 +30,21 @@ fn who_fills_the_host_leaves_a_place_for_a_tenant_with_its_first_event() {
     });
     let _host = site.serve();
     for n in 0..40 {
-        push(&site, "globex", &format!("evt_{n}"), &json!({}));
+        push(site, "globex", &format!("evt_{n}"), &json!({}));
     }
-    wait_for("the host to be full", || {
-        (site.deliveries("globex", "leased").len() >= 7).then_some(())
-    });
-    push(&site, "acme", "evt_1", &json!({}));
+    // Held open, or they would be failures.
+    let mut open: Vec<_> = silent.incoming().take(7).collect();
+    push(site, "acme", "evt_1", &json!({}));
     receiver.wait_for_deliveries(1);
-    assert_eq!(site.deliveries("globex", "leased").len(), 7);
+    silent.set_nonblocking(true).unwrap();
+    open.push(silent.accept().map(|(connection, _)| connection));
+    let refused = open.pop().unwrap().unwrap_err();
+    assert_eq!(
+        refused.kind(),
+        std::io::ErrorKind::WouldBlock,
+        "more than the places for all"
+    );
+    assert_eq!(open.len(), 7);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, sleep_until};
 use wasmhook_core::TenantId;
 use wasmhook_store::{Leased, Outcome, Recorded, Store, StoreError};
@@ -91,7 +91,6 @@ struct Failing {
 
 struct Recorder {
     store: Arc<dyn Store>,
-    written: Arc<Notify>,
     failing: BTreeMap<usize, Failing>,
     /// How much may wait for parts that fail without holding a place.
     places: usize,
@@ -99,11 +98,7 @@ struct Recorder {
 
 /// Writes until the last sender is gone. While one batch is under way the next one gathers, so that
 /// batches grow with the load.
-pub(crate) async fn run(
-    store: Arc<dyn Store>,
-    mut ended: mpsc::Receiver<Ended>,
-    written: Arc<Notify>,
-) {
+pub(crate) async fn run(store: Arc<dyn Store>, mut ended: mpsc::Receiver<Ended>) {
     // While the only part there is fails there is nothing to use the places for.
     let places = match store.parts() {
         0 | 1 => 0,
@@ -111,7 +106,6 @@ pub(crate) async fn run(
     };
     let mut recorder = Recorder {
         store,
-        written,
         failing: BTreeMap::new(),
         places,
     };
@@ -162,7 +156,6 @@ impl Recorder {
             match outcome {
                 Ok(()) => {
                     drop(batch);
-                    self.written.notify_one();
                     self.succeeded(part);
                 }
                 Err(error) => self.failed(part, batch, &error),
@@ -202,7 +195,6 @@ impl Recorder {
             let gone = permits.len().min(free);
             if gone > 0 {
                 permits.truncate(permits.len() - gone);
-                self.written.notify_one();
                 free -= gone;
             }
         }

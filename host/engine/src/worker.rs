@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wasmhook_store::{LeaseRequest, Leased, NewWork, Outcome, Store};
@@ -13,8 +13,7 @@ use crate::backoff::Backoff;
 use crate::pace::Pace;
 use crate::recorder::{self, Ended, Ending};
 
-/// One part in so many of the places is kept for tenants that had nothing to do before, where the store can
-/// tell: they find a place at once while others fill the host, and a host loses little by it.
+/// One part in so many of the places is kept for tenants that had nothing to do before: they find a place at once while others fill the host, and a host loses little by it.
 const KEPT_SHARE: usize = 8;
 
 /// Settings of the worker.
@@ -69,12 +68,7 @@ impl Worker {
     /// rest back, and returns once everything is recorded.
     pub async fn run(self, stop: CancellationToken) {
         let (ended, endings) = mpsc::channel(self.config.concurrency.max(1));
-        let written = Arc::new(Notify::new());
-        let recorder = tokio::spawn(recorder::run(
-            Arc::clone(&self.store),
-            endings,
-            Arc::clone(&written),
-        ));
+        let recorder = tokio::spawn(recorder::run(Arc::clone(&self.store), endings));
         let grace = self.config.grace;
         let running = Running {
             worker: self,
@@ -83,7 +77,7 @@ impl Worker {
             give_back: CancellationToken::new(),
             stop,
         };
-        running.serve(&written).await;
+        running.serve().await;
         let Running {
             attempts,
             give_back,
@@ -117,31 +111,19 @@ struct Running {
 
 impl Running {
     /// Leases and has attempted until it is to stop.
-    async fn serve(&self, written: &Notify) {
-        let (store, concurrency) = (&self.worker.store, self.worker.config.concurrency);
-        let Some(new_work) = store.new_work() else {
-            let places = Arc::new(Semaphore::new(concurrency));
-            return self.serve_all(&places, None, written).await;
-        };
-        let kept = (concurrency / KEPT_SHARE).clamp(1, concurrency.saturating_sub(1).max(1));
-        let places = Arc::new(Semaphore::new(concurrency.saturating_sub(kept).max(1)));
-        let kept = Arc::new(Semaphore::new(kept));
+    async fn serve(&self) {
+        let (places, kept) = parted(self.worker.config.concurrency);
+        let new_work = self.worker.store.new_work();
         tokio::join!(
-            self.serve_all(&places, Some(new_work), written),
+            self.serve_all(&places, new_work),
             self.serve_new(&places, &kept, new_work)
         );
     }
 
     /// Serves whatever is due.
-    async fn serve_all(
-        &self,
-        places: &Arc<Semaphore>,
-        new_work: Option<&dyn NewWork>,
-        written: &Notify,
-    ) {
+    async fn serve_all(&self, places: &Arc<Semaphore>, new_work: &dyn NewWork) {
         let mut backoff = Backoff::new("lease deliveries");
-        // Where new work has no way of its own it must not wait for other.
-        let mut pace = new_work.map(|_| Pace::new());
+        let mut pace = Pace::new();
         while !self.stop.is_cancelled() {
             let mut permits = tokio::select! {
                 permits = free(places, self.worker.config.batch) => permits,
@@ -154,18 +136,13 @@ impl Running {
                     let got = batch.leased.len();
                     // What is not needed is others' at once, and not only when all of these are started.
                     permits.truncate(got);
-                    match &mut pace {
-                        Some(pace) => {
-                            let work = batch.leased.into_iter().zip(permits);
-                            pace.spread(work, |(leased, place)| self.start_one(leased, place))
-                                .await;
-                        }
-                        None => self.start(batch.leased, permits),
-                    }
+                    let work = batch.leased.into_iter().zip(permits);
+                    pace.spread(work, |(leased, place)| self.start_one(leased, place))
+                        .await;
                     if got < asked {
                         let longest = self.worker.config.idle;
                         let idle = batch.next_due.unwrap_or(longest).min(longest);
-                        self.idle(idle, new_work, written).await;
+                        self.idle(idle, new_work).await;
                     }
                 }
                 Err(error) => {
@@ -233,27 +210,10 @@ impl Running {
         }
     }
 
-    /// Waits for new work, for due work, or for a recorded outcome that may have freed an endpoint.
-    async fn idle(&self, wait: Duration, new_work: Option<&dyn NewWork>, written: &Notify) {
-        let work = async {
-            match new_work {
-                // The store says when an outcome freed something.
-                Some(new_work) => new_work.wait_for_rest(wait).await,
-                // The store's own trouble shows, and is logged, at the next lease.
-                None => {
-                    tokio::select! {
-                        waited = self.worker.store.wait_for_work(wait) => {
-                            if waited.is_err() {
-                                tokio::time::sleep(Duration::from_millis(100)).await;
-                            }
-                        }
-                        () = written.notified() => {}
-                    }
-                }
-            }
-        };
+    /// Waits for due work, of which the store says too when an outcome freed something.
+    async fn idle(&self, wait: Duration, new_work: &dyn NewWork) {
         tokio::select! {
-            () = work => {}
+            () = new_work.wait_for_rest(wait) => {}
             () = self.stop.cancelled() => {}
         }
     }
@@ -295,6 +255,14 @@ impl Running {
     }
 }
 
+/// The places of a host, for all and kept for new work; of a single one none is kept.
+fn parted(concurrency: usize) -> (Arc<Semaphore>, Arc<Semaphore>) {
+    let concurrency = concurrency.max(1);
+    let kept = (concurrency / KEPT_SHARE).max(1).min(concurrency - 1);
+    let places = |count| Arc::new(Semaphore::new(count));
+    (places(concurrency - kept), places(kept))
+}
+
 /// Waits for at least one free place, then takes up to so many.
 async fn free(places: &Arc<Semaphore>, most: usize) -> Vec<OwnedSemaphorePermit> {
     let Ok(first) = Arc::clone(places).acquire_owned().await else {
@@ -330,6 +298,15 @@ mod tests {
 
     fn places(count: usize) -> Arc<Semaphore> {
         Arc::new(Semaphore::new(count))
+    }
+
+    #[test]
+    fn a_host_has_as_many_places_as_it_may_have_and_one_at_least_for_all() {
+        for (concurrency, kept) in [(0, 0), (1, 0), (2, 1), (8, 1), (9, 1), (1024, 128)] {
+            let parted = parted(concurrency);
+            let counts = (parted.0.available_permits(), parted.1.available_permits());
+            assert_eq!(counts, (concurrency.max(1) - kept, kept));
+        }
     }
 
     #[tokio::test]

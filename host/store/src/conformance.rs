@@ -18,6 +18,7 @@
 mod enqueueing;
 mod leases;
 mod limits;
+mod new_work;
 mod reading;
 mod replay;
 mod retention;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 pub use enqueueing::*;
 pub use leases::*;
 pub use limits::*;
+pub use new_work::*;
 pub use reading::*;
 pub use replay::*;
 pub use retention::*;
@@ -92,6 +94,9 @@ macro_rules! conformance_tests {
             known_events_are_known
             work_wakes_who_waits
             waiting_ends_by_itself
+            new_work_is_leased_apart
+            new_work_is_for_who_has_little_in_flight
+            waiting_for_new_work_ends
             large_batches_pass
             the_store_is_alive
             a_sequence_goes_one_after_the_other

@@ -237,10 +237,8 @@ pub trait Store: Send + Sync + 'static {
     /// Returns when there may be due work, or after `timeout`. May return early.
     async fn wait_for_work(&self, timeout: Duration) -> Result<(), StoreError>;
 
-    /// New work apart from the rest, if the store can tell them apart.
-    fn new_work(&self) -> Option<&dyn NewWork> {
-        None
-    }
+    /// New work apart from the rest.
+    fn new_work(&self) -> &dyn NewWork;
 
     /// Makes a finished delivery pending and due, once it is its turn in its sequence, if it is in one. [`StoreError::NotFound`] when this tenant has no
     /// such delivery, [`StoreError::NotFinished`] when it is not finished.

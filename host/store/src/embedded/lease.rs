@@ -30,11 +30,17 @@ impl Session for Leaser {
     }
 }
 
-pub(super) fn lease(leaser: &Leaser, request: &LeaseRequest) -> Result<Batch, Fault> {
+/// Leases what is due; with `new_up_to` what is new, and for no endpoint more than come to this many in flight.
+pub(super) fn lease(
+    leaser: &Leaser,
+    request: &LeaseRequest,
+    new_up_to: Option<usize>,
+) -> Result<Batch, Fault> {
     let now = leaser.clock.now();
     let call = Call {
         max: request.max,
         max_per_endpoint: request.max_per_endpoint,
+        new_up_to,
         until: now.saturating_add(span(request.duration)),
     };
     let mut source =

@@ -21,6 +21,7 @@ mod lanes;
 mod lease;
 mod leases;
 mod names;
+mod new_work;
 mod quotas;
 mod read;
 mod record;
@@ -55,8 +56,8 @@ use self::writer::{Shared, Writer};
 use crate::check::{CheckReport, CheckRequest};
 use crate::error::StoreError;
 use crate::queue::{
-    Backlog, Batch, EventDeliveries, Filter, Fullness, LeaseRequest, Leased, Outcome, Page, Record,
-    Recorded, RejectedEvent, Retention, Store,
+    Backlog, Batch, EventDeliveries, Filter, Fullness, LeaseRequest, Leased, NewWork, Outcome,
+    Page, Record, Recorded, RejectedEvent, Retention, Store,
 };
 
 /// How often an idle host looks for what another process wrote.
@@ -80,6 +81,7 @@ pub struct EmbeddedStore {
     schedule: Arc<Shared>,
     clock: Arc<StoreClock>,
     wake: Arc<Notify>,
+    news: Arc<Notify>,
     folder: Folder,
 }
 
@@ -116,6 +118,7 @@ impl EmbeddedStore {
         };
         let clock = Arc::new(StoreClock::new(system));
         let wake = Arc::new(Notify::new());
+        let news = Arc::new(Notify::new());
         let schedule = Arc::new(Shared::default());
         let writer = Writer::new(
             schema::open_writer(&folder)?,
@@ -123,6 +126,7 @@ impl EmbeddedStore {
             Arc::clone(&schedule),
             host,
             Arc::clone(&wake),
+            Arc::clone(&news),
         );
         writer
             .start()
@@ -142,6 +146,7 @@ impl EmbeddedStore {
             schedule,
             clock,
             wake,
+            news,
             folder,
         })
     }
@@ -191,7 +196,7 @@ impl Store for EmbeddedStore {
         }
         let request = request.clone();
         self.leaser
-            .call("lease", move |leaser| lease::lease(leaser, &request))
+            .call("lease", move |leaser| lease::lease(leaser, &request, None))
             .await
     }
 
@@ -235,6 +240,10 @@ impl Store for EmbeddedStore {
             // After a transaction, though an empty one, the writer sees whether others wrote.
             self.writer.call("wait", |_| Ok(())).await?;
         }
+    }
+
+    fn new_work(&self) -> &dyn NewWork {
+        self
     }
 
     async fn replay(&self, tenant: &TenantId, delivery: &DeliveryId) -> Result<(), StoreError> {

@@ -40,6 +40,8 @@ pub(super) struct Writer {
     /// Changes whenever another process has written.
     version: Cell<i64>,
     wake: Arc<Notify>,
+    /// Tells who waits for new work.
+    news: Arc<Notify>,
 }
 
 impl Writer {
@@ -49,6 +51,7 @@ impl Writer {
         schedule: Arc<Shared>,
         host: bool,
         wake: Arc<Notify>,
+        news: Arc<Notify>,
     ) -> Self {
         Self {
             connection,
@@ -60,6 +63,7 @@ impl Writer {
             host,
             version: Cell::new(0),
             wake,
+            news,
         }
     }
 
@@ -138,7 +142,14 @@ impl Writer {
             return Ok(());
         }
         let all = changes.all;
-        let mut news = self.schedule().apply(changes);
+        let mut news = {
+            let mut schedule = self.schedule();
+            let news = schedule.apply(changes);
+            if schedule.has_new_work() {
+                self.news.notify_one();
+            }
+            news
+        };
         let version = self.version()?;
         if all || version != self.version.get() {
             self.restart()?;

@@ -197,8 +197,8 @@ impl Store for RedisStore {
         Ok(())
     }
 
-    fn new_work(&self) -> Option<&dyn NewWork> {
-        Some(self)
+    fn new_work(&self) -> &dyn NewWork {
+        self
     }
 
     async fn replay(&self, tenant: &TenantId, delivery: &DeliveryId) -> Result<(), StoreError> {

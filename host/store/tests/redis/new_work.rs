@@ -105,7 +105,7 @@ async fn who_had_less_than_a_turn_goes_first_again_in_the_same_round() {
 async fn who_has_little_does_not_wait_for_a_round_however_long_that_takes() {
     let server = RedisServer::start().unwrap();
     let store = crowd(&server).await;
-    let new_work = store.new_work().unwrap();
+    let new_work = store.new_work();
     // Nobody else is served meanwhile, as when slow receivers hold all other places.
     for event in 0..40 {
         push(&store, "light", event..event + 1).await;
@@ -127,7 +127,7 @@ async fn who_has_little_does_not_wait_for_a_round_however_long_that_takes() {
 async fn new_work_is_leased_apart_from_the_rest() {
     let server = RedisServer::start().unwrap();
     let store = crowd(&server).await;
-    let new_work = store.new_work().unwrap();
+    let new_work = store.new_work();
     // What is left of the crowd's is not new.
     assert_eq!(new_work.lease(&request(32), 128).await.len(), 0);
     new_work.wait_for_rest(Duration::from_secs(60)).await;
@@ -176,7 +176,7 @@ async fn what_is_more_than_a_worker_that_waits_would_take_is_told_of() {
     let waiting = waiting(&store, 3).await;
     push(&store, "acme", 0..5).await;
     assert_eq!(waiting.await.unwrap().len(), 3);
-    let new_work = store.new_work().unwrap();
+    let new_work = store.new_work();
     let nothing = request(0);
     let news = new_work.wait(&nothing, 128, Duration::from_secs(60));
     assert_eq!(news.await.len(), 0);
@@ -194,7 +194,7 @@ async fn who_stops_waiting_while_something_is_enqueued_loses_nothing() {
             async move { push(&store, "acme", event..event + 1).await }
         });
         tokio::time::sleep(20 * Duration::from_micros(1) * u32::try_from(event).unwrap()).await;
-        store.new_work().unwrap().interrupt();
+        store.new_work().interrupt();
         let mut leased = waiting.await.unwrap();
         pushing.await.unwrap();
         if leased.is_empty() {

@@ -95,7 +95,7 @@ async fn what_was_leased_when_it_was_enqueued_with_a_lost_answer_comes_again_at_
     assert_eq!(waiting.await.unwrap().len(), 0);
     server.resume().unwrap();
     assert_eq!(lease(&store).await.len(), 0, "it is leased, unheard");
-    let new_work = store.new_work().unwrap();
+    let new_work = store.new_work();
     assert_eq!(new_work.lease(&request(8), 128).await.len(), 0);
     assert_eq!(lease(&store).await.len(), 1);
 }

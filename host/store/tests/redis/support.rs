@@ -21,7 +21,7 @@ pub(crate) async fn store(server: &RedisServer) -> RedisStore {
 /// A store that has heard from the server: the first time is news, which would end a worker's wait.
 pub(crate) async fn hearing(server: &RedisServer) -> Arc<RedisStore> {
     let store = store(server).await;
-    let new_work = store.new_work().unwrap();
+    let new_work = store.new_work();
     new_work.wait(&request(0), 1, Duration::from_secs(60)).await;
     Arc::new(store)
 }
@@ -60,7 +60,7 @@ pub(crate) async fn waiting(
     let store = Arc::clone(store);
     let (ready, is_ready) = tokio::sync::oneshot::channel();
     let waiting = tokio::spawn(async move {
-        let (new_work, request) = (store.new_work().unwrap(), request(max));
+        let (new_work, request) = (store.new_work(), request(max));
         loop {
             // News of the start, or of what ended a wait before.
             assert_eq!(new_work.lease(&request, 128).await.len(), 0);

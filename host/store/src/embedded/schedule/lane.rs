@@ -38,6 +38,11 @@ impl Lane {
         self.due > self.held && self.flying < max_per_endpoint
     }
 
+    /// How many more may be on their way, of so many.
+    pub(super) fn room(&self, most: usize) -> usize {
+        most.saturating_sub(self.flying)
+    }
+
     /// Whether nothing is left of it.
     pub(super) fn is_empty(&self) -> bool {
         self.due == 0 && self.held == 0

@@ -12,6 +12,8 @@ use super::{Fault, Schedule};
 pub(in crate::embedded) struct Call {
     pub(in crate::embedded) max: usize,
     pub(in crate::embedded) max_per_endpoint: usize,
+    /// For new work only, and for no endpoint more than come to this many on their way.
+    pub(in crate::embedded) new_up_to: Option<usize>,
     /// When the leases end.
     pub(in crate::embedded) until: i64,
 }
@@ -39,11 +41,17 @@ impl Schedule {
             self.put_back(seq);
         }
         let mut picked = Vec::new();
-        let tenants = self.round.turns(self.roster.tenants(), call.max);
+        let in_round = call.new_up_to.is_none();
+        let tenants = if in_round {
+            self.round.turns(self.roster.tenants(), call.max)
+        } else {
+            self.newcomers.turns(self.roster.tenants(), call.max)
+        };
         let shared = share(call.max, tenants, |tenant, quota| {
             let got = self.serve_tenant(call, tenant.id, quota, source, &mut picked)?;
-            if got > 0 {
+            if got > 0 && in_round {
                 self.round.served(tenant, quota, got);
+                self.newcomers.served(tenant.id);
             }
             Ok(got)
         });
@@ -106,6 +114,8 @@ impl Schedule {
         rank: &mut usize,
         picked: &mut Vec<Picked>,
     ) -> Result<usize, Fault> {
+        let room = call.new_up_to.map(|most| self.roster.room(lane, most));
+        let quota = room.map_or(quota, |room| quota.min(room));
         let mut got = 0;
         while got < quota {
             let (tenant, place, fresh) = match self.roster.next(lane) {

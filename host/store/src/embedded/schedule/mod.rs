@@ -10,10 +10,12 @@
 //! - [`tenants`]: which tenants can be served, and how much each may take;
 //! - [`turns`] and [`share`]: whose turn it is, and how much of it each gets;
 //! - [`window`]: the places at the front of each lane;
+//! - [`newcomers`]: who is served out of turn;
 //! - [`leasing`]: gives them out.
 
 mod lane;
 mod leasing;
+mod newcomers;
 mod roster;
 mod share;
 mod tenants;
@@ -24,8 +26,9 @@ pub(super) use self::leasing::{Call, Picked};
 pub(super) use self::tenants::Allowance;
 pub(super) use self::window::{Fresh, Place};
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use self::newcomers::Newcomers;
 use self::roster::Roster;
 use self::turns::Round;
 use self::window::Window;
@@ -48,6 +51,7 @@ pub(super) struct Standing {
 pub(super) struct Schedule {
     roster: Roster,
     round: Round,
+    newcomers: Newcomers,
     leases: Leases,
     next_delayed: Option<i64>,
 }
@@ -78,7 +82,17 @@ impl Schedule {
         for seq in changes.ended {
             self.end(seq);
         }
+        let enqueued: HashSet<i64> = changes
+            .due
+            .iter()
+            .filter(|(.., fresh)| fresh.is_some())
+            .map(|(lane, ..)| *lane)
+            .collect();
+        let mut newcomers = Vec::new();
         for (lane, tenant, due) in changes.lanes {
+            if enqueued.contains(&lane) && !self.roster.tenants().has_open(tenant) {
+                newcomers.push(tenant);
+            }
             self.roster.count(lane, tenant, due, Window::of_empty_lane);
         }
         for (lane, place, fresh) in changes.due {
@@ -87,6 +101,9 @@ impl Schedule {
                 self.roster.enter(lane, place, fresh);
             }
         }
+        let tenants = self.roster.tenants();
+        let can_be_served = newcomers.into_iter().filter(|id| tenants.has_open(*id));
+        self.newcomers.add(can_be_served);
         if changes.next_delayed {
             self.next_delayed = None;
         }
@@ -118,6 +135,11 @@ impl Schedule {
         self.roster.tenants().is_open()
     }
 
+    /// Whether something can be leased for somebody who had nothing before.
+    pub(super) fn has_new_work(&self) -> bool {
+        !self.newcomers.is_empty()
+    }
+
     /// Whether a delivery that waited for its time has become due.
     pub(super) fn has_overdue(&self, now: i64) -> bool {
         self.next_delayed.is_some_and(|next| next <= now)
@@ -141,6 +163,7 @@ mod tests {
     const CALL: Call = Call {
         max: 10,
         max_per_endpoint: 100,
+        new_up_to: None,
         until: 50,
     };
 
@@ -210,6 +233,75 @@ mod tests {
         assert_eq!(lease(&mut schedule, CALL, 0, &[]), [2]);
         schedule.apply(due(7, 2..3, 2));
         assert!(lease(&mut schedule, CALL, 0, &[]).is_empty());
+    }
+
+    /// So many due deliveries of lane 8 of tenant 2, as they are told when they have just been enqueued.
+    fn enqueued(seqs: std::ops::Range<i64>, counted: usize) -> Changes {
+        let fresh = |seq| {
+            let draft = wasmhook_core::EventDraft {
+                id: format!("evt_{seq}"),
+                tenant: "light".into(),
+                event_type: "a.b".into(),
+                payload: "{}".into(),
+                ..Default::default()
+            };
+            let event = draft.accept(jiff::Timestamp::now(), 100).unwrap();
+            let endpoint = wasmhook_core::EndpointId::new("main").unwrap();
+            let id = wasmhook_core::delivery::default_id(&event.tenant_id, &event.id, &endpoint);
+            let at = event.occurred_at;
+            let delivery = wasmhook_core::Delivery::pending(id, &event, endpoint, None, at);
+            Some(Box::new(Fresh { delivery, event }))
+        };
+        Changes {
+            lanes: vec![(8, 2, counted)],
+            due: seqs.map(|seq| (8, (0, seq), fresh(seq))).collect(),
+            ..Changes::default()
+        }
+    }
+
+    /// New work, for no endpoint more than come to this many on their way.
+    fn new(light: usize) -> Call {
+        Call {
+            new_up_to: Some(light),
+            ..CALL
+        }
+    }
+
+    #[test]
+    fn who_had_nothing_is_new_until_it_had_a_turn() {
+        let mut schedule = schedule(0);
+        schedule.apply(due(7, 0..10, 10));
+        assert!(!schedule.has_new_work());
+        schedule.apply(enqueued(100..102, 2));
+        assert_eq!(lease(&mut schedule, new(9), 0, &[]), [100, 101]);
+        // In the round of all it is not new any more, though it has more.
+        schedule.apply(enqueued(102..104, 4));
+        assert_eq!(
+            lease(&mut schedule, Call { max: 2, ..CALL }, 0, &[]).len(),
+            2
+        );
+        assert!(!schedule.has_new_work() && schedule.has_work());
+    }
+
+    #[test]
+    fn who_has_much_on_its_way_is_left_to_the_round_of_all() {
+        let mut schedule = schedule(0);
+        schedule.apply(enqueued(100..103, 3));
+        assert_eq!(lease(&mut schedule, new(2), 0, &[]), [100, 101]);
+        schedule.apply(enqueued(103..104, 4));
+        assert!(lease(&mut schedule, new(2), 0, &[]).is_empty());
+        assert_eq!(lease(&mut schedule, CALL, 0, &[]), [102, 103]);
+    }
+
+    #[test]
+    fn what_was_due_before_or_comes_back_is_not_new() {
+        let mut schedule = schedule(0);
+        schedule.apply(due(7, 1..2, 1));
+        schedule.apply(enqueued(100..101, 1));
+        assert_eq!(lease(&mut schedule, CALL, 0, &[]), [1, 100]);
+        // Both leases end.
+        assert_eq!(lease(&mut schedule, new(9), 50, &[]).len(), 0);
+        assert!(schedule.has_work());
     }
 
     #[test]

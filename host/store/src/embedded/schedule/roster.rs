@@ -58,6 +58,11 @@ impl Roster {
         &self.tenants
     }
 
+    /// How many more of a lane may be on their way, of so many.
+    pub(super) fn room(&self, id: i64, most: usize) -> usize {
+        self.lanes.get(&id).map_or(0, |lane| lane.room(most))
+    }
+
     /// Takes the first place of a lane out of what is known of it.
     pub(super) fn next(&mut self, id: i64) -> Next {
         let Some(lane) = self.lanes.get_mut(&id).filter(|lane| lane.open) else {

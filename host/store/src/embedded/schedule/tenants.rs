@@ -52,6 +52,11 @@ impl Tenants {
         !self.ring.is_empty()
     }
 
+    /// Whether this one can be served.
+    pub(super) fn has_open(&self, tenant: i64) -> bool {
+        self.ring.contains(&tenant)
+    }
+
     /// Those that can be served, from the one behind `last` once around.
     pub(super) fn open(&self, last: i64) -> impl Iterator<Item = i64> {
         let later = self.ring.range((Bound::Excluded(last), Bound::Unbounded));

@@ -12,6 +12,16 @@ pub(super) struct Turn {
 }
 
 impl Turn {
+    /// A turn of its own for a tenant, whoever's it is in the round.
+    pub(super) fn out_of_round(tenant: i64, tenants: &Tenants) -> Self {
+        let weight = tenants.allowance(tenant).weight;
+        Self {
+            id: tenant,
+            weight,
+            left: weight,
+        }
+    }
+
     pub(super) fn of_lane(id: i64) -> Self {
         Self {
             id,
