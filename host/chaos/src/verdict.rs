@@ -413,9 +413,9 @@ mod tests {
     /// A host that is killed at 10 s and, back since 11 s, paused at 11.4 s for nine.
     fn killed_and_paused() -> [Happening; 2] {
         let [killed, back, paused, goes_on] = [10_000, 11_000, 11_400, 20_400].map(ms);
-        let (host, down) = (0, back - killed);
+        let (host, down) = (0, ms(1_000));
         let kill = Fault::HostKilled { host, down };
-        let pause = goes_on - paused;
+        let pause = ms(9_000);
         let pause = Fault::HostPaused { host, pause };
         [
             Happening::new(Store::Embedded, kill, killed, back),
