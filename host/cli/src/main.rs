@@ -68,7 +68,7 @@ fn failed(error: &anyhow::Error, json: bool) -> ExitCode {
             serde_json::json!({ "error": format!("{error:#}"), "exit": exit as u8 })
         );
     } else {
-        eprintln!("wasmhook: {error:#}");
+        eprintln!("wasmhook: {}", output::plain(&format!("{error:#}")));
     }
     exit.into()
 }

@@ -1,6 +1,8 @@
 //! What commands print: tables and sentences for people, JSON for programs.
 #![allow(clippy::print_stdout, reason = "printing is what this module is for")]
 
+use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::io::Write as _;
 
 use comfy_table::presets::NOTHING;
@@ -8,9 +10,32 @@ use comfy_table::{ContentArrangement, Table};
 use jiff::Timestamp;
 use serde::Serialize;
 
-/// Prints a line.
+/// Prints a line, or several.
 pub(crate) fn line(text: impl std::fmt::Display) {
-    whole(format!("{text}\n").as_bytes());
+    whole(plain(&format!("{text}\n")).as_bytes());
+}
+
+/// The same text without what a terminal would act upon: control characters, and marks that have text run from
+/// right to left, with which an id could be made to look like another. They are written as JSON writes them, so that
+/// JSON stays the same.
+pub(crate) fn plain(text: &str) -> Cow<'_, str> {
+    let acts = |c: char| {
+        c.is_control() && !matches!(c, '\n' | '\t')
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(acts) {
+        return Cow::Borrowed(text);
+    }
+    let mut plain = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if acts(c) {
+            // All of them are below U+10000, and writing to a string cannot fail.
+            let _ = write!(plain, "\\u{:04x}", u32::from(c));
+        } else {
+            plain.push(c);
+        }
+    }
+    Cow::Owned(plain)
 }
 
 /// Prints all of a text. A closed pipe, as of `| head`, ends the process quietly; a full disk does not, for
@@ -107,6 +132,16 @@ pub(crate) fn short(digest: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_terminal_would_act_upon_is_shown_instead() {
+        let id = "evt_\u{202e}1\u{1b}[2J\té\u{2069}\u{200f}";
+        assert_eq!(plain(id), "evt_\\u202e1\\u001b[2J\té\\u2069\\u200f");
+        let json = serde_json::to_string(id).unwrap();
+        let read: String = serde_json::from_str(&plain(&json)).unwrap();
+        assert_eq!(read, id);
+        assert!(matches!(plain("ordinary\ntext, مرحبا"), Cow::Borrowed(_)));
+    }
 
     #[test]
     fn one_of_something_is_told_in_the_singular() {

@@ -313,7 +313,12 @@ async fn look(store: &dyn Store, config: &Config, findings: &mut Findings) -> an
 }
 
 fn machine(config: &Config, plugins: usize, findings: &mut Findings) {
-    let mut folders = vec![("plugin cache", config.path(&config.plugins.cache))];
+    let plugins_own = &config.plugins;
+    let mut folders = vec![
+        ("plugin cache", config.path(&plugins_own.cache)),
+        ("plugin versions", config.path(&plugins_own.versions)),
+        ("plugin logs", config.path(&plugins_own.log.folder)),
+    ];
     if config.store.kind == StoreKind::Embedded {
         folders.push(("data folder", config.path(&config.store.path)));
     }

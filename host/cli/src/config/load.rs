@@ -1,5 +1,6 @@
 //! Reading and checking the configuration.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use figment::Figment;
@@ -41,10 +42,12 @@ impl Config {
     pub(crate) fn load(global: &Global) -> anyhow::Result<Self> {
         let file = match &global.config {
             Some(file) if !file.is_file() => {
-                let is = if file.exists() {
-                    "is not a file"
-                } else {
-                    "does not exist"
+                let is = match file.metadata() {
+                    Ok(_) => "is not a file".to_owned(),
+                    Err(error) if error.kind() == ErrorKind::NotFound => {
+                        "does not exist".to_owned()
+                    }
+                    Err(error) => format!("cannot be read: {error}"),
                 };
                 return Err(wrong(format!(
                     "the configuration file {} {is}",

@@ -246,7 +246,9 @@ fn secret(
         Ok(content) => SecretString::from(content),
         Err(error) => return wrong(file_key, format!("cannot read {}: {error}", file.display())),
     };
-    match content.expose_secret().lines().next().map(str::trim_end) {
+    // Some editors begin a file with a mark of its byte order.
+    let text = content.expose_secret().trim_start_matches('\u{feff}');
+    match text.lines().next().map(str::trim_end) {
         None | Some("") => wrong(file_key, format!("{} is empty", file.display())),
         Some(line) => Ok(Some(SecretString::from(line))),
     }

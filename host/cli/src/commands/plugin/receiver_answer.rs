@@ -63,7 +63,7 @@ fn read(file: &Path) -> anyhow::Result<Vec<Answer>> {
         return Err(refused(format!(" is larger than {MAX_FILE} bytes")));
     }
     let text = fs::read_to_string(file).with_context(cannot)?;
-    let lines = text.lines().enumerate();
+    let lines = text.trim_start_matches('\u{feff}').lines().enumerate();
     let answers = lines
         .filter(|(_, line)| !line.trim().is_empty())
         .map(|(index, line)| {

@@ -257,7 +257,7 @@ impl Tried {
             output::line(format!("    log {line}"));
         }
         for line in self.difference.iter().flat_map(|text| text.lines()) {
-            output::line(format!("    {}", printable(line)));
+            output::line(format!("    {line}"));
         }
         let before = self
             .against
@@ -279,18 +279,6 @@ impl Tried {
             }
         }
     }
-}
-
-/// A line without what a terminal would act upon.
-fn printable(line: &str) -> String {
-    let harmless = |c: char| {
-        if c.is_control() && c != '\t' {
-            '\u{fffd}'
-        } else {
-            c
-        }
-    };
-    line.chars().map(harmless).collect()
 }
 
 /// The headers that a plugin added, its media type among them, a line each.
