@@ -28,6 +28,13 @@ fn check_tells_the_contract_imports_and_costs() {
     assert!(
         words.contains("instance  fresh: ") && words.contains("verdict   the host would serve it")
     );
+    let import = |name: &str| {
+        let line = words.lines().find(|line| line.contains(name)).unwrap();
+        line.rsplit_once(" (").unwrap().1
+    };
+    assert_eq!(import("wasmhook:plugin/config@"), "granted)");
+    assert_eq!(import("wasi:cli/stderr@"), "granted)");
+    assert_eq!(import("wasi:cli/environment@"), "nothing behind it)");
     // Nothing is left beside the author's files.
     assert_eq!(std::fs::read_dir(desk.folder.path()).unwrap().count(), 0);
 }
@@ -45,7 +52,7 @@ fn check_names_an_import_that_is_not_granted() {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(
         report["imports"],
-        json!([{"name": "wasi:http/outgoing-handler@0.2.0", "granted": false}])
+        json!([{"name": "wasi:http/outgoing-handler@0.2.0", "granted": false, "empty": false}])
     );
     desk.fails(
         &["plugin", "check", "greedy.wasm"],

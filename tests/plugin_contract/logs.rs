@@ -81,3 +81,26 @@ fn what_plugins_log_is_kept_for_their_tenant_bounded_and_readable() {
         "the words are the tenant's, not the host's"
     );
 }
+
+#[test]
+fn what_plugins_print_and_the_words_of_a_panic_are_in_their_tenants_log_only() {
+    let receiver = Listener::start(204);
+    let site = Site::embedded();
+    site.endpoint("acme", "main", &receiver.url(), "*");
+    let manifest = "failure = \"deliver-original\"\n[config]\nbehaviour = \"panic\"\n";
+    site.plugin("acme", "10-panics", &component("hostile.wasm"), manifest);
+    let host = site.serve();
+    push(&site, "acme", "evt_1", &json!({"card": "s3cr3t"}));
+    receiver.wait_for_deliveries(1);
+    let shown = wait_for("the panic's words", || {
+        let shown = site.run(&["plugins", "logs", "acme"]);
+        let shown = String::from_utf8(shown.stdout).unwrap();
+        shown.contains("could not handle").then_some(shown)
+    });
+    assert!(shown.contains("warn  10-panics: thread "), "{shown}");
+    let delivery = site.deliveries("acme", "succeeded").remove(0);
+    let attempts = site.json(&["deliveries", "show", delivery["id"].as_str().unwrap()]);
+    for elsewhere in [host.log(), attempts.to_string()] {
+        assert!(!elsewhere.contains("could not handle"), "{elsewhere}");
+    }
+}

@@ -228,7 +228,7 @@ async fn run_on(
     let answer = put(&code, &mut instance, &question).await;
     let state = instance.store.data_mut();
     meter.note_memory(state.budget.memory());
-    state.log.end_call();
+    state.end_call();
     state.signer = None;
     let answer = match (state.budget.exceeded(), answer) {
         (Some(exceeded), _) => Err(fault_of_use(exceeded, &limits)),

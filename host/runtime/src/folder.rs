@@ -127,6 +127,11 @@ struct FileStamp {
 }
 
 impl Stamp {
+    /// Whether a version is pinned.
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.pinned.is_some()
+    }
+
     /// Whether an equal stamp at a later look proves equal content.
     pub(crate) fn is_settled(&self, now: SystemTime) -> bool {
         [self.component, self.manifest, self.pinned, self.promoted]

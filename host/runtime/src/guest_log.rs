@@ -1,4 +1,4 @@
-//! Takes what a guest logs, within the bounds of one call, to its tenant's log.
+//! Takes what a guest logs or prints, within the bounds of one call, to its tenant's log.
 
 use std::sync::Arc;
 
@@ -54,13 +54,18 @@ impl GuestLog {
             return;
         }
         if self.lines_left == 0 || self.bytes_left == 0 {
-            self.dropped = self.dropped.saturating_add(1);
+            self.note_dropped();
             return;
         }
         let message = text::printable(message, MESSAGE.min(self.bytes_left));
         self.lines_left -= 1;
         self.bytes_left = self.bytes_left.saturating_sub(message.len());
         self.pass_on(level, message);
+    }
+
+    /// Something could not be kept.
+    pub(crate) fn note_dropped(&mut self) {
+        self.dropped = self.dropped.saturating_add(1);
     }
 
     /// Say what is missing from the log of the call that ended.

@@ -102,8 +102,7 @@ impl Instance {
         self.calls = self.calls.saturating_add(1);
         self.store.set_epoch_deadline(LOOK_EVERY);
         let state = self.store.data_mut();
-        state.budget.begin_call();
-        state.log.begin_call(limits);
+        state.begin_call(limits);
     }
 
     /// The functions of the component, which is started if it has not been.

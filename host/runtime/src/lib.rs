@@ -5,9 +5,9 @@
 //! the [`Limits`]. A file that cannot serve leaves the last good version in its place, and
 //! [`PluginHost::status`] says why.
 //!
-//! What a guest logs goes to a file of its tenant ([`LogConfig`]), and to the tracing target
-//! `wasmhook::plugin_log` only with [`PluginHostConfig::host_log`] switched on: the words are the tenant's. What it prints is
-//! swallowed, and no error holds anything that it wrote, except [`Fault::Guest`].
+//! What a guest logs or prints goes to a file of its tenant ([`LogConfig`]), and to the tracing target
+//! `wasmhook::plugin_log` only with [`PluginHostConfig::host_log`] switched on: the words are the tenant's, and a panic's
+//! may hold the payload. No error holds anything that it wrote, except [`Fault::Guest`].
 //!
 //! This is the one place where wasmtime is known.
 
@@ -50,6 +50,7 @@ mod meter;
 mod own_folder;
 mod plugin;
 mod pools;
+mod printed;
 mod question;
 mod record;
 mod registry;

@@ -12,6 +12,7 @@ use crate::guest_log::GuestLog;
 use crate::imports::Provided;
 use crate::imports::signing::Signer;
 use crate::limits::Limits;
+use crate::printed::Printed;
 
 /// The data of an instance's store.
 pub(crate) struct State {
@@ -23,7 +24,10 @@ pub(crate) struct State {
     pub(crate) provided: Provided,
     /// The keys of the call that runs, if it is one that signs.
     pub(crate) signer: Option<Arc<dyn Signer>>,
-    pub(crate) log: GuestLog,
+    log: GuestLog,
+    /// What the guest prints.
+    out: Printed,
+    err: Printed,
 }
 
 impl State {
@@ -35,9 +39,11 @@ impl State {
     ) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles);
-        // Standard input is closed; what goes to standard output and error is swallowed, as a panic's
-        // text may hold the payload.
+        // Standard input is closed.
+        let (out, err) = (Printed::default(), Printed::default());
         let wasi = WasiCtx::builder()
+            .stdout(out.clone())
+            .stderr(err.clone())
             .max_random_size(limits.random_bytes)
             .allow_tcp(false)
             .allow_udp(false)
@@ -51,7 +57,28 @@ impl State {
             provided,
             signer: None,
             log,
+            out,
+            err,
         }
+    }
+
+    /// Make ready for a call.
+    pub(crate) fn begin_call(&mut self, limits: &Limits) {
+        self.budget.begin_call();
+        self.log.begin_call(limits);
+        self.out.begin_call(limits.log_bytes);
+        self.err.begin_call(limits.log_bytes);
+    }
+
+    /// End the log of a call.
+    pub(crate) fn end_call(&mut self) {
+        self.log_printed(true);
+        self.log.end_call();
+    }
+
+    fn log_printed(&mut self, ended: bool) {
+        self.out.drain(ended, log::Level::Info, &mut self.log);
+        self.err.drain(ended, log::Level::Warn, &mut self.log);
     }
 
     /// Resources that the host holds for the guest.
@@ -88,6 +115,7 @@ impl config::Host for State {
 impl log::Host for State {
     fn log(&mut self, level: log::Level, message: String) -> wasmtime::Result<()> {
         self.budget.admit(Import::Log)?;
+        self.log_printed(false);
         self.log.write(level, &message);
         Ok(())
     }

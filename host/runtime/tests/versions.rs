@@ -262,6 +262,19 @@ async fn a_pinned_version_serves_whatever_is_dropped() {
     world.load().await;
     let told = status(&world);
     assert_eq!((told.digest, told.pinned), (Some(newer), false));
+
+    // One that goes on because the file cannot serve is not pinned any more.
+    world.put("acme", &format!("{NAME}.pinned"), &pinned);
+    world.load().await;
+    world.put("acme", &format!("{NAME}.wasm"), b"no component");
+    world.remove("acme", &format!("{NAME}.pinned"));
+    world.load().await;
+    let told = status(&world);
+    assert!(told.refused.is_some());
+    assert_eq!(
+        (told.digest, told.pinned),
+        (Some(Digest::of(&pinned)), false)
+    );
 }
 
 #[tokio::test]

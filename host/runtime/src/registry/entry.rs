@@ -130,7 +130,8 @@ impl Entry {
             digest: plugin.map(|plugin| plugin.digest()),
             since: self.since,
             candidate: self.candidate.as_ref().map(|candidate| candidate.status()),
-            pinned: self.standing == Standing::Pinned,
+            // One that was pinned goes on while what is in the file cannot serve.
+            pinned: self.standing == Standing::Pinned && self.stamp.is_pinned(),
             refused: self.why_away(),
             calls: plugin
                 .map(|plugin| plugin.record.statistics())

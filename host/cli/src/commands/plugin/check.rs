@@ -42,6 +42,7 @@ pub(super) struct Checked {
 struct CheckedImport {
     name: String,
     granted: bool,
+    empty: bool,
 }
 
 /// What starting a fresh instance takes.
@@ -88,6 +89,7 @@ impl Checked {
                 .map(|import| CheckedImport {
                     name: import.name.clone(),
                     granted: import.granted,
+                    empty: import.is_empty(),
                 })
                 .collect(),
             compile_ms: report.compile_time.map(|time| whole(time.as_millis())),
@@ -134,10 +136,10 @@ impl Checked {
         }
         for (index, import) in self.imports.iter().enumerate() {
             let label = if index == 0 { "imports" } else { "" };
-            let granted = if import.granted {
-                "granted"
-            } else {
-                "NOT GRANTED"
+            let granted = match (import.granted, import.empty) {
+                (true, false) => "granted",
+                (true, true) => "nothing behind it",
+                (false, _) => "NOT GRANTED",
             };
             output::line(format!("{label:<10}{} ({granted})", import.name));
         }
