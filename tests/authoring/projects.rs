@@ -8,8 +8,25 @@ use serde_json::{Value, json};
 use crate::desk::{Desk, program};
 use crate::support::root;
 
+/// Has the transform of a project print something first.
+fn have_printed(file: &Path, begins: &str, prints: &str) {
+    let text = std::fs::read_to_string(file).unwrap();
+    assert!(text.contains(begins), "{text}");
+    std::fs::write(file, text.replace(begins, &format!("{begins}{prints}"))).unwrap();
+}
+
+/// What the first transform logged and printed.
+fn lines(tried: &Value) -> &Value {
+    let calls = tried["events"][0]["calls"].as_array().unwrap();
+    &calls.last().unwrap()["log"]
+}
+
 /// Writes a project called `my-plugin`, builds it and tries it out with the words of its README.
-fn written_and_built(desk: &Desk, lang: &str, prepare: impl FnOnce(&Path, &mut Command)) -> Value {
+fn written_and_built(
+    desk: &Desk,
+    lang: &str,
+    prepare: impl FnOnce(&Path, &mut Command),
+) -> (Value, Value) {
     let written = desk.json(&["plugin", "new", "--lang", lang, "my-plugin"]);
     assert_eq!(written["language"], lang);
     for file in written["files"].as_array().unwrap() {
@@ -43,7 +60,7 @@ fn written_and_built(desk: &Desk, lang: &str, prepare: impl FnOnce(&Path, &mut C
             "{body}"
         );
     }
-    built
+    (built, tried)
 }
 
 /// Lets a project have the packages that `cargo xtask` installed for the samples, if it did.
@@ -57,7 +74,7 @@ fn installed(from: &str, to: &Path) {
 #[test]
 fn a_plugin_in_rust_is_written_and_built() {
     let desk = Desk::new();
-    let built = written_and_built(&desk, "rust", |_, build| {
+    let (built, _) = written_and_built(&desk, "rust", |_, build| {
         // With what was downloaded for the samples.
         build
             .env("CARGO_NET_OFFLINE", "true")
@@ -74,10 +91,13 @@ fn a_plugin_in_rust_is_written_and_built() {
 #[test]
 fn a_plugin_in_javascript_is_written_and_built() {
     let desk = Desk::new();
-    let built = written_and_built(&desk, "js", |folder, _| {
+    let (built, tried) = written_and_built(&desk, "js", |folder, _| {
+        let prints = r#" console.log("of", event.id); console.error("odd");"#;
+        have_printed(&folder.join("plugin.js"), "transform(event) {", prints);
         installed("javascript/node_modules", &folder.join("node_modules"));
     });
     assert_eq!(built["exports"], json!(["resolve", "transform"]));
+    assert_eq!(*lines(&tried), json!(["info: of evt_1", "warn: odd"]));
 }
 
 #[test]
@@ -101,17 +121,21 @@ fn a_plugin_in_typescript_is_written_and_built() {
 #[test]
 fn a_plugin_in_python_is_written_and_built() {
     let desk = Desk::new();
-    let built = written_and_built(&desk, "python", |folder, _| {
+    let (built, tried) = written_and_built(&desk, "python", |folder, _| {
+        let begins = "def transform(self, event: Event, endpoint: Endpoint) -> Verdict:\n";
+        let prints = "        import sys\n        print(\"of\", event.id)\n        print(\"odd\", file=sys.stderr)\n";
+        have_printed(&folder.join("app.py"), begins, prints);
         installed("target/tools/python", &folder.join(".venv"));
     });
     assert_eq!(built["exports"], json!(["resolve", "transform"]));
+    assert_eq!(*lines(&tried), json!(["info: of evt_1", "warn: odd"]));
 }
 
 #[test]
 fn a_plugin_in_c_is_written_and_built() {
     let desk = Desk::new();
     let tools = desk.published_tools();
-    let report = written_and_built(&desk, "c", |_, command| {
+    let (report, _) = written_and_built(&desk, "c", |_, command| {
         command.env("WIT_BINDGEN", tools.join("wit-bindgen"));
     });
     assert_eq!(report["exports"], json!(["transform"]));
@@ -128,7 +152,7 @@ fn a_plugin_in_go_is_written_and_built() {
     } else {
         "go".into()
     };
-    let report = written_and_built(&desk, "go", |folder, command| {
+    let (report, _) = written_and_built(&desk, "go", |folder, command| {
         // The module that the bindings import comes with their generator here, and from Go's own proxy
         // elsewhere. Nothing is fetched.
         let module = folder.join("go.mod");
