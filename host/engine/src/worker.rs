@@ -13,7 +13,8 @@ use crate::backoff::Backoff;
 use crate::pace::Pace;
 use crate::recorder::{self, Ended, Ending};
 
-/// One part in so many of the places is kept for tenants that had nothing to do before: they find a place at once while others fill the host, and a host loses little by it.
+/// One part in so many of the places is kept for tenants that had nothing to do before: they find a place at
+/// once while others fill the host, and a host loses little by it.
 const KEPT_SHARE: usize = 8;
 
 /// Settings of the worker.
