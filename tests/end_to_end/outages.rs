@@ -73,6 +73,35 @@ fn a_stop_finishes_what_is_in_flight_and_loses_nothing() {
 }
 
 #[test]
+fn a_stop_while_redis_writes_nothing_waits_for_it_and_records_what_was_accepted() {
+    let redis = RedisServer::start().unwrap();
+    let receiver = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let site = Site::redis(&redis.url());
+    let url = format!("http://{}/hook", receiver.local_addr().unwrap());
+    site.endpoint("acme", "main", &url, "*");
+    let mut host = site.serve();
+    push(&site, "acme", "evt_1", &json!({}));
+    let (mut connection, _) = receiver.accept().unwrap();
+    let replicas = |wanted: &str| {
+        let set = ["CONFIG", "SET", "min-replicas-to-write", wanted];
+        redis_cli(redis.port(), &set);
+    };
+    replicas("1");
+    connection
+        .write_all(b"HTTP/1.1 204 No Content\r\n\r\n")
+        .unwrap();
+    wait_for("the host to notice", || {
+        host.log().contains("record attempts").then_some(())
+    });
+    host.signal("-TERM");
+    std::thread::sleep(Duration::from_secs(2));
+    replicas("0");
+    let ended = wait_for("the host to stop", || host.child.try_wait().unwrap());
+    assert_eq!(ended.code(), Some(0), "{}", host.log());
+    assert_eq!(site.deliveries("acme", "succeeded").len(), 1);
+}
+
+#[test]
 fn a_lost_group_and_a_lost_stream_are_made_again_while_running() {
     let redis = RedisServer::start().unwrap();
     let receiver = Listener::start(204);

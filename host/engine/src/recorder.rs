@@ -89,7 +89,8 @@ struct Failing {
     retry_at: Instant,
 }
 
-struct Recorder {
+/// Writes what ended. What it still holds when there is nothing more to come is for [`Recorder::finish`].
+pub(crate) struct Recorder {
     store: Arc<dyn Store>,
     failing: BTreeMap<usize, Failing>,
     /// How much may wait for parts that fail without holding a place.
@@ -98,7 +99,7 @@ struct Recorder {
 
 /// Writes until the last sender is gone. While one batch is under way the next one gathers, so that
 /// batches grow with the load.
-pub(crate) async fn run(store: Arc<dyn Store>, mut ended: mpsc::Receiver<Ended>) {
+pub(crate) async fn run(store: Arc<dyn Store>, mut ended: mpsc::Receiver<Ended>) -> Recorder {
     // While the only part there is fails there is nothing to use the places for.
     let places = match store.parts() {
         0 | 1 => 0,
@@ -111,7 +112,7 @@ pub(crate) async fn run(store: Arc<dyn Store>, mut ended: mpsc::Receiver<Ended>)
     };
     let mut gathered = Vec::with_capacity(BATCH);
     loop {
-        let retry_at = recorder.failing.values().map(|part| part.retry_at).min();
+        let retry_at = recorder.retry_at();
         tokio::select! {
             received = ended.recv_many(&mut gathered, BATCH) => {
                 if received == 0 {
@@ -122,10 +123,15 @@ pub(crate) async fn run(store: Arc<dyn Store>, mut ended: mpsc::Receiver<Ended>)
         }
         recorder.turn(gathered.drain(..)).await;
     }
-    recorder.finish().await;
+    recorder
 }
 
 impl Recorder {
+    /// When a part that failed is to be tried again.
+    fn retry_at(&self) -> Option<Instant> {
+        self.failing.values().map(|part| part.retry_at).min()
+    }
+
     /// Writes what ended, and what waited for its time.
     async fn turn(&mut self, ended: impl Iterator<Item = Ended>) {
         let mut batches: BTreeMap<usize, Batch> = BTreeMap::new();
@@ -200,30 +206,39 @@ impl Recorder {
         }
     }
 
-    /// Tries once more what still waits.
-    async fn finish(mut self) {
-        while !self.failing.is_empty() {
-            for failing in self.failing.values_mut() {
-                failing.retry_at = Instant::now();
-            }
-            let before: BTreeMap<_, _> = self
-                .failing
-                .iter()
-                .map(|(part, failing)| (*part, failing.waiting.len()))
-                .collect();
-            self.turn(std::iter::empty()).await;
-            self.failing.retain(|part, failing| {
-                let left = failing.waiting.len();
-                let stuck = before.get(part).is_none_or(|before| left >= *before);
-                if stuck {
-                    tracing::error!(
-                        attempts = left,
-                        "stopping without recording; the leases will expire and the attempts be repeated"
-                    );
+    /// Goes on with what still waits until `deadline`, and for one try at least: an outcome that is not
+    /// written is delivered again once its lease has ended, so it pays to wait for a store that is away for
+    /// a moment.
+    pub(crate) async fn finish(mut self, deadline: Instant) {
+        while let Some(retry_at) = self.retry_at() {
+            let last = retry_at >= deadline;
+            if last {
+                for failing in self.failing.values_mut() {
+                    failing.retry_at = Instant::now();
                 }
-                !stuck
-            });
+            } else {
+                sleep_until(retry_at).await;
+            }
+            let before = self.waiting();
+            self.turn(std::iter::empty()).await;
+            // What a store takes, late as it is, it is given to the end.
+            if last && self.waiting() >= before {
+                break;
+            }
         }
+        let attempts = self.waiting();
+        if attempts > 0 {
+            tracing::error!(
+                attempts,
+                "stopping without recording; the leases will expire and the attempts be repeated"
+            );
+        }
+    }
+
+    /// How much is still to be written.
+    fn waiting(&self) -> usize {
+        let parts = self.failing.values();
+        parts.map(|failing| failing.waiting.len()).sum()
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wasmhook_store::{LeaseRequest, Leased, NewWork, Outcome, Store};
@@ -31,7 +32,8 @@ pub struct WorkerConfig {
     /// How long the worker waits before it asks again although nothing woke it. Bounds the harm of a
     /// lost wake-up.
     pub idle: Duration,
-    /// How long to let attempts finish after a stop, before they are given back.
+    /// How long to let attempts finish after a stop, before they are given back, and to wait for a store
+    /// that is away to record those that did.
     pub grace: Duration,
 }
 
@@ -66,7 +68,8 @@ impl Worker {
     }
 
     /// Runs until `stop`; then lets what is in flight finish for the configured grace, gives the
-    /// rest back, and returns once everything is recorded.
+    /// rest back, and returns once everything is recorded, or at the end of the grace if the store
+    /// is away.
     pub async fn run(self, stop: CancellationToken) {
         let (ended, endings) = mpsc::channel(self.config.concurrency.max(1));
         let recorder = tokio::spawn(recorder::run(Arc::clone(&self.store), endings));
@@ -79,6 +82,7 @@ impl Worker {
             stop,
         };
         running.serve().await;
+        let deadline = Instant::now() + grace;
         let Running {
             attempts,
             give_back,
@@ -87,7 +91,10 @@ impl Worker {
         } = running;
         attempts.close();
         drop(ended);
-        if tokio::time::timeout(grace, attempts.wait()).await.is_err() {
+        if tokio::time::timeout_at(deadline, attempts.wait())
+            .await
+            .is_err()
+        {
             tracing::warn!(
                 in_flight = attempts.len(),
                 "giving back what did not finish in time"
@@ -95,8 +102,11 @@ impl Worker {
             give_back.cancel();
             attempts.wait().await;
         }
-        if recorder.await.is_err() {
-            tracing::error!("the recorder failed; leases that were not recorded will expire");
+        match recorder.await {
+            Ok(recorder) => recorder.finish(deadline).await,
+            Err(_) => {
+                tracing::error!("the recorder failed; leases that were not recorded will expire");
+            }
         }
     }
 }
