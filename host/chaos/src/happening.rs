@@ -55,9 +55,9 @@ impl Happening {
         self.to.saturating_sub(self.from)
     }
 
-    /// Since when recording may have been held up for a fault that begins at `next`, if this was the one
-    /// before. Hosts wait longer the longer they were refused, so they catch up some time after its end.
-    pub(crate) fn holds_up(&self, next: Duration) -> Option<Duration> {
+    /// Since when it may have held up recording for a fault that begins at `next`. Hosts wait longer the
+    /// longer they were refused, so they catch up some time after its end.
+    fn holds_up(&self, next: Duration) -> Option<Duration> {
         let caught_up = self.to + self.lasted().min(BACKOFF) + RECORDING;
         (self.fault.holds_up_recording() && next < caught_up).then_some(self.held_up)
     }
@@ -106,13 +106,21 @@ impl Happening {
     }
 }
 
+/// Since when recording may have been held up for a fault that begins at `next`, after those before it. Others
+/// may have come between it and the one that did.
+pub(crate) fn held_up(before: &[Happening], next: Duration) -> Duration {
+    let since = before.iter().filter_map(|it| it.holds_up(next));
+    since.min().unwrap_or(next)
+}
+
 impl fmt::Display for Happening {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (lasted, recovery) = (self.lasted().as_secs_f64(), self.recovery.as_secs_f64());
+        let [from, lasted, recovery] =
+            [self.from, self.lasted(), self.recovery].map(|time| time.as_secs_f64());
         let (store, fault) = (self.store, self.fault.name());
         write!(
             f,
-            "{store:<9} {fault:<32} {lasted:>5.1} s, back after {recovery:.1} s"
+            "{store:<9} {fault:<32} at {from:>6.1} s for {lasted:>4.1} s, back after {recovery:.1} s"
         )
     }
 }
@@ -141,10 +149,13 @@ mod tests {
         let mut killed = happening(Fault::MasterKilled { of }, 13, 18);
         let during_the_move = Duration::from_millis(10_500);
         assert!(!moved.explains(during_the_move) && !killed.explains(during_the_move));
-        killed.held_up = moved.holds_up(killed.from).unwrap();
+        let stopped = happening(Fault::HostStopped { host: 0 }, 12, 13);
+        let before = [moved, stopped];
+        killed.held_up = held_up(&before, killed.from);
         assert!(killed.explains(during_the_move));
         assert!(!killed.explains(Duration::from_secs(7)));
-        assert_eq!(moved.holds_up(Duration::from_secs(20)), None);
-        assert_eq!(killed.holds_up(Duration::from_secs(18)), None);
+        let later = Duration::from_secs(20);
+        assert_eq!(held_up(&before, later), later);
+        assert_eq!(held_up(&[killed], later), later);
     }
 }

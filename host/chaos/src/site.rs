@@ -10,7 +10,7 @@ use wasmhook_store::redis::RedisStore;
 
 use crate::disk::Disk;
 use crate::fault::Fault;
-use crate::happening::Happening;
+use crate::happening::{Happening, held_up};
 use crate::host::{Host, HostPlan};
 use crate::ledger::Ledger;
 use crate::plan::Step;
@@ -98,11 +98,11 @@ impl Site {
             tokio::time::sleep(step.calm).await;
             if self.masters().ok().as_ref() != Some(&masters) {
                 let unasked = Fault::ReplicaPromotedUnasked;
-                let unasked = self.watch(&unasked, calm, happenings.last()).await?;
+                let unasked = self.watch(&unasked, calm, happenings).await?;
                 happenings.push(unasked);
             }
             let from = self.ledger.now();
-            let happening = self.watch(&step.fault, from, happenings.last()).await;
+            let happening = self.watch(&step.fault, from, happenings).await;
             let happening = happening.with_context(|| step.fault.name())?;
             eprintln!("{:>4} of {:<4} {happening}", number + 1, steps.len());
             happenings.push(happening);
@@ -116,7 +116,7 @@ impl Site {
         &mut self,
         fault: &Fault,
         from: Duration,
-        before: Option<&Happening>,
+        before: &[Happening],
     ) -> anyhow::Result<Happening> {
         let (acknowledged, accepted) = (self.ledger.acknowledged(), self.ledger.accepted());
         self.suffer(fault).await?;
@@ -130,9 +130,7 @@ impl Site {
             store: self.store,
             fault: fault.clone(),
             from,
-            held_up: before
-                .and_then(|before| before.holds_up(from))
-                .unwrap_or(from),
+            held_up: held_up(before, from),
             to,
             acknowledged: self.ledger.acknowledged() - acknowledged,
             accepted: self.ledger.accepted() - accepted,
