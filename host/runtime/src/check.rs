@@ -170,7 +170,7 @@ fn read(path: &Path, config: &PluginHostConfig) -> Result<Judged, LoadError> {
     } else {
         Manifest::default()
     };
-    let outline = component::outline(&bytes, limits, &config.most(), &manifest.grants)?;
+    let outline = Outline::read(&bytes, limits, &config.most(), &manifest.grants)?;
     Ok(Judged {
         digest: Digest::of(&bytes),
         bytes: Bytes::from(bytes),

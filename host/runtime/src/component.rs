@@ -41,6 +41,67 @@ pub struct Outline {
     pub adapted: bool,
 }
 
+impl Outline {
+    /// Reads the outline of a component, within the limits of loading and at `most` the limits of calls.
+    ///
+    /// Reads the bytes once from one end to the other and takes nothing in them for granted: it is what the host
+    /// itself does with a file before a child compiles it. Whether an import is granted is judged by `grants`.
+    ///
+    /// # Errors
+    ///
+    /// Refuses bytes that are not of a component, that have too many parts, or that export nothing of the contract.
+    pub fn read(
+        bytes: &[u8],
+        limits: &LoadLimits,
+        most: &Limits,
+        grants: &Grants,
+    ) -> Result<Self, LoadError> {
+        if bytes.len() > limits.component_bytes {
+            return Err(LoadError::TooLarge {
+                limit: limits.component_bytes,
+            });
+        }
+        let start = &bytes[..bytes.len().min(4)];
+        if !b"\0asm".starts_with(start) {
+            return Err(LoadError::NotWasm);
+        }
+        if bytes.len() < 8 {
+            return Err(LoadError::Truncated { bytes: bytes.len() });
+        }
+        let parts = Parts::read(bytes).map_err(|error| {
+            if error.message().contains("unexpected end") {
+                LoadError::Truncated { bytes: bytes.len() }
+            } else {
+                LoadError::Invalid(error.to_string())
+            }
+        })?;
+        if parts.is_module && !parts.has_type {
+            return Err(LoadError::CoreModule);
+        }
+        parts.check(limits, most)?;
+        let granted =
+            |name: &str| is_granted(name, grants) || (parts.is_module && name == adapt::PREVIEW1);
+        let imports = parts.imports.iter().map(|name| Import {
+            granted: granted(name),
+            name: text::printable(name, NAME),
+        });
+        let outline = Self {
+            imports: imports.collect(),
+            exports: exports(&parts.exports),
+            contract: contract(&parts.exports),
+            adapted: parts.is_module,
+        };
+        if outline.exports == Exports::default() {
+            return Err(parts
+                .exports
+                .iter()
+                .find_map(|name| other_version("exports", name))
+                .unwrap_or(LoadError::NoExport));
+        }
+        Ok(outline)
+    }
+}
+
 /// One thing that a component imports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Import {
@@ -60,61 +121,6 @@ impl Import {
         let is_of = |all: &[&str]| all.iter().any(|name| self.name.starts_with(name));
         self.granted && is_of(&EMPTY) && !is_of(&OTHERS)
     }
-}
-
-/// Read the outline of a component, and refuse the bytes that are none or have too many parts.
-///
-/// Reads the bytes once from one end to the other and takes nothing in them for granted: it runs in
-/// the host, before anything in a child.
-pub(crate) fn outline(
-    bytes: &[u8],
-    limits: &LoadLimits,
-    most: &Limits,
-    grants: &Grants,
-) -> Result<Outline, LoadError> {
-    if bytes.len() > limits.component_bytes {
-        return Err(LoadError::TooLarge {
-            limit: limits.component_bytes,
-        });
-    }
-    let start = &bytes[..bytes.len().min(4)];
-    if !b"\0asm".starts_with(start) {
-        return Err(LoadError::NotWasm);
-    }
-    if bytes.len() < 8 {
-        return Err(LoadError::Truncated { bytes: bytes.len() });
-    }
-    let parts = Parts::read(bytes).map_err(|error| {
-        if error.message().contains("unexpected end") {
-            LoadError::Truncated { bytes: bytes.len() }
-        } else {
-            LoadError::Invalid(error.to_string())
-        }
-    })?;
-    if parts.is_module && !parts.has_type {
-        return Err(LoadError::CoreModule);
-    }
-    parts.check(limits, most)?;
-    let granted =
-        |name: &str| is_granted(name, grants) || (parts.is_module && name == adapt::PREVIEW1);
-    let imports = parts.imports.iter().map(|name| Import {
-        granted: granted(name),
-        name: text::printable(name, NAME),
-    });
-    let outline = Outline {
-        imports: imports.collect(),
-        exports: exports(&parts.exports),
-        contract: contract(&parts.exports),
-        adapted: parts.is_module,
-    };
-    if outline.exports == Exports::default() {
-        return Err(parts
-            .exports
-            .iter()
-            .find_map(|name| other_version("exports", name))
-            .unwrap_or(LoadError::NoExport));
-    }
-    Ok(outline)
 }
 
 /// What a component, or a core module, is made of.
@@ -354,7 +360,7 @@ mod tests {
     #[test]
     fn an_outline_names_what_is_exported_and_imported() {
         let bytes = wat::parse_str(WHOLE).unwrap();
-        let outline = outline(
+        let outline = Outline::read(
             &bytes,
             &LoadLimits::default(),
             &Limits::default(),
@@ -371,9 +377,9 @@ mod tests {
         fn any_bytes_have_an_outline_or_a_refusal(
             bytes in prop::collection::vec(any::<u8>(), 0..200),
         ) {
-            let _ = outline(&bytes, &LoadLimits::default(), &Limits::default(), &Grants::default());
+            let _ = Outline::read(&bytes, &LoadLimits::default(), &Limits::default(), &Grants::default());
             let headed = [&b"\0asm\x0d\0\x01\0"[..], &bytes].concat();
-            let _ = outline(&headed, &LoadLimits::default(), &Limits::default(), &Grants::default());
+            let _ = Outline::read(&headed, &LoadLimits::default(), &Limits::default(), &Grants::default());
         }
 
         #[test]
@@ -386,9 +392,9 @@ mod tests {
                 let at = at.index(bytes.len());
                 bytes[at] = byte;
             }
-            let _ = outline(&bytes, &LoadLimits::default(), &Limits::default(), &Grants::default());
+            let _ = Outline::read(&bytes, &LoadLimits::default(), &Limits::default(), &Grants::default());
             bytes.truncate(end.index(bytes.len()));
-            let _ = outline(&bytes, &LoadLimits::default(), &Limits::default(), &Grants::default());
+            let _ = Outline::read(&bytes, &LoadLimits::default(), &Limits::default(), &Grants::default());
         }
     }
 }

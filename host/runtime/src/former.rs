@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
-use crate::component;
+use crate::component::Outline;
 use crate::folder::{Key, Standing};
 use crate::loader::{Found, Loader, Version};
 use crate::manifest::Manifest;
@@ -68,8 +68,8 @@ impl Loader {
                 .map_err(words)?;
             let grants = &manifest.grants;
             let most = config.most();
-            let outline = component::outline(&kept.component, &config.loading, &most, grants)
-                .map_err(words)?;
+            let outline =
+                Outline::read(&kept.component, &config.loading, &most, grants).map_err(words)?;
             let found = loader
                 .find(digest, Bytes::from(kept.component), &outline, Some(&wanted))
                 .map_err(words)?;

@@ -277,7 +277,7 @@ impl Loader {
         let grants = manifest
             .as_ref()
             .map_or(&nothing, |manifest| &manifest.grants);
-        let outline = component::outline(&component, limits, &config.most(), grants);
+        let outline = Outline::read(&component, limits, &config.most(), grants);
         judged.exports = outline.as_ref().ok().map(|outline| outline.exports);
         let step = manifest.and_then(|manifest| {
             judged.manifest = Some(manifest);

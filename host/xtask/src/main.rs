@@ -1,11 +1,12 @@
 //! Set-up, demo, test, benchmark and chaos commands of the wasmhook repository.
 //!
-//! `cargo xtask demo`, `test`, `bench [NAME…]`, `chaos [--short]`, `guests [--all]`. Each installs or
-//! builds what it needs, or stops with one sentence that says what to install.
+//! `cargo xtask demo`, `test`, `bench [NAME…]`, `chaos [--short]`, `fuzz [SECONDS]`, `guests [--all]`.
+//! Each installs or builds what it needs, or stops with one sentence that says what to install.
 #![allow(clippy::print_stderr, reason = "progress is what this program says")]
 
 mod chaos;
 mod examples;
+mod fuzz;
 mod guests;
 mod setup;
 mod stamp;
@@ -19,13 +20,14 @@ use anyhow::{Context as _, bail};
 use crate::tools::valkey;
 
 const USAGE: &str =
-    "expected one of: cargo xtask demo | test | bench [NAME…] | chaos [--short] | guests [--all]
+    "expected one of: cargo xtask demo | test | bench [NAME…] | chaos [--short] | fuzz [SECONDS] | guests [--all]
 
   demo    build everything and show the whole job on the embedded store
   test    build everything and run every test; what needs a language or a server that this machine
           lacks is left out, unless `--all-guests` follows or CI=true is set
   bench   build everything optimised and measure; results in target/bench/latest.json
   chaos   break everything around real hosts and account for every event; --help says more
+  fuzz    feed the loader of plugins with files that are made up, a minute unless told otherwise
   guests  build the guest components in Rust; with `--all`, in every language";
 
 fn main() -> ExitCode {
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         "test" => test(&rest),
         "bench" => bench(&rest),
         "chaos" => chaos::chaos(&rest),
+        "fuzz" => fuzz::fuzz(&rest),
         "guests" => guests(&rest),
         _ => {
             eprintln!("{USAGE}");
@@ -141,10 +144,7 @@ fn build_and_run(release: bool, packages: &[&str], rest: &[String]) -> anyhow::R
         build.args(["--package", package]);
     }
     run(&mut build)?;
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
-    let program = root()
-        .join(target)
+    let program = target()
         .join(if release { "release" } else { "debug" })
         .join(packages.last().context("there is nothing to run")?);
     run(Command::new(program).current_dir(root()).args(rest))
@@ -175,6 +175,12 @@ fn run(command: &mut Command) -> anyhow::Result<()> {
         bail!("`{name} {}` failed ({status})", words.join(" "));
     }
     Ok(())
+}
+
+/// Where cargo builds.
+fn target() -> PathBuf {
+    let folder = std::env::var_os("CARGO_TARGET_DIR");
+    root().join(folder.map_or_else(|| "target".into(), PathBuf::from))
 }
 
 /// The root of the repository.
