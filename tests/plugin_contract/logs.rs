@@ -104,3 +104,32 @@ fn what_plugins_print_and_the_words_of_a_panic_are_in_their_tenants_log_only() {
         assert!(!elsewhere.contains("could not handle"), "{elsewhere}");
     }
 }
+
+#[test]
+fn what_a_plugin_printed_before_it_waited_too_long_is_in_its_tenants_log() {
+    let receiver = Listener::start(204);
+    let site = Site::embedded();
+    let limits = [
+        ("waits", "wait_time_ms = 200"),
+        ("late", "wait_time_ms = 60000, wall_time_ms = 300"),
+    ];
+    for (tenant, limits) in limits {
+        site.endpoint(tenant, "main", &receiver.url(), "*");
+        let manifest = format!(
+            "failure = \"deliver-original\"\nlimits = {{ {limits} }}\n\
+             [config]\nbehaviour = \"print-and-sleep\"\n"
+        );
+        site.plugin(tenant, "10-slow", &component("hostile.wasm"), &manifest);
+    }
+    site.configure(|config| format!("{config}\n[plugins.limit_caps]\nwait_time_ms = 60000\n"));
+    let _host = site.serve();
+    for (tenant, _) in limits {
+        push(&site, tenant, "evt_1", &json!({"to": tenant}));
+        let words = format!("warn  10-slow: going to {{\"to\":\"{tenant}\"}}");
+        wait_for("what it printed", || {
+            let shown = site.run(&["plugins", "logs", tenant]);
+            let shown = String::from_utf8(shown.stdout).unwrap();
+            shown.contains(&words).then_some(())
+        });
+    }
+}

@@ -87,6 +87,13 @@ impl State {
     }
 }
 
+/// A call that waited too long is dropped half-way, and what it printed until then tells what it waited for.
+impl Drop for State {
+    fn drop(&mut self) {
+        self.end_call();
+    }
+}
+
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView {

@@ -36,6 +36,11 @@ impl transform::Guest for Hostile {
                 std::thread::sleep(Duration::from_secs(3600));
                 deliver(event.payload)
             }
+            "print-and-sleep" => {
+                eprint!("going to {payload}");
+                std::thread::sleep(Duration::from_secs(3600));
+                deliver(event.payload)
+            }
             // Never waits long, and never ends waiting.
             "doze" => loop {
                 std::thread::sleep(Duration::from_millis(5));
