@@ -4,7 +4,9 @@ use std::os::unix::fs::symlink;
 
 use serde_json::json;
 
-use crate::support::{JSON, Listener, SECRET, Site, component, event, http, push_lines, wait_for};
+use crate::support::{
+    JSON, Listener, SECRET, Site, component, event, http, push, push_lines, wait_for,
+};
 
 #[test]
 fn a_failing_receiver_is_retried_then_dead_lettered_then_replayed() {
@@ -45,6 +47,40 @@ fn a_failing_receiver_is_retried_then_dead_lettered_then_replayed() {
         site.deliveries("acme", "succeeded").into_iter().next()
     });
     assert_eq!(done["attempt"], 4);
+}
+
+#[test]
+fn the_metrics_count_and_time_attempts_and_readme_knows_them_all() {
+    const README: &str = include_str!("../../README.md");
+    let receiver = Listener::start(204);
+    let site = Site::embedded();
+    site.endpoint("acme", "main", &receiver.url(), "*");
+    let _host = site.serve();
+    for id in ["evt_1", "evt_2", "evt_3"] {
+        push(&site, "acme", id, &json!({}));
+    }
+    let metrics = wait_for("three attempts to be counted", || {
+        let (_, metrics) = http(site.port, "GET", "/metrics", &[], "")?;
+        metrics
+            .contains("wasmhook_attempt_duration_seconds_count 3\n")
+            .then_some(metrics)
+    });
+    let counted = "wasmhook_attempts_total{type=\"invoice.paid\",outcome=\"accepted\",status_class=\"2xx\"} 3\n";
+    for line in [
+        counted,
+        "wasmhook_delivery_delay_seconds_count 3\n",
+        "wasmhook_delivery_delay_seconds_bucket{le=\"1800\"} 3\n",
+        "wasmhook_events_total{fate=\"enqueued\"} 3\n",
+    ] {
+        assert!(metrics.contains(line), "{line}{metrics}");
+    }
+    let names = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    for name in names {
+        assert!(README.contains(&format!("| `{name}` |")), "{name}");
+        assert!(metrics.contains(&format!("# HELP {name} ")), "{name}");
+    }
 }
 
 #[test]

@@ -140,6 +140,9 @@ fn redis_going_away_is_said_once_and_survived() {
         pushed.status.success().then_some(())
     });
     receiver.wait_for_deliveries(1);
+    let (_, metrics) = http(site.port, "GET", "/metrics", &[], "").unwrap();
+    let counted = "wasmhook_store_failures_total{task=\"read the event stream\"} ";
+    assert!(metrics.contains(counted), "{metrics}");
     let errors = host
         .log()
         .lines()

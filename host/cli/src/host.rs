@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use metrics_exporter_prometheus::PrometheusBuilder;
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -38,6 +38,8 @@ use crate::stores::{self, Stores};
 const COMPILE_WAIT: Duration = Duration::from_secs(30);
 /// How often instances and code that nobody calls are given back.
 const SWEEP: Duration = Duration::from_secs(5);
+/// How often histograms are summed up.
+const SUM_UP: Duration = Duration::from_secs(5);
 /// How long changes are gathered before the folders are looked at.
 const DEBOUNCE: Duration = Duration::from_millis(200);
 
@@ -59,6 +61,7 @@ pub(crate) struct Rooms {
     pressure: Pressure,
     watch: FolderWatch,
     api: Api,
+    metrics: PrometheusHandle,
 }
 
 /// What the operator allows of endpoint URLs.
@@ -290,6 +293,8 @@ impl Host {
         parts.start("the watch over tenants", |stop| {
             follow(watch, tenants, quotas, plugins, stop)
         });
+        let metrics = rooms.metrics;
+        parts.start("the upkeep of metrics", |stop| sum_up(metrics, stop));
         parts.start("the worker", |stop| rooms.worker.run(stop));
         parts.start("the HTTP API", |stop| {
             wasmhook_server::serve(self.listener, rooms.api, stop)
@@ -341,9 +346,8 @@ impl Rooms {
         folders.extend(config.plugin_folders().global);
         let watch = FolderWatch::start(&folders, DEBOUNCE, config.tenants.rescan.0)
             .context("cannot start the watch over the tenants folder")?;
-        let metrics = PrometheusBuilder::new()
-            .install_recorder()
-            .context("cannot set up metrics")?;
+        let metrics = recorder().context("cannot set up metrics")?;
+        let upkeep = metrics.clone();
         let described = Arc::clone(&plugins);
         let api = Api {
             intake: Arc::clone(&intake),
@@ -370,7 +374,30 @@ impl Rooms {
             pressure,
             watch,
             api,
+            metrics: upkeep,
         })
+    }
+}
+
+/// Sets up the process-wide recorder of metrics.
+fn recorder() -> Result<PrometheusHandle, BuildError> {
+    let bounds = |name: &str| Matcher::Full(name.to_owned());
+    let recorder = PrometheusBuilder::new()
+        .set_buckets_for_metric(bounds(metric::ATTEMPT_DURATION), &metric::DURATION_BOUNDS)?
+        .set_buckets_for_metric(bounds(metric::DELIVERY_DELAY), &metric::DELAY_BOUNDS)?
+        .install_recorder()?;
+    metric::describe();
+    Ok(recorder)
+}
+
+/// Sums up what histograms were given, which would be kept value by value until somebody reads them.
+async fn sum_up(metrics: PrometheusHandle, stop: CancellationToken) {
+    let mut turns = tokio::time::interval(SUM_UP);
+    loop {
+        tokio::select! {
+            _ = turns.tick() => metrics.run_upkeep(),
+            () = stop.cancelled() => return,
+        }
     }
 }
 

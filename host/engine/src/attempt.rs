@@ -118,7 +118,12 @@ impl Attempter {
                 Attempt::unanswered(number, at, began.elapsed(), ErrorClass::Timeout, words)
             });
         attempt.plugins = trace.used;
-        attempt.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let took = began.elapsed();
+        attempt.duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        // Of this host's clock and of the store's, which may be behind.
+        let delay = at.duration_since(leased.delivery.next_at);
+        self.metrics
+            .timed(delay.try_into().unwrap_or_default(), took);
         self.conclude(&leased.delivery, attempt, trace.held, early)
     }
 

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use wasmhook_store::StoreError;
 
+use crate::metric;
+
 /// The first wait after a failure.
 const FIRST: Duration = Duration::from_millis(100);
 /// No wait is longer: leases go on ending while what came of them waits to be recorded.
@@ -40,13 +42,14 @@ impl Backoff {
         tokio::time::sleep(self.wait_after(error)).await;
     }
 
-    /// The store failed: logs the first time, and says how long to wait.
+    /// The store failed: counts it, logs the first time, and says how long to wait.
     pub fn wait_after(&mut self, error: &StoreError) -> Duration {
         if self.failures == 0 {
             tracing::error!(task = self.what, %error, "the store failed; trying again until it is back");
         } else {
             tracing::debug!(task = self.what, %error, "the store still fails");
         }
+        metrics::counter!(metric::STORE_FAILURES, "task" => self.what).increment(1);
         let wait = FIRST.saturating_mul(1 << self.failures.min(6)).min(LONGEST);
         self.failures = self.failures.saturating_add(1);
         wait

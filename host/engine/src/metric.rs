@@ -1,9 +1,11 @@
 //! Names of the metrics, in one place. Labels are bounded: event type, outcome, status class.
 
 use std::collections::HashMap;
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use metrics::Counter;
+use metrics::{Counter, Histogram, Unit, describe_counter, describe_gauge, describe_histogram};
 use wasmhook_core::label::safe_label;
 use wasmhook_core::ports::MetricsRecorder;
 use wasmhook_core::{EventType, Outcome, StatusClass};
@@ -27,11 +29,80 @@ pub const QUEUE_FULL: &str = "wasmhook_queue_full";
 /// Plugins that serve, and plugins whose file was refused, as a gauge.
 pub const PLUGINS: &str = "wasmhook_plugins";
 
+/// How long an attempt took, plugins included, in seconds, as a histogram.
+pub const ATTEMPT_DURATION: &str = "wasmhook_attempt_duration_seconds";
+/// How long after it was due an attempt began, in seconds, as a histogram.
+pub const DELIVERY_DELAY: &str = "wasmhook_delivery_delay_seconds";
+/// Calls of the store that failed, by what the host wanted to do.
+pub const STORE_FAILURES: &str = "wasmhook_store_failures_total";
+
+/// Upper bounds of [`ATTEMPT_DURATION`], in seconds: to the longest that `delivery.timeout` usually is.
+pub const DURATION_BOUNDS: [f64; 12] = [
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
+/// Upper bounds of [`DELIVERY_DELAY`], in seconds: from what a quiet host takes to what an outage does.
+pub const DELAY_BOUNDS: [f64; 12] = [
+    0.001, 0.0025, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0,
+];
+
+/// Says in the process-wide recorder what each metric is.
+pub fn describe() {
+    describe_counter!(
+        ATTEMPTS,
+        "Attempts by event type, outcome and status class."
+    );
+    describe_counter!(DEAD_LETTERS, "Deliveries that became dead letters.");
+    describe_counter!(EVENTS, "Events by what became of them.");
+    describe_counter!(LEASES_LOST, "Outcomes refused because the lease was lost.");
+    describe_counter!(RESOLVER_FAILURES, "Calls of resolvers that failed.");
+    describe_counter!(STORE_FAILURES, "Calls of the store that failed, by task.");
+    describe_counter!(
+        FINDINGS,
+        "What checks of the queue found, and whether it was mended."
+    );
+    describe_gauge!(DELIVERIES, "Deliveries in the whole store, by state.");
+    describe_gauge!(
+        QUEUE_FULL,
+        "1 while the queue is full and takes no events in."
+    );
+    describe_gauge!(PLUGINS, "Plugins by state.");
+    let seconds = Unit::Seconds;
+    describe_histogram!(
+        ATTEMPT_DURATION,
+        seconds,
+        "How long attempts took, plugins included."
+    );
+    describe_histogram!(
+        DELIVERY_DELAY,
+        seconds,
+        "How long after it was due an attempt began."
+    );
+}
+
 /// Counts attempts in the process-wide recorder.
 #[derive(Default)]
 pub struct AttemptMetrics {
     /// Counters that were used before: finding one by its labels costs more than counting.
     known: ArcSwap<HashMap<(EventType, Outcome, StatusClass), Counter>>,
+    // Found with the first attempt, when there is a recorder.
+    times: OnceLock<Times>,
+}
+
+struct Times {
+    duration: Histogram,
+    delay: Histogram,
+}
+
+impl AttemptMetrics {
+    /// An attempt began so long after it was due, and took so long.
+    pub fn timed(&self, delay: Duration, duration: Duration) {
+        let times = self.times.get_or_init(|| Times {
+            duration: metrics::histogram!(ATTEMPT_DURATION),
+            delay: metrics::histogram!(DELIVERY_DELAY),
+        });
+        times.duration.record(duration);
+        times.delay.record(delay);
+    }
 }
 
 impl MetricsRecorder for AttemptMetrics {
