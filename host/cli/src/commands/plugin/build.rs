@@ -269,6 +269,9 @@ fn made(folder: &Path, before: &BTreeMap<PathBuf, SystemTime>) -> anyhow::Result
     }
 }
 
+/// What a shell ends with when it does not find a command (POSIX).
+const NOT_FOUND: i32 = 127;
+
 /// Runs a step of a build. What it prints goes to standard error, beside what the command itself says.
 fn run(command: &mut Command) -> anyhow::Result<()> {
     let named = named(command);
@@ -279,10 +282,14 @@ fn run(command: &mut Command) -> anyhow::Result<()> {
         .status()
         .map_err(|error| not_run(&named, &error))?;
     if ended.success() {
-        Ok(())
-    } else {
-        Err(Coded::new(Exit::Failure, format!("`{named}` failed")))
+        return Ok(());
     }
+    let why = if ended.code() == Some(NOT_FOUND) {
+        ": a command that it runs is missing; the project's README says what building needs"
+    } else {
+        ""
+    };
+    Err(Coded::new(Exit::Failure, format!("`{named}` failed{why}")))
 }
 
 fn named(command: &Command) -> String {
@@ -327,6 +334,17 @@ mod tests {
             }
             assert_eq!(Project::recognise(path).unwrap(), project);
         }
+    }
+
+    #[test]
+    fn a_script_that_does_not_find_a_command_sends_the_author_to_the_readme() {
+        let script = |words: &str| {
+            let ended = run(Command::new("sh").args(["-c", words]));
+            ended.unwrap_err().to_string()
+        };
+        let missing = script("no-such-command-here");
+        assert!(missing.contains("README says"), "{missing}");
+        assert_eq!(script("exit 1"), "`sh -c exit 1` failed");
     }
 
     #[test]
