@@ -6,29 +6,26 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use wasmhook_core::{Catalog, EndpointPolicy, RequestBuilder};
 use wasmhook_delivery::{AddressPolicy, Client, ClientConfig};
-use wasmhook_engine::metric;
 use wasmhook_engine::resolve::Resolver;
 use wasmhook_engine::{
     Attempter, AttempterConfig, Housekeeping, Intake, IntakeConfig, PluginHttp, PluginKeyValue,
     Pressure, PressureConfig, PressureGauge, Quotas, StreamReader, Worker, WorkerConfig,
 };
-use wasmhook_runtime::{
-    Compiler, LogConfig, PluginHost, PluginHostConfig, PluginStatus, RuntimeError, Services,
-    ServingState,
-};
+use wasmhook_runtime::{Compiler, LogConfig, PluginHost, PluginHostConfig, RuntimeError, Services};
 use wasmhook_server::{Api, Patience};
 use wasmhook_store::{KeyValue, KeyValueQuota, Retention, Store};
 use wasmhook_tenants::{FolderWatch, Tenants, TenantsConfig};
 
 use crate::config::Config;
 use crate::exit::{Coded, Exit};
+use crate::monitoring;
 use crate::open_files;
 use crate::parts::Parts;
 use crate::stores::{self, Stores};
@@ -38,8 +35,6 @@ use crate::stores::{self, Stores};
 const COMPILE_WAIT: Duration = Duration::from_secs(30);
 /// How often instances and code that nobody calls are given back.
 const SWEEP: Duration = Duration::from_secs(5);
-/// How often histograms are summed up.
-const SUM_UP: Duration = Duration::from_secs(5);
 /// How long changes are gathered before the folders are looked at.
 const DEBOUNCE: Duration = Duration::from_millis(200);
 
@@ -293,8 +288,10 @@ impl Host {
         parts.start("the watch over tenants", |stop| {
             follow(watch, tenants, quotas, plugins, stop)
         });
-        let metrics = rooms.metrics;
-        parts.start("the upkeep of metrics", |stop| sum_up(metrics, stop));
+        let upkeep = rooms.metrics;
+        parts.start("the upkeep of metrics", |stop| {
+            monitoring::sum_up(upkeep, stop)
+        });
         parts.start("the worker", |stop| rooms.worker.run(stop));
         parts.start("the HTTP API", |stop| {
             wasmhook_server::serve(self.listener, rooms.api, stop)
@@ -346,7 +343,7 @@ impl Rooms {
         folders.extend(config.plugin_folders().global);
         let watch = FolderWatch::start(&folders, DEBOUNCE, config.tenants.rescan.0)
             .context("cannot start the watch over the tenants folder")?;
-        let metrics = recorder().context("cannot set up metrics")?;
+        let metrics = monitoring::recorder().context("cannot set up metrics")?;
         let upkeep = metrics.clone();
         let described = Arc::clone(&plugins);
         let api = Api {
@@ -376,28 +373,6 @@ impl Rooms {
             api,
             metrics: upkeep,
         })
-    }
-}
-
-/// Sets up the process-wide recorder of metrics.
-fn recorder() -> Result<PrometheusHandle, BuildError> {
-    let bounds = |name: &str| Matcher::Full(name.to_owned());
-    let recorder = PrometheusBuilder::new()
-        .set_buckets_for_metric(bounds(metric::ATTEMPT_DURATION), &metric::DURATION_BOUNDS)?
-        .set_buckets_for_metric(bounds(metric::DELIVERY_DELAY), &metric::DELAY_BOUNDS)?
-        .install_recorder()?;
-    metric::describe();
-    Ok(recorder)
-}
-
-/// Sums up what histograms were given, which would be kept value by value until somebody reads them.
-async fn sum_up(metrics: PrometheusHandle, stop: CancellationToken) {
-    let mut turns = tokio::time::interval(SUM_UP);
-    loop {
-        tokio::select! {
-            _ = turns.tick() => metrics.run_upkeep(),
-            () = stop.cancelled() => return,
-        }
     }
 }
 
@@ -443,39 +418,13 @@ async fn follow(
         quotas.set(tenants.quotas()).await;
         let report = plugins.rescan().await;
         watch.note_look(began.elapsed());
-        count_plugins(&plugins);
+        monitoring::count_plugins(&plugins);
         if report.problems != known {
             for problem in &report.problems {
                 tracing::warn!("{problem}");
             }
             known = report.problems;
         }
-    }
-}
-
-/// Gauges of what serves, and of what lies in the folder and does not.
-fn count_plugins(plugins: &PluginHost) {
-    let plugins = plugins.status();
-    let count = |is: fn(&PluginStatus) -> bool| plugins.iter().filter(|plugin| is(plugin)).count();
-    let states = [
-        ("serving", count(|plugin| plugin.digest.is_some())),
-        ("refused", count(|plugin| plugin.refused.is_some())),
-        (
-            "rolled_back",
-            count(|plugin| plugin.state == ServingState::RolledBack),
-        ),
-        (
-            "canary",
-            count(|plugin| plugin.state == ServingState::Canary),
-        ),
-        (
-            "shadow",
-            count(|plugin| plugin.state == ServingState::Shadow),
-        ),
-    ];
-    for (state, count) in states {
-        let count = u32::try_from(count).unwrap_or(u32::MAX);
-        metrics::gauge!(metric::PLUGINS, "state" => state).set(count);
     }
 }
 

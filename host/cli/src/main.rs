@@ -9,6 +9,7 @@ mod host;
 mod json_text;
 mod logging;
 mod made_up;
+mod monitoring;
 mod open_files;
 mod output;
 mod parts;
