@@ -11,7 +11,7 @@ use wasmhook_store::{LeaseRequest, Leased, NewWork, Outcome, Store};
 
 use crate::attempt::Attempter;
 use crate::backoff::Backoff;
-use crate::pace::Pace;
+use crate::pace::{Company, Pace};
 use crate::recorder::{self, Ended, Ending};
 
 /// One part in so many of the places is kept for tenants that had nothing to do before: they find a place at
@@ -125,21 +125,27 @@ impl Running {
     async fn serve(&self) {
         let (places, kept) = parted(self.worker.config.concurrency);
         let new_work = self.worker.store.new_work();
+        let company = Company::default();
         tokio::join!(
-            self.serve_all(&places, new_work),
-            self.serve_new(&places, &kept, new_work)
+            self.serve_all(&places, new_work, &company),
+            self.serve_new(&places, &kept, new_work, &company)
         );
     }
 
     /// Serves whatever is due.
-    async fn serve_all(&self, places: &Arc<Semaphore>, new_work: &dyn NewWork) {
+    async fn serve_all(&self, places: &Arc<Semaphore>, new_work: &dyn NewWork, company: &Company) {
         let mut backoff = Backoff::new("lease deliveries");
         let mut pace = Pace::new();
+        let mut served = None;
         while !self.stop.is_cancelled() {
             let mut permits = tokio::select! {
                 permits = free(places, self.worker.config.batch) => permits,
                 () = self.stop.cancelled() => break,
             };
+            let turn = served
+                .as_ref()
+                .and_then(|tenant| pace.turn(tenant, company));
+            permits.truncate(turn.unwrap_or(usize::MAX));
             let asked = permits.len();
             match self.worker.store.lease(&self.request(asked)).await {
                 Ok(batch) => {
@@ -147,6 +153,8 @@ impl Running {
                     let got = batch.leased.len();
                     // What is not needed is others' at once, and not only when all of these are started.
                     permits.truncate(got);
+                    let last = batch.leased.last();
+                    served = last.map(|leased| leased.delivery.tenant_id.clone());
                     let work = batch.leased.into_iter().zip(permits);
                     pace.spread(work, |(leased, place)| self.start_one(leased, place))
                         .await;
@@ -154,6 +162,8 @@ impl Running {
                         let longest = self.worker.config.idle;
                         let idle = batch.next_due.unwrap_or(longest).min(longest);
                         self.idle(idle, new_work).await;
+                    } else if turn.is_some() {
+                        pace.rest().await;
                     }
                 }
                 Err(error) => {
@@ -173,6 +183,7 @@ impl Running {
         places: &Arc<Semaphore>,
         kept: &Arc<Semaphore>,
         new_work: &dyn NewWork,
+        company: &Company,
     ) {
         let (batch, idle) = (self.worker.config.batch, self.worker.config.idle);
         let few = kept.available_permits().div_ceil(KEPT_SHARE);
@@ -198,6 +209,7 @@ impl Running {
                 }
             };
             if !brought.is_empty() {
+                company.note(&brought);
                 let others = free_now(places, brought.len());
                 self.start(brought, others.chain(offered));
                 continue;
@@ -209,6 +221,7 @@ impl Running {
             };
             let request = self.request(permits.len());
             let leased = new_work.lease(&request, light(among_kept)).await;
+            company.note(&leased);
             self.start(leased, permits);
         }
     }
