@@ -23,9 +23,12 @@ const SECONDS: u32 = 60;
 pub(crate) fn fuzz(rest: &[String]) -> anyhow::Result<()> {
     let seconds = match rest {
         [] => SECONDS,
+        // libFuzzer takes 0 for no end.
         [seconds] => seconds
             .parse()
-            .with_context(|| format!("`{seconds}` is no number of seconds"))?,
+            .ok()
+            .filter(|seconds| *seconds > 0)
+            .with_context(|| format!("`{seconds}` is no number of seconds above 0"))?,
         _ => bail!("expected one number of seconds at most after `fuzz`"),
     };
     cpp_compiler()?;
