@@ -2,7 +2,6 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -19,15 +18,13 @@ use crate::queue::{Batch, LeaseRequest, LeaseToken, Leased};
 /// How long a shard that failed is left alone.
 pub(super) const REST: Duration = Duration::from_millis(500);
 
-/// So much at least is asked of a shard while all places that are free allow it: a call for 32 costs a server half
-/// as much for a delivery as calls for three do.
-const MUCH: usize = 32;
-
 /// What one shard gave.
 pub(super) struct ShardBatch {
     pub(super) shard: usize,
     pub(super) quota: usize,
     pub(super) taken: usize,
+    /// What the tenants that could be served have of weight together, about.
+    pub(super) weight: u64,
     pub(super) leased: Vec<Leased>,
     pub(super) next_due: Option<Duration>,
 }
@@ -41,8 +38,7 @@ struct Unread {
 
 impl RedisStore {
     pub(super) async fn lease_due(&self, request: &LeaseRequest) -> Result<Batch, StoreError> {
-        let first = self.turn.load(Ordering::Relaxed);
-        let (worth, others) = self.outlook.worth_asking(first % self.keys.shards());
+        let (worth, others) = self.outlook.worth_asking();
         let mut batch = Batch::default();
         self.lease_from(worth, request, &mut batch).await?;
         if !others.is_empty() {
@@ -64,31 +60,28 @@ impl RedisStore {
     ) -> Result<(), StoreError> {
         let mut left = request.max.saturating_sub(batch.leased.len());
         let began = Instant::now();
-        // Few shards that may have much, in turn, since small calls cost the server several times as much for a
-        // delivery. Should they not have it, an even share of each of the others, and again of those that have more.
-        let mut asked = left.div_ceil(MUCH);
         let is_all = active.len() >= self.keys.shards();
-        let (mut failed, mut answered) = (None, false);
+        let (mut failed, mut answered, mut is_first) = (None, false, true);
         while left > 0 && !active.is_empty() {
-            asked = active.len().min(asked);
-            self.turn.store(active[asked - 1] + 1, Ordering::Relaxed);
-            let quota = |n: usize| (left / asked + usize::from(n < left % asked)).min(CHUNK);
-            let mut full = active.split_off(asked);
-            for shard in &active {
+            let asked = self.shares.part(&active, left, is_first);
+            is_first = false;
+            active.retain(|shard| asked.iter().all(|(one, _)| one != shard));
+            for (shard, _) in &asked {
                 self.outlook.asking(*shard);
             }
-            let calls = active
+            let calls = asked
                 .iter()
-                .enumerate()
-                .map(|(n, shard)| self.lease_shard(*shard, quota(n), request, None));
-            for (shard, answer) in active.iter().zip(join_all(calls).await) {
+                .map(|(shard, quota)| self.lease_shard(*shard, *quota, request, None));
+            for ((shard, _), answer) in asked.iter().zip(join_all(calls).await) {
                 match answer {
                     Ok(part) => {
                         answered = true;
                         self.outlook.answers(part.shard);
+                        self.shares
+                            .took(part.shard, part.quota, part.taken, part.weight);
                         if part.taken >= part.quota {
                             self.outlook.more(part.shard);
-                            full.push(part.shard);
+                            active.push(part.shard);
                         } else {
                             self.outlook.empty(part.shard, part.next_due);
                         }
@@ -100,6 +93,7 @@ impl RedisStore {
                         };
                     }
                     Err(error) => {
+                        self.shares.failed(*shard);
                         self.outlook.empty(*shard, Some(REST));
                         batch.next_due = Some(batch.next_due.map_or(REST, |due| due.min(REST)));
                         failed = Some(error);
@@ -110,8 +104,6 @@ impl RedisStore {
             if failed.is_some() && !self.link.is_cluster() {
                 break;
             }
-            active = full;
-            asked = left;
         }
         if let Some(error) = failed {
             // What was leased meanwhile must not be lost.
@@ -173,10 +165,12 @@ impl RedisStore {
         let unexpected = || self.link.unexpected("lease");
         let wait = reply.int().ok_or_else(unexpected)?;
         let token = LeaseToken(reply.text().ok_or_else(unexpected)?.into());
+        let weight = reply.int().ok_or_else(unexpected)?;
         let mut batch = ShardBatch {
             shard,
             quota,
             taken: 0,
+            weight: u64::try_from(weight).unwrap_or_default(),
             leased: Vec::with_capacity(reply.len()),
             next_due: u64::try_from(wait).ok().map(Duration::from_micros),
         };

@@ -9,7 +9,6 @@
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -44,6 +43,7 @@ mod rejected;
 mod reply;
 mod requirements;
 mod retain;
+mod shares;
 mod stream;
 mod wake;
 mod warnings;
@@ -66,6 +66,7 @@ use functions::{Call, Functions};
 use keys::Keys;
 use offer::Offers;
 use outlook::Outlook;
+use shares::Shares;
 use wake::{Listener, News};
 
 /// At most this many events, outcomes or leases in one call, so that none holds up the server.
@@ -87,7 +88,7 @@ pub struct RedisStore {
     /// For each shard the last lease that this host knows of: by calls for all its work, and for new work.
     heard: Vec<Mutex<Option<LeaseToken>>>,
     offers: Offers,
-    turn: AtomicUsize,
+    shares: Shares,
     _listener: Listener,
 }
 
@@ -123,12 +124,12 @@ impl RedisStore {
             me,
             outlook,
             fresh: Fresh::new(keys.shards()),
+            shares: Shares::new(keys.shards()),
             heard: std::iter::repeat_with(Mutex::default)
                 .take(2 * keys.shards())
                 .collect(),
             offers: Offers::default(),
             keys,
-            turn: AtomicUsize::new(0),
             _listener: listener,
         })
     }

@@ -116,13 +116,10 @@ impl Outlook {
         shards
     }
 
-    /// The shards worth asking now and the others, each from `first` on.
-    pub(super) fn worth_asking(&self, first: usize) -> (Vec<usize>, Vec<usize>) {
+    /// The shards worth asking now, and the others.
+    pub(super) fn worth_asking(&self) -> (Vec<usize>, Vec<usize>) {
         let now = self.micros(Instant::now());
-        let count = self.shards.len();
-        (0..count)
-            .map(|n| (first + n) % count)
-            .partition(|shard| self.shards[*shard].load(Ordering::SeqCst) <= now)
+        (0..self.shards.len()).partition(|shard| self.shards[*shard].load(Ordering::SeqCst) <= now)
     }
 
     /// When to ask again although a shard that was asked has something only in `next`: there are
@@ -223,19 +220,19 @@ mod tests {
     #[test]
     fn a_shard_is_left_alone_until_its_time_or_news() {
         let outlook = Outlook::new(3);
-        assert_eq!(outlook.worth_asking(1), (vec![1, 2, 0], vec![]));
+        assert_eq!(outlook.worth_asking(), (vec![0, 1, 2], vec![]));
         for shard in 0..3 {
             outlook.asking(shard);
         }
         outlook.empty(0, Some(Duration::from_secs(60)));
         outlook.empty(1, None);
         outlook.more(2);
-        assert_eq!(outlook.worth_asking(0), (vec![2], vec![0, 1]));
+        assert_eq!(outlook.worth_asking(), (vec![2], vec![0, 1]));
         outlook.work(1);
-        assert_eq!(outlook.worth_asking(0), (vec![1, 2], vec![0]));
+        assert_eq!(outlook.worth_asking(), (vec![1, 2], vec![0]));
         outlook.asking(1);
         outlook.empty(1, Some(Duration::ZERO));
-        assert_eq!(outlook.worth_asking(1), (vec![1, 2], vec![0]));
+        assert_eq!(outlook.worth_asking(), (vec![1, 2], vec![0]));
     }
 
     #[tokio::test]
@@ -266,7 +263,7 @@ mod tests {
             outlook.empty(shard, Some(Duration::from_millis(due)));
         }
         outlook.wait_for_rest(Duration::MAX).await;
-        assert_eq!(outlook.worth_asking(0), (vec![1], vec![0]));
+        assert_eq!(outlook.worth_asking(), (vec![1], vec![0]));
     }
 
     #[test]
@@ -277,6 +274,6 @@ mod tests {
         outlook.work(0);
         outlook.empty(0, None);
         outlook.empty(1, None);
-        assert_eq!(outlook.worth_asking(0), (vec![0], vec![1]));
+        assert_eq!(outlook.worth_asking(), (vec![0], vec![1]));
     }
 }

@@ -14,7 +14,8 @@ end
 -- left than was asked for; to serve new work only: most in flight for an endpoint that gets some, or 0 to
 -- serve all; and the fence of the last lease of this kind here that this host heard of (or empty). Reply: us
 -- until there is more to do (-1: nothing waits; 0 also when new work was asked for and there is other), fence,
--- then groups of tenant, endpoint, number of entries, entries.
+-- what the tenants that could be served have of weight together, about, then groups of tenant, endpoint, number of
+-- entries, entries.
 local function lease(keys, argv)
   local p = keys[1]
   local channel, me = argv[1], argv[2]
@@ -37,9 +38,10 @@ local function lease(keys, argv)
     p = p, want = want, taken = 0, cap = cap, light = new and tonumber(argv[7]) or cap,
     new = new, before = now - NEW / 2,
     quotas = marks > 0 and redis.call('EXISTS', p .. 'h') == 1, owing = marks > 0,
-    fence = fence, stamp = stamp + 1,
-    reply = { -1, fence }, members = {}, flying = {}, touched = {}, emptied = {},
+    fence = fence, stamp = stamp + 1, waiting = redis.call('ZCARD', p .. 't'),
+    reply = { -1, fence, 0 }, members = {}, flying = {}, touched = {}, emptied = {},
   }
+  call.reply[3] = call.waiting
   if new then serve_out_of_turn(call) end
   while call.taken < want and serve_round(call) do end
   -- Hosts that are idle hear only of the start of work, and this one may have its hands full.

@@ -257,9 +257,13 @@ local function serve_round(call)
   local n = #tenants
   if n == 0 then return false end
   local weights, rooms, begun, total = {}, {}, {}, n
-  if call.quotas then weights, rooms, begun, total = shares(p, tenants) end
+  if call.quotas then
+    weights, rooms, begun, total = shares(p, tenants)
+    -- Those whose turn it is speak for the others.
+    if call.taken == 0 then call.reply[3] = math.ceil(call.waiting * total / n) end
+  end
   -- Whether others wait who cannot have a turn now.
-  local crowded = (call.new or n == limit) and redis.call('ZCARD', p .. 't') > n
+  local crowded = (call.new or n == limit) and call.waiting > n
   local round = {
     length = length, crowded = crowded, total = total,
     unit = crowded and length or math.floor(want / total),
@@ -271,7 +275,7 @@ local function serve_round(call)
   drop_emptied(call)
   if #round.full > 0 then redis.call('SADD', p .. 'B', unpack(round.full)) end
   if #round.gone > 0 then
-    redis.call('ZREM', p .. 't', unpack(round.gone))
+    call.waiting = call.waiting - redis.call('ZREM', p .. 't', unpack(round.gone))
     redis.call('ZREM', p .. 's', unpack(round.gone))
   end
   if #round.spent > 0 then redis.call('HDEL', p .. 'D', unpack(round.spent)) end
