@@ -26,7 +26,13 @@ struct Standing {
 }
 
 /// How far all of them have come.
-pub(super) struct Shares(Mutex<Vec<Standing>>);
+pub(super) struct Shares(Mutex<Standings>);
+
+struct Standings {
+    shards: Vec<Standing>,
+    /// How far those have come that are furthest behind.
+    now: f64,
+}
 
 impl Shares {
     pub(super) fn new(shards: usize) -> Self {
@@ -35,10 +41,13 @@ impl Shares {
             weight: 1.0,
             sated: true,
         };
-        Self(Mutex::new(vec![new; shards]))
+        Self(Mutex::new(Standings {
+            shards: vec![new; shards],
+            now: 0.0,
+        }))
     }
 
-    fn standings<T>(&self, look: impl FnOnce(&mut Vec<Standing>) -> T) -> T {
+    fn standings<T>(&self, look: impl FnOnce(&mut Standings) -> T) -> T {
         look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -47,27 +56,14 @@ impl Shares {
     /// more, are asked for an even share each.
     pub(super) fn part(&self, shards: &[usize], left: usize, first: bool) -> Vec<(usize, usize)> {
         self.standings(|all| {
-            // Who comes back begins where those are who never had enough.
-            let waiting = shards.iter().filter(|shard| !all[**shard].sated);
-            let passed = waiting.map(|shard| all[*shard].passed);
-            if let Some(least) = passed.min_by(f64::total_cmp) {
-                for shard in shards {
-                    let standing = &mut all[*shard];
-                    if standing.sated {
-                        standing.passed = standing.passed.max(least);
-                    }
-                }
-            }
-            for shard in shards {
-                all[*shard].sated = false;
-            }
+            all.go_on(shards);
             let mut line: Vec<(f64, usize, usize)> = shards
                 .iter()
-                .map(|shard| (all[*shard].passed, *shard, 0))
+                .map(|shard| (all.shards[*shard].passed, *shard, 0))
                 .collect();
             line.sort_by(|a, b| a.0.total_cmp(&b.0));
             if first {
-                by_weight(&mut line, left, |shard| all[shard].weight);
+                by_weight(&mut line, left, |shard| all.shards[shard].weight);
             } else {
                 let asked = line.len().min(left);
                 line.truncate(asked);
@@ -86,7 +82,7 @@ impl Shares {
     #[allow(clippy::cast_precision_loss, reason = "rough is good enough")]
     pub(super) fn took(&self, shard: usize, quota: usize, taken: usize, weight: u64) {
         self.standings(|all| {
-            let standing = &mut all[shard];
+            let standing = &mut all.shards[shard];
             standing.weight = weight.max(1) as f64;
             standing.passed += taken as f64 / standing.weight;
             standing.sated = taken < quota;
@@ -95,7 +91,27 @@ impl Shares {
 
     /// A shard did not answer.
     pub(super) fn failed(&self, shard: usize) {
-        self.standings(|all| all[shard].sated = true);
+        self.standings(|all| all.shards[shard].sated = true);
+    }
+}
+
+impl Standings {
+    /// Has those of these shards that come back begin where those are that never had enough.
+    fn go_on(&mut self, shards: &[usize]) {
+        let waiting = shards.iter().map(|shard| &self.shards[*shard]);
+        let passed = waiting
+            .filter(|standing| !standing.sated)
+            .map(|standing| standing.passed);
+        if let Some(least) = passed.min_by(f64::total_cmp) {
+            self.now = least;
+        }
+        for shard in shards {
+            let standing = &mut self.shards[*shard];
+            if standing.sated {
+                standing.passed = self.now;
+                standing.sated = false;
+            }
+        }
     }
 }
 
@@ -167,16 +183,36 @@ mod tests {
         }
     }
 
+    /// Has shards ask for and get all places for a while, and says how far apart all are in what they get then.
+    fn apart_after(shares: &Shares, alone: &[usize], gives: impl Fn(usize) -> usize) -> usize {
+        for (shard, quota) in (0..100).flat_map(|_| shares.part(alone, 64, true)) {
+            shares.took(shard, quota, gives(quota), 1);
+        }
+        let given = given(shares, &[1, 1], 64, 10);
+        given[0].abs_diff(given[1])
+    }
+
     #[test]
     fn who_had_enough_for_a_while_is_not_owed_what_it_did_not_use() {
         let shares = Shares::new(2);
         given(&shares, &[1, 1], 64, 10);
         shares.took(1, 32, 3, 1);
+        assert!(apart_after(&shares, &[0], |quota| quota) <= 64);
+    }
+
+    #[test]
+    fn who_used_what_others_did_not_need_owes_nothing() {
+        // As much as it wanted, and all that there was.
+        for missing in [1, 0] {
+            let shares = Shares::new(2);
+            assert!(apart_after(&shares, &[0], |quota| quota - missing) <= 64);
+        }
+        let shares = Shares::new(2);
         for (shard, quota) in (0..100).flat_map(|_| shares.part(&[0], 64, true)) {
             shares.took(shard, quota, quota, 1);
         }
-        let given = given(&shares, &[1, 1], 64, 10);
-        assert!(given[0].abs_diff(given[1]) <= 64, "{given:?}");
+        shares.took(0, 32, 3, 1);
+        assert!(apart_after(&shares, &[0, 1], |quota| quota - 1) <= 64);
     }
 
     #[test]
