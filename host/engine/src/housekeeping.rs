@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use wasmhook_store::{CheckReport, CheckRequest, Retention, Store, StoreError};
+use wasmhook_store::{Backlog, CheckReport, CheckRequest, Retention, Store, StoreError};
 
 use crate::backoff::Backoff;
 use crate::metric;
@@ -30,34 +31,63 @@ impl Housekeeping {
 
     /// Runs until `stop`.
     pub async fn run(self, stop: CancellationToken) {
-        // A check takes its time, and retention must not wait for it.
-        tokio::join!(self.retain(&stop), self.repair(&stop));
+        // Checks and retention take their time, and nothing else must wait for them.
+        tokio::join!(self.retain(&stop), self.report(&stop), self.repair(&stop));
     }
 
     async fn retain(&self, stop: &CancellationToken) {
         let mut backoff = Backoff::new("remove old deliveries");
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(EVERY) => {}
-                () = stop.cancelled() => return,
-            }
-            match self.turn(stop).await {
+        while !paused(EVERY, stop).await {
+            match self.remove(stop).await {
                 Ok(()) => backoff.succeeded(),
-                Err(error) => tokio::select! {
-                    () = backoff.failed(&error) => {}
-                    () = stop.cancelled() => return,
-                },
+                Err(error) => {
+                    let _ = paused(backoff.wait_after(&error), stop).await;
+                }
+            }
+        }
+    }
+
+    /// Removes all that is past its retention.
+    async fn remove(&self, stop: &CancellationToken) -> Result<(), StoreError> {
+        let began = Instant::now();
+        loop {
+            let asked = Instant::now();
+            if self.store.retain(&self.retention).await? == 0 {
+                return Ok(());
+            }
+            // Deliveries do not wait for all of it: they have the store to themselves for as long as this had. Who is
+            // late goes on without rests, or what is kept would grow.
+            let late = began.elapsed() >= EVERY;
+            let rest = if late {
+                Duration::ZERO
+            } else {
+                asked.elapsed()
+            };
+            if paused(rest, stop).await {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Tells how much there is of everything.
+    async fn report(&self, stop: &CancellationToken) {
+        let mut backoff = Backoff::new("count deliveries");
+        while !paused(EVERY, stop).await {
+            match self.store.backlog().await {
+                Ok(backlog) => {
+                    backoff.succeeded();
+                    show(&backlog);
+                }
+                Err(error) => {
+                    let _ = paused(backoff.wait_after(&error), stop).await;
+                }
             }
         }
     }
 
     async fn repair(&self, stop: &CancellationToken) {
         let mut pause = FIRST_CHECK;
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = stop.cancelled() => return,
-            }
+        while !paused(pause, stop).await {
             pause = CHECK_EVERY;
             // Given up half-way, a check leaves nothing half done.
             let checked = tokio::select! {
@@ -84,25 +114,27 @@ impl Housekeeping {
         };
         self.store.check(request).await.map(Some)
     }
+}
 
-    async fn turn(&self, stop: &CancellationToken) -> Result<(), StoreError> {
-        while !stop.is_cancelled() && self.store.retain(&self.retention).await? > 0 {
-            tokio::task::yield_now().await;
-        }
-        let backlog = self.store.backlog().await?;
-        for (state, count) in [
-            ("waiting", backlog.waiting),
-            ("leased", backlog.leased),
-            ("succeeded", backlog.succeeded),
-            ("dead_letter", backlog.dead_letter),
-        ] {
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "a gauge is a float, and counts stay far below 2^53"
-            )]
-            metrics::gauge!(metric::DELIVERIES, "state" => state).set(count as f64);
-        }
-        Ok(())
+/// Waits, and says whether it is to stop.
+async fn paused(pause: Duration, stop: &CancellationToken) -> bool {
+    stop.run_until_cancelled(tokio::time::sleep(pause))
+        .await
+        .is_none()
+}
+
+fn show(backlog: &Backlog) {
+    for (state, count) in [
+        ("waiting", backlog.waiting),
+        ("leased", backlog.leased),
+        ("succeeded", backlog.succeeded),
+        ("dead_letter", backlog.dead_letter),
+    ] {
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a gauge is a float, and counts stay far below 2^53"
+        )]
+        metrics::gauge!(metric::DELIVERIES, "state" => state).set(count as f64);
     }
 }
 

@@ -5,6 +5,7 @@
 //!
 //! `SCENARIO` is
 //! - `plain` (the rule): events of one tenant, pushed, read, enqueued, leased and recorded batch by batch;
+//! - `kept`: the same, with more kept than retention allows, so that as many are removed as are delivered;
 //! - `tenants`: so many tenants (100,000) with so many deliveries of each waiting (10), of which some are leased and
 //!   recorded. Compare with few tenants that have as many waiting.
 //!
@@ -25,7 +26,7 @@ use wasmhook_core::EventDraft;
 use wasmhook_store::conformance::{succeeded, to};
 use wasmhook_store::redis::{RedisConfig, RedisStore, RedisStream};
 use wasmhook_store::{
-    EventDeliveries, EventStream as _, LeaseRequest, Leased, Recorded, Store as _,
+    EventDeliveries, EventStream as _, LeaseRequest, Leased, Recorded, Retention, Store as _,
 };
 use wasmhook_testing::{Durability, RedisServer};
 
@@ -36,6 +37,8 @@ const DELIVERIES: usize = 20_000;
 /// Tenants, and what waits of each, unless told otherwise.
 const TENANTS: usize = 100_000;
 const EACH: usize = 10;
+/// Deliveries that retention keeps where it is measured.
+const KEPT: usize = 20_000;
 /// Ticks per second of `/proc/PID/stat`: 100 on every Linux that we know of (`USER_HZ`).
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -47,17 +50,21 @@ async fn main() {
     let (batch, count) = (number(BATCH), number(DELIVERIES));
     let (tenants, each) = (number(TENANTS), number(EACH));
     match scenario.as_str() {
-        "plain" => plain(batch, count).await,
+        "plain" => plain(batch, count, None).await,
+        "kept" => plain(batch, count, Some(KEPT)).await,
         "tenants" => waiting(batch, count, tenants, each).await,
-        other => println!("there is no scenario {other}; expected plain or tenants"),
+        other => println!("there is no scenario {other}; expected plain, kept or tenants"),
     }
 }
 
-async fn plain(batch: usize, count: usize) {
+async fn plain(batch: usize, count: usize, kept: Option<usize>) {
     let mut redis = start();
     let mut bed = Bed::connect(&redis).await;
     // What the first calls do once is not counted.
-    bed.round(batch, &mut Watch::default()).await;
+    for _ in 0..=kept.unwrap_or_default().div_ceil(batch) {
+        bed.round(batch, &mut Watch::default()).await;
+    }
+    bed.kept = kept;
     let mut watch = Watch::on(&redis);
     for _ in 0..count.div_ceil(batch) {
         bed.round(batch, &mut watch).await;
@@ -109,6 +116,8 @@ struct Bed {
     worker: RedisStore,
     made: usize,
     in_flight: Vec<Leased>,
+    /// What retention leaves, if there is any.
+    kept: Option<usize>,
 }
 
 fn start() -> RedisServer {
@@ -126,6 +135,7 @@ impl Bed {
             worker: RedisStore::connect(config()).await.unwrap(),
             made: 0,
             in_flight: Vec::new(),
+            kept: None,
         }
     }
 
@@ -153,6 +163,11 @@ impl Bed {
         self.stream.acknowledge(&ids).await.unwrap();
         watch.saw("acknowledge", batch);
         self.deliver(batch, batch, watch).await;
+        if let Some(count) = self.kept {
+            let age = Duration::from_hours(1);
+            let removed = self.worker.retain(&Retention { age, count }).await.unwrap();
+            watch.saw("retain", removed.max(1));
+        }
     }
 
     /// Leases and records so many deliveries as accepted, with another batch of them in flight meanwhile, as under

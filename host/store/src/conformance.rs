@@ -89,6 +89,7 @@ macro_rules! conformance_tests {
             rejected_events_are_kept_newest_first
             retention_by_age
             retention_by_count
+            retention_reaches_every_tenant
             retention_spares_what_was_replayed
             the_backlog_is_counted
             known_events_are_known

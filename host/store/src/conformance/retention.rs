@@ -6,8 +6,8 @@ use wasmhook_core::{DeliveryState, EventId};
 
 use super::Subject;
 use super::steps::{
-    LONG, SHORT, dead, ids, list, put, retain_all, state, succeeded, take, take_one, tenant,
-    written,
+    LONG, SHORT, dead, flood, ids, list, put, retain_all, state, succeeded, take, take_one,
+    take_with, tenant, written,
 };
 
 /// Old finished deliveries go, with their event once it is the last; open ones stay.
@@ -54,6 +54,48 @@ pub async fn retention_by_age(store: Subject) {
     assert!(store.tenants().await.unwrap().is_empty());
     put(&store, "acme", "evt_1", &["a"]).await;
     assert_eq!(take(&store, 10).await.len(), 1);
+}
+
+/// However many tenants there are, and however much one has.
+pub async fn retention_reaches_every_tenant(store: Subject) {
+    const TENANTS: usize = 250;
+    let name = |n: usize| format!("tenant{n}");
+    // What stays open is in nobody's way, though it was made first.
+    for n in [0, 7] {
+        put(&store, &name(n), "open", &["other"]).await;
+    }
+    for n in 0..TENANTS {
+        flood(&store, &name(n), "main", 3).await;
+    }
+    flood(&store, "mountain", "main", 700).await;
+    loop {
+        let leased = take_with(&store, 500, LONG, 1000).await.leased;
+        if leased.is_empty() {
+            break;
+        }
+        let (open, done): (Vec<_>, Vec<_>) = leased
+            .into_iter()
+            .partition(|leased| leased.delivery.endpoint_id.as_str() == "other");
+        let done: Vec<_> = done.into_iter().map(succeeded).collect();
+        if !done.is_empty() {
+            store.record(&done).await.unwrap();
+        }
+        assert!(open.len() <= 2);
+    }
+    let hour = Duration::from_hours(1);
+    assert_eq!(retain_all(&store, hour, 2).await, TENANTS + 698);
+    for n in 0..TENANTS {
+        let open = usize::from([0, 7].contains(&n));
+        assert_eq!(list(&store, &name(n), None, 10).await.len(), 2 + open);
+    }
+    assert_eq!(list(&store, "mountain", None, 10).await.len(), 2);
+    assert_eq!(
+        retain_all(&store, Duration::ZERO, 100).await,
+        2 * TENANTS + 2
+    );
+    let mut left = store.tenants().await.unwrap();
+    left.sort_unstable();
+    assert_eq!(left, [tenant(&name(0)), tenant(&name(7))]);
 }
 
 /// Per tenant, the latest finished deliveries are kept.

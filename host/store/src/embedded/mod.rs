@@ -40,7 +40,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 use wasmhook_core::clock::SystemClock;
 use wasmhook_core::ports::{Clock, Enqueued};
@@ -82,6 +82,8 @@ pub struct EmbeddedStore {
     clock: Arc<StoreClock>,
     wake: Arc<Notify>,
     news: Arc<Notify>,
+    /// What retention has still to look at.
+    retaining: Mutex<retain::Round>,
     folder: Folder,
 }
 
@@ -147,6 +149,7 @@ impl EmbeddedStore {
             clock,
             wake,
             news,
+            retaining: Mutex::default(),
             folder,
         })
     }
@@ -313,9 +316,17 @@ impl Store for EmbeddedStore {
 
     async fn retain(&self, retention: &Retention) -> Result<usize, StoreError> {
         let retention = *retention;
-        self.writer
-            .call("retain", move |writer| retain::retain(writer, &retention))
-            .await
+        let mut round = self.retaining.lock().await;
+        if round.is_empty() {
+            let now = self.clock.now();
+            let look = move |reader: &Reader| retain::look(reader, &retention, now);
+            *round = self.reader.call("retain", look).await?;
+        }
+        let tenants = std::mem::take(&mut *round);
+        let retain = move |writer: &Writer| retain::retain(writer, &retention, tenants);
+        let (removed, left) = self.writer.call("retain", retain).await?;
+        *round = left;
+        Ok(removed)
     }
 
     async fn set_quotas(&self, quotas: &[(TenantId, Quota)]) -> Result<(), StoreError> {

@@ -1,17 +1,23 @@
 //! Removing what was kept long enough.
 
+use std::collections::VecDeque;
+
 use rusqlite::params;
 use wasmhook_core::DeliveryState;
 
 use super::clock::span;
 use super::lanes::{Stage, Tally, forget_tenant};
+use super::read::Reader;
 use super::rows::{self, corrupt, limit_number};
 use super::thread::Fault;
 use super::writer::Writer;
 use crate::queue::Retention;
 
-/// At most so many are removed per call, so that other writers do not wait for long.
-const REMOVED: usize = 1000;
+/// At most so many are removed per call, so that other writers do not wait for long: some two milliseconds.
+const REMOVED: usize = 100;
+
+/// Tenants that have something to remove, and are still to be served before all are looked for again.
+pub(super) type Round = VecDeque<i64>;
 
 /// A finished delivery to be removed.
 struct Old {
@@ -21,28 +27,61 @@ struct Old {
     state: i64,
 }
 
-pub(super) fn retain(writer: &Writer, retention: &Retention) -> Result<usize, Fault> {
+/// The tenants of which something is past its retention. With many tenants this takes a while, so it is for a
+/// connection that reads.
+pub(super) fn look(reader: &Reader, retention: &Retention, now: i64) -> Result<Round, Fault> {
+    let mut statement = reader.connection.prepare_cached(
+        "SELECT tenant FROM (
+             SELECT tenant, sum(succeeded + dead_letter) AS finished FROM lanes
+             GROUP BY tenant HAVING finished > 0) AS kept
+         WHERE finished > ?1 OR (
+             SELECT min(updated_at) FROM deliveries INDEXED BY deliveries_finished
+             WHERE stage = 3 AND deliveries.tenant = kept.tenant) <= ?2",
+    )?;
+    let cutoff = now.saturating_sub(span(retention.age));
+    let rows = statement.query_map(params![limit_number(retention.count), cutoff], |row| {
+        row.get(0)
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Removes some of what is past its retention. Returns how many deliveries and events that are, and the tenants that
+/// are left of the round.
+pub(super) fn retain(
+    writer: &Writer,
+    retention: &Retention,
+    mut round: Round,
+) -> Result<(usize, Round), Fault> {
     let cutoff = writer.clock.now().saturating_sub(span(retention.age));
     let mut old = Vec::new();
-    for (tenant, finished) in finished_counts(writer)? {
-        let excess = finished.saturating_sub(limit_number(retention.count));
+    while old.len() < REMOVED
+        && let Some(tenant) = round.front().copied()
+    {
+        let excess = finished(writer, tenant)?.saturating_sub(limit_number(retention.count));
         collect(writer, tenant, excess, cutoff, &mut old)?;
+        // A full call leaves the tenant to the next, for it may have more.
+        if old.len() < REMOVED {
+            round.pop_front();
+        }
     }
     let mut tally = Tally::default();
     for one in &old {
         remove(writer, one, &mut tally)?;
     }
     tally.apply(writer)?;
-    Ok(old.len() + remove_bare_events(writer, cutoff)?)
+    let mut removed = old.len();
+    if removed < REMOVED {
+        removed += remove_bare_events(writer, cutoff)?;
+    }
+    Ok((removed, round))
 }
 
-fn finished_counts(writer: &Writer) -> Result<Vec<(i64, i64)>, Fault> {
+/// How many deliveries of a tenant are finished.
+fn finished(writer: &Writer, tenant: i64) -> Result<i64, Fault> {
     let mut statement = writer.connection.prepare_cached(
-        "SELECT tenant, sum(succeeded + dead_letter) AS finished FROM lanes
-         GROUP BY tenant HAVING finished > 0",
+        "SELECT coalesce(sum(succeeded + dead_letter), 0) FROM lanes WHERE tenant = ?1",
     )?;
-    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+    Ok(statement.query_row([tenant], |row| row.get(0))?)
 }
 
 /// Adds the tenant's oldest finished deliveries: the first `excess`, and all finished by `cutoff`.

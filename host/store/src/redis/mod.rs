@@ -66,6 +66,7 @@ use functions::{Call, Functions};
 use keys::Keys;
 use offer::Offers;
 use outlook::Outlook;
+use retain::Round;
 use shares::Shares;
 use wake::{Listener, News};
 
@@ -89,6 +90,8 @@ pub struct RedisStore {
     heard: Vec<Mutex<Option<LeaseToken>>>,
     offers: Offers,
     shares: Shares,
+    /// What retention has still to look at.
+    retaining: Mutex<Round>,
     _listener: Listener,
 }
 
@@ -125,6 +128,7 @@ impl RedisStore {
             outlook,
             fresh: Fresh::new(keys.shards()),
             shares: Shares::new(keys.shards()),
+            retaining: Mutex::default(),
             heard: std::iter::repeat_with(Mutex::default)
                 .take(2 * keys.shards())
                 .collect(),
@@ -247,7 +251,7 @@ impl Store for RedisStore {
     }
 
     async fn retain(&self, retention: &Retention) -> Result<usize, StoreError> {
-        self.retain_all(retention).await
+        self.retain_some(retention).await
     }
 
     async fn set_quotas(&self, quotas: &[(TenantId, Quota)]) -> Result<(), StoreError> {

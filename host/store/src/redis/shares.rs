@@ -188,8 +188,8 @@ mod tests {
         for (shard, quota) in (0..100).flat_map(|_| shares.part(alone, 64, true)) {
             shares.took(shard, quota, gives(quota), 1);
         }
-        let given = given(shares, &[1, 1], 64, 10);
-        given[0].abs_diff(given[1])
+        let got = given(shares, &[1, 1], 64, 10);
+        got[0].abs_diff(got[1])
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod keys;
 mod leases;
 mod new_work;
 mod outages;
+mod retention;
 mod stream;
 mod support;
 
