@@ -12,7 +12,7 @@ use crate::error::StoreError;
 
 /// Commands on keys of a shard that the functions and the store use, as many words as each needs.
 /// Words beyond the key are placeholders.
-const SHARD: [(&str, usize); 43] = [
+const SHARD: [(&str, usize); 42] = [
     ("GET", 0),
     ("SET", 1),
     ("MGET", 0),
@@ -53,7 +53,6 @@ const SHARD: [(&str, usize); 43] = [
     ("SMISMEMBER", 1),
     ("XADD", 3),
     ("XDEL", 1),
-    ("XLEN", 0),
     ("XRANGE", 2),
     ("XREVRANGE", 2),
 ];

@@ -1,6 +1,6 @@
 -- Leases that end without an outcome.
 
-local RECLAIM = 1000    -- expired leases put back per lease call
+local RECLAIM = 250     -- expired leases put back per lease call
 
 -- Ends leases and puts back what they hold, before what waits in the lane.
 local function put_back(p, members, stamp, channel, me)

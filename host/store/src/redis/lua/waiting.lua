@@ -1,6 +1,6 @@
 -- What waits for its time, or for its turn in a sequence.
 
-local PROMOTE = 1000    -- waiting deliveries made due per lease call
+local PROMOTE = 250     -- waiting deliveries made due per lease call, which takes a millisecond
 
 -- Adds to the waiting set; `waiting` are times in ms and members in turn. A new head of the line is due
 -- earlier than what hosts that wait know of.
