@@ -30,6 +30,8 @@ pub(crate) struct HostPlan<'a> {
     /// The settings of Redis; the embedded store if there are none.
     pub(crate) redis: Option<String>,
     pub(crate) types: &'a [&'a str],
+    /// So many finished deliveries of each tenant are kept.
+    pub(crate) kept: usize,
 }
 
 /// A host that may be killed and started again. Killed when dropped.
@@ -66,12 +68,13 @@ impl Host {
              [plugins]\nbudget = \"{budget}s\"\ncache = \"cache-{name}\"\nversions = \"versions-{name}\"\n\
              [worker]\nconcurrency = {CONCURRENCY}\nrecording_room = \"{room}s\"\n\
              [retry]\nschedule = [{schedule}]\n\
-             [retention]\nage = \"7days\"\ncount = 100000\n\
+             [retention]\nage = \"7days\"\ncount = {kept}\n\
              [log]\nlevel = \"info\"\n",
             types = types.join(", "),
             timeout = TIMEOUT.as_secs(),
             budget = PLUGIN_BUDGET.as_secs(),
             name = plan.name,
+            kept = plan.kept,
             room = RECORDING_ROOM.as_secs(),
             // Longer than anything that happens to a receiver here.
             schedule = ["\"500ms\"", "\"1s\""]

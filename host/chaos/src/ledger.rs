@@ -23,6 +23,8 @@ pub(crate) struct Arrivals {
     pub(crate) first_at: Timestamp,
     /// When it was first accepted, or refused for good; `None` if it never was.
     pub(crate) ended: Option<Duration>,
+    /// How often the receiver closed the connection when it had accepted it and not said so.
+    pub(crate) cut: u16,
 }
 
 /// A delivery that was accepted again.
@@ -59,6 +61,11 @@ impl Ledger {
         }
     }
 
+    /// How many events are pushed.
+    pub(crate) fn len(&self) -> usize {
+        self.acknowledged.len()
+    }
+
     /// How long ago it all began.
     pub(crate) fn now(&self) -> Duration {
         self.start.elapsed()
@@ -87,7 +94,7 @@ impl Ledger {
 
     /// Whether nothing is left to push.
     pub(crate) fn is_all_acknowledged(&self) -> bool {
-        self.acknowledged() as usize == self.acknowledged.len()
+        self.acknowledged() as usize == self.len()
     }
 
     /// How many deliveries the receiver accepted, each as often as it did.
@@ -123,6 +130,13 @@ impl Ledger {
             self.accepted.fetch_add(1, Ordering::SeqCst);
         } else {
             arrivals.refused = arrivals.refused.saturating_add(1);
+        }
+    }
+
+    /// The receiver closed the connection before it answered what it had accepted.
+    pub(crate) fn cut(&self, id: Id) {
+        if let Some((arrivals, _)) = self.lock().all.get_mut(&id) {
+            arrivals.cut = arrivals.cut.saturating_add(1);
         }
     }
 

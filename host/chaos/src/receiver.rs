@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::ledger::Ledger;
-use crate::workload::{self, is_hard_to_please, is_unwanted, slowness};
+use crate::workload::{self, Id, is_hard_to_please, is_unwanted, slowness};
 
 /// How it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,9 +99,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, health: watch::Recei
         let health = health.clone();
         connections.spawn(async move {
             let service = service_fn(|request| {
-                let now = *health.borrow();
-                let shared = Arc::clone(&shared);
-                async move { Ok::<_, Infallible>(answer(&shared, now, request).await) }
+                let (shared, health) = (Arc::clone(&shared), health.clone());
+                async move { Ok::<_, Infallible>(answer(&shared, &health, request).await) }
             });
             let connection = http1::Builder::new().serve_connection(TokioIo::new(socket), service);
             tokio::select! {
@@ -112,9 +111,27 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, health: watch::Recei
     }
 }
 
+/// Tells the ledger, when it is dropped, that the receiver cut the connection before it could answer.
+struct Unanswered<'a> {
+    ledger: &'a Ledger,
+    health: &'a watch::Receiver<Health>,
+    /// What is not answered yet, if it was accepted.
+    accepted: Option<Id>,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        // Without that it was the other side.
+        let is_ours = *self.health.borrow() == Health::Down;
+        if let Some(id) = self.accepted.filter(|_| is_ours) {
+            self.ledger.cut(id);
+        }
+    }
+}
+
 async fn answer(
     shared: &Shared,
-    health: Health,
+    health: &watch::Receiver<Health>,
     request: Request<Incoming>,
 ) -> Response<Empty<Bytes>> {
     let id = request
@@ -126,7 +143,7 @@ async fn answer(
     let whole = request.into_body().collect().await.is_ok();
     let status = match id {
         Some(id) if whole => {
-            let status = if health != Health::Well {
+            let status = if *health.borrow() != Health::Well {
                 StatusCode::INTERNAL_SERVER_ERROR
             } else if is_unwanted(id) {
                 StatusCode::GONE
@@ -136,7 +153,13 @@ async fn answer(
                 StatusCode::NO_CONTENT
             };
             shared.ledger.arrive(id, status);
+            let mut unanswered = Unanswered {
+                ledger: &shared.ledger,
+                health,
+                accepted: status.is_success().then_some(id),
+            };
             tokio::time::sleep(slowness(id)).await;
+            unanswered.accepted = None;
             status
         }
         Some(_) => StatusCode::BAD_REQUEST,

@@ -64,7 +64,7 @@ pub(crate) fn print(ends: &[End], seed: u64) {
 
 fn tell(store: Store, site: &Account) {
     println!(
-        "{store}: {} events acknowledged, {} deliveries: {} succeeded, {} dead letters, {} succeeded and \
+        "{store}: {} events acknowledged, {} deliveries: {} succeeded, {} dead letters, {} finished and \
          removed since; {} in order, in {} sequences, {} of them made again; accepted again: {} after a \
          broken connection, {} after a broken lease",
         site.events,

@@ -64,6 +64,7 @@ impl Site {
                 folder: site.folder.path(),
                 redis: site.servers.as_ref().map(|servers| servers.settings(n)),
                 types: &TYPES,
+                kept: store.kept(ledger.len()),
             })?;
             if let Err(error) = host.start().await {
                 site.keep();

@@ -11,12 +11,10 @@ use wasmhook_store::{Backlog, Filter};
 use crate::happening::Happening;
 use crate::ledger::{Again, Arrivals, Ledger};
 use crate::site::Site;
-use crate::workload::{self, Id, is_unwanted};
+use crate::workload::{self, Id, TENANTS, is_unwanted};
 
 /// How long what waits may not become less.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// So many finished deliveries per tenant are kept, as hosts are configured here.
-pub(crate) const KEPT: usize = 100_000;
 
 /// Broken promises: how often each, and a first example.
 #[derive(Default)]
@@ -38,8 +36,7 @@ pub(crate) struct Account {
     pub(crate) deliveries: usize,
     pub(crate) succeeded: usize,
     pub(crate) dead_letters: usize,
-    /// Accepted by the receiver, and removed since because more than the retention's count were
-    /// finished.
+    /// Finished, and removed since because a tenant had more of them than are kept.
     pub(crate) removed: usize,
     /// Deliveries that were to arrive in order.
     pub(crate) ordered: usize,
@@ -87,6 +84,10 @@ pub(crate) async fn judge(
     if let Err(left) = quiet(site, &*store).await? {
         problems.add("it does not come to rest", left);
     }
+    let most = site.store.kept(ledger.len());
+    if let Err(left) = trimmed(&*store, most).await? {
+        problems.add("more is kept than should be", left);
+    }
     for host in &mut site.hosts {
         if let Some(status) = host.ended()? {
             problems.add(
@@ -105,7 +106,7 @@ pub(crate) async fn judge(
         all: kept,
         sequences,
     } = read_settled(&*store, problems).await?;
-    let mut account = settle(ledger, &kept, problems);
+    let mut account = settle(ledger, &kept, most, problems);
     explain(&mut account, ledger, &kept, happenings, problems);
     check_order(&mut account, ledger, &sequences, happenings, problems);
     for (event, _) in ledger.events().filter(|(_, acknowledged)| !acknowledged) {
@@ -134,6 +135,29 @@ async fn quiet(
             return Ok(Err(format!(
                 "{streaming} entries in the stream, {backlog:?}"
             )));
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Waits until no more finished deliveries are kept than should be; says how many are when it does not come to that.
+async fn trimmed(
+    store: &dyn wasmhook_store::Store,
+    most: usize,
+) -> anyhow::Result<Result<(), String>> {
+    let since = Instant::now();
+    loop {
+        let Backlog {
+            succeeded,
+            dead_letter,
+            ..
+        } = store.backlog().await?;
+        let finished = succeeded + dead_letter;
+        if finished <= (most * TENANTS.len()) as u64 {
+            return Ok(Ok(()));
+        }
+        if since.elapsed() > PATIENCE {
+            return Ok(Err(format!("{finished}, and {most} of a tenant's")));
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
@@ -225,9 +249,15 @@ async fn read(
 }
 
 /// What must be there is there, in the state that it must have.
-fn settle(ledger: &Ledger, kept: &HashMap<Id, Kept>, problems: &mut Problems) -> Account {
+fn settle(
+    ledger: &Ledger,
+    kept: &HashMap<Id, Kept>,
+    most: usize,
+    problems: &mut Problems,
+) -> Account {
     let mut account = Account::default();
     let mut mine = 0;
+    let mut per_tenant = HashMap::<_, [usize; 2]>::new();
     for (event, acknowledged) in ledger.events() {
         account.events += usize::from(acknowledged);
         for id in event.deliveries() {
@@ -238,7 +268,9 @@ fn settle(ledger: &Ledger, kept: &HashMap<Id, Kept>, problems: &mut Problems) ->
                     event.tenant()
                 )
             };
-            mine += usize::from(kept.contains_key(&id));
+            let is_kept = kept.contains_key(&id);
+            mine += usize::from(is_kept);
+            per_tenant.entry(event.tenant()).or_default()[usize::from(is_kept)] += 1;
             if !acknowledged {
                 continue;
             }
@@ -273,12 +305,13 @@ fn settle(ledger: &Ledger, kept: &HashMap<Id, Kept>, problems: &mut Problems) ->
             format!("{}", kept.len() - mine),
         );
     }
-    // Retention removes nothing of a tenant before it keeps its count of others.
-    if account.removed > 0 && kept.len() < KEPT {
-        problems.add(
-            "records were removed before their time",
-            format!("{}", account.removed),
-        );
+    for (tenant, [removed, kept]) in per_tenant {
+        if removed > 0 && kept != most {
+            problems.add(
+                "another number of records was removed than should be",
+                format!("{removed} of tenant {tenant}, and {kept} are kept instead of {most}"),
+            );
+        }
     }
     account
 }
@@ -339,7 +372,11 @@ fn explain(
     again.retain(|again| {
         let left = unanswered
             .entry(again.id)
-            .or_insert_with(|| kept.get(&again.id).map_or(0, |kept| kept.unanswered));
+            .or_insert_with(|| match kept.get(&again.id) {
+                Some(kept) => kept.unanswered,
+                // The record is gone; the receiver knows which connections it broke itself.
+                None => ledger.arrivals(again.id).cut.into(),
+            });
         let broken_connection = *left > 0;
         *left -= usize::from(broken_connection);
         account.broken_connections += usize::from(broken_connection);
@@ -395,6 +432,7 @@ mod tests {
             first: Duration::from_secs(*first),
             first_at: Timestamp::default(),
             ended: Some(Duration::from_secs(*ended)),
+            cut: 0,
         };
         times.iter().map(|times| (arrivals(times), false)).collect()
     }
