@@ -16,8 +16,9 @@ use crate::backoff::Backoff;
 use crate::intake::{Intake, Source};
 use crate::pressure::Pressure;
 
-/// Entries read at once.
-const BATCH: usize = 128;
+/// Entries read at once. Twice what is leased at once, or what is enqueued is delivered before there is more: taking
+/// a batch in is one call after the other, each of which waits for what the store does meanwhile.
+const BATCH: usize = 256;
 /// How long one read waits for an entry before it looks again for entries of dead hosts.
 const WAIT: Duration = Duration::from_secs(5);
 /// Batches of what was left behind that are taken in between two of what is new: more, so that they come to

@@ -41,7 +41,7 @@ impl Default for WorkerConfig {
     fn default() -> Self {
         Self {
             concurrency: 1024,
-            max_per_endpoint: 256,
+            max_per_endpoint: 512,
             batch: 128,
             lease: Duration::from_secs(60),
             idle: Duration::from_secs(5),
