@@ -582,7 +582,7 @@ fn the_doctor_says_how_much_may_be_in_flight() {
     let line = in_flight(&[]);
     for words in [
         "1024 deliveries on this host",
-        "256 for one endpoint",
+        "512 for one endpoint",
         "any number for one tenant",
         "another max_in_flight: 1",
     ] {
