@@ -1,5 +1,5 @@
 //! What a tenant notices of its neighbours: how late its events arrive beside tenants with mountains of
-//! due work, and beside one whose guests spin.
+//! due work, beside those whose receivers are dead, and beside one whose guests spin.
 
 use std::time::Duration;
 
@@ -21,6 +21,14 @@ const FAR: Duration = Duration::from_millis(200);
 /// Events per second of the tenant that is measured: less than half of what is its share beside a hundred
 /// others, with 1024 deliveries under way at a time. Who asks for more than a share waits for it.
 const PACE: u64 = 20;
+/// The same beside dead receivers, and how long its own takes: it needs fifty places at a time.
+const BRISK: u64 = 500;
+const NEAR: Duration = Duration::from_millis(100);
+/// Tenants whose receivers are dead, deliveries that are due for them, over all of them, and how long those take: much
+/// longer than anybody waits for an answer.
+const DEAD_TENANTS: usize = 50;
+const DEAD: usize = 100_000;
+const NEVER: Duration = Duration::from_secs(3600);
 /// Seconds of measurement in a round, after as many to warm up as follow.
 const SECONDS: u64 = 15;
 const WARM: u64 = 3;
@@ -98,7 +106,7 @@ impl Bed {
         let host = Host::start(Some(&self.redis.url()), &tenants).await?;
         self.far.reset().await?;
         let mut connection = connect(&self.redis).await?;
-        let p99 = p99(&self.light, &mut connection, round).await?;
+        let p99 = p99(&self.light, &mut connection, round, PACE).await?;
         if self.heavy > 0 {
             anyhow::ensure!(
                 self.far.stats().await?.count > 0,
@@ -116,34 +124,64 @@ fn middle(mut rounds: Vec<f64>) -> f64 {
     percentile(&rounds, 0.5)
 }
 
-/// Pushes events of the tenant `light` at a steady pace, and says how late they arrived.
+/// Pushes so many events of the tenant `light` a second, and says how late they arrived.
 async fn p99(
     receiver: &Receiver,
     connection: &mut MultiplexedConnection,
     round: u64,
+    pace: u64,
 ) -> anyhow::Result<f64> {
-    let first = round * PACE * (WARM + SECONDS);
+    let first = round * pace * (WARM + SECONDS);
     receiver.reset().await?;
-    push_paced(connection, first, PACE * WARM).await?;
-    receiver.wait_for(PACE * WARM, PATIENCE).await?;
+    push_paced(connection, first, WARM, pace).await?;
+    receiver.wait_for(pace * WARM, PATIENCE).await?;
     receiver.reset().await?;
-    push_paced(connection, first + PACE * WARM, PACE * SECONDS).await?;
-    let mut stats = receiver.wait_for(PACE * SECONDS, PATIENCE).await?;
+    push_paced(connection, first + pace * WARM, SECONDS, pace).await?;
+    let mut stats = receiver.wait_for(pace * SECONDS, PATIENCE).await?;
     stats.late_ms.sort_by(f64::total_cmp);
     Ok(percentile(&stats.late_ms, 0.99))
 }
 
-/// Pushes so many events of the tenant `light`, numbered from `first` on.
+/// Pushes events of the tenant `light` for so many seconds, numbered from `first` on.
 async fn push_paced(
     connection: &mut MultiplexedConnection,
     first: u64,
-    count: u64,
+    seconds: u64,
+    pace: u64,
 ) -> anyhow::Result<()> {
-    let mut pace = tokio::time::interval(Duration::from_millis(1000 / PACE));
-    for number in first..first + count {
-        pace.tick().await;
+    let mut tick = tokio::time::interval(Duration::from_millis(1000 / pace));
+    for number in first..first + seconds * pace {
+        tick.tick().await;
         xadd_for("light", connection, number, 1).await?;
     }
+    Ok(())
+}
+
+/// Beside tenants whose receivers take connections and answer nothing, once these have been so for a while.
+pub(crate) async fn dead_receivers(results: &mut Results) -> anyhow::Result<()> {
+    let mut measured = Vec::new();
+    for (name, dead) in [("alone", 0), ("beside", DEAD_TENANTS)] {
+        let (light, never) = (
+            Receiver::start_slow(NEAR).await?,
+            Receiver::start_slow(NEVER).await?,
+        );
+        let redis = RedisServer::start_with(Durability::EverySecond, &[])
+            .context("cannot start a Redis server")?;
+        if dead > 0 {
+            queue::fill(&redis, DEAD, dead).await?;
+        }
+        let mut tenants = vec![Tenant::new("light", &light.url)];
+        tenants.extend((0..dead).map(|n| Tenant::new(format!("tenant{n}"), &never.url)));
+        let host = Host::start(Some(&redis.url()), &tenants).await?;
+        let mut connection = connect(&redis).await?;
+        // Three times as long as the host waits for an answer.
+        tokio::time::sleep(Duration::from_secs(35)).await;
+        let p99 = p99(&light, &mut connection, 0, BRISK).await?;
+        results.set(&format!("dead_{name}_p99_ms"), p99);
+        measured.push(p99);
+        host.process.stop().await?;
+    }
+    results.set("dead_neighbours_p99_ratio", measured[1] / measured[0]);
     Ok(())
 }
 
@@ -171,7 +209,7 @@ pub(crate) async fn spinning_guest(results: &mut Results) -> anyhow::Result<()> 
         }
         let mut rounds = Vec::new();
         for round in 0..ROUNDS {
-            rounds.push(p99(&light, &mut connection, round).await?);
+            rounds.push(p99(&light, &mut connection, round, PACE).await?);
         }
         let p99 = middle(rounds);
         let name = if spinning { "beside" } else { "alone" };

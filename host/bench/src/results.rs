@@ -24,7 +24,7 @@ impl Results {
     /// Notes one figure, rounded to four significant places behind the point.
     pub(crate) fn set(&mut self, key: &str, value: f64) {
         let rounded = (value * 10_000.0).round() / 10_000.0;
-        println!("{key:<28}{rounded}");
+        println!("{key:<32}{rounded}");
         self.figures.insert(key.to_owned(), rounded);
     }
 

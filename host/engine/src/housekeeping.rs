@@ -124,18 +124,20 @@ async fn paused(pause: Duration, stop: &CancellationToken) -> bool {
 }
 
 fn show(backlog: &Backlog) {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a gauge is a float, and counts stay far below 2^53"
+    )]
+    let float = |count: u64| count as f64;
     for (state, count) in [
         ("waiting", backlog.waiting),
         ("leased", backlog.leased),
         ("succeeded", backlog.succeeded),
         ("dead_letter", backlog.dead_letter),
     ] {
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "a gauge is a float, and counts stay far below 2^53"
-        )]
-        metrics::gauge!(metric::DELIVERIES, "state" => state).set(count as f64);
+        metrics::gauge!(metric::DELIVERIES, "state" => state).set(float(count));
     }
+    metrics::gauge!(metric::STALLING).set(float(backlog.stalling_endpoints));
 }
 
 /// Logs and counts what a check found.

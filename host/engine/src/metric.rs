@@ -22,6 +22,8 @@ pub const LEASES_LOST: &str = "wasmhook_leases_lost_total";
 pub const RESOLVER_FAILURES: &str = "wasmhook_resolver_failures_total";
 /// Deliveries in each state, as a gauge.
 pub const DELIVERIES: &str = "wasmhook_deliveries";
+/// Endpoints that stall and have fewer deliveries in flight for that, as a gauge.
+pub const STALLING: &str = "wasmhook_stalling_endpoints";
 /// What checks of the store found and whether it was mended, by kind.
 pub const FINDINGS: &str = "wasmhook_queue_findings_total";
 /// 1 while the queue is full and no events are taken in, otherwise 0, as a gauge.
@@ -61,6 +63,10 @@ pub fn describe() {
         "What checks of the queue found, and whether it was mended."
     );
     describe_gauge!(DELIVERIES, "Deliveries in the whole store, by state.");
+    describe_gauge!(
+        STALLING,
+        "Endpoints of which attempts lately got no answer in time."
+    );
     describe_gauge!(
         QUEUE_FULL,
         "1 while the queue is full and takes no events in."

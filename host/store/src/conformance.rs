@@ -83,6 +83,8 @@ macro_rules! conformance_tests {
             a_late_tenant_is_served_at_once
             endpoints_take_turns
             an_endpoint_has_a_limit_in_flight
+            an_endpoint_that_stalls_has_few_in_flight_until_it_answers
+            who_fails_at_once_is_not_held_back
             a_tenant_has_a_limit_in_flight
             a_new_limit_counts_what_is_in_flight
             a_raised_limit_wakes_who_waits

@@ -14,6 +14,7 @@ pub mod kv_conformance;
 mod plugin_use;
 pub mod queue;
 pub mod redis;
+mod stalling;
 pub mod stream;
 
 pub use check::{CheckReport, CheckRequest, Finding};

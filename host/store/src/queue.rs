@@ -41,7 +41,8 @@ pub struct LeaseRequest {
     pub max: usize,
     /// How long the worker may hold them, by the store's clock.
     pub duration: Duration,
-    /// At most this many deliveries in flight for one endpoint, over all hosts.
+    /// At most this many deliveries in flight for one endpoint, over all hosts; fewer while it stalls, see
+    /// [`Backlog::stalling_endpoints`].
     pub max_per_endpoint: usize,
 }
 
@@ -178,6 +179,10 @@ pub struct Backlog {
     pub succeeded: u64,
     /// Dead letters still kept.
     pub dead_letter: u64,
+    /// Endpoints whose attempts lately failed after more than a second, or got no answer in time: the more of them
+    /// in a row, the fewer of its deliveries are leased at a time, until it answers. An embedded store tells it to
+    /// the host only.
+    pub stalling_endpoints: u64,
 }
 
 /// How full a store is.

@@ -289,6 +289,16 @@ async fn look(store: &dyn Store, config: &Config, findings: &mut Findings) -> an
         }
     }
     findings.good("queue", words);
+    if backlog.stalling_endpoints > 0 {
+        findings.warning(
+            "queue",
+            format!(
+                "{} lately gave no answer in time, or failed late, and may have fewer deliveries in flight until \
+                 there are answers again",
+                output::count(backlog.stalling_endpoints, "endpoint")
+            ),
+        );
+    }
     let (most, percent) = (config.intake.max_waiting, config.intake.max_memory_percent);
     if most > 0 && fullness.waiting >= most {
         findings.wrong(

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use super::Subject;
 use super::steps::{
     LONG, PATIENCE, SHORT, await_work, dead, failed, flood, limit, succeeded, take, take_one,
-    take_with, written,
+    take_with, unanswered, written,
 };
+use crate::queue::{Leased, Recorded};
 
 /// No more than the limit is in flight for one endpoint, and each end of a lease makes room.
 pub async fn an_endpoint_has_a_limit_in_flight(store: Subject) {
@@ -45,6 +46,80 @@ pub async fn an_endpoint_has_a_limit_in_flight(store: Subject) {
     }
     assert_eq!(after, 2);
     assert!(take_with(&store, 10, LONG, 3).await.leased.is_empty());
+}
+
+/// How many can be leased of an endpoint, where any may have 256, over as many calls as that takes. They are given
+/// back.
+async fn room(store: &Subject) -> usize {
+    let mut held = Vec::new();
+    loop {
+        let more = take_with(store, 100, LONG, 256).await.leased;
+        if more.is_empty() {
+            break;
+        }
+        held.extend(more);
+    }
+    store.release(&held).await.unwrap();
+    held.len()
+}
+
+/// Records that these got no answer in time.
+async fn stalled(store: &Subject, leased: impl IntoIterator<Item = Leased>) {
+    let outcomes: Vec<_> = leased.into_iter().map(unanswered).collect();
+    let answers = store.record(&outcomes).await.unwrap();
+    assert!(answers.iter().all(|answer| *answer == Recorded::Written));
+}
+
+/// Every four attempts that an endpoint leaves without an answer halve what it may have in flight, down to a 128th,
+/// and each answer doubles it. Others are not concerned, and no stored limit keeps it from work afterwards.
+pub async fn an_endpoint_that_stalls_has_few_in_flight_until_it_answers(store: Subject) {
+    flood(&store, "acme", "main", 400).await;
+    let mut held = take_with(&store, 28, LONG, 256).await.leased;
+    let mut one = take_with(&store, 1, LONG, 256).await.leased;
+    let answering = take_with(&store, 7, LONG, 256).await.leased;
+    stalled(&store, held.drain(..3)).await;
+    assert_eq!(room(&store).await, 256 - 33, "three are no reason");
+    stalled(&store, held.drain(..1)).await;
+    assert_eq!(room(&store).await, 128 - 32);
+    stalled(&store, held.drain(..12)).await;
+    assert_eq!(room(&store).await, 0, "twenty are more than sixteen");
+    stalled(&store, held).await;
+    assert_eq!(room(&store).await, 0, "eight are more than two");
+    assert_eq!(store.backlog().await.unwrap().stalling_endpoints, 1);
+
+    flood(&store, "acme", "other", 40).await;
+    flood(&store, "globex", "main", 40).await;
+    let others = take_with(&store, 100, LONG, 256).await.leased;
+    assert_eq!(others.len(), 80, "others are not concerned");
+    store.release(&others[40..]).await.unwrap();
+    let again = take_with(&store, 100, LONG, 256).await.leased;
+    assert_eq!(again.len(), 40);
+    for leased in others.into_iter().take(40).chain(again) {
+        written(&store, succeeded(leased)).await;
+    }
+
+    stalled(&store, one.drain(..)).await;
+    let mut part: usize = 2;
+    let mut in_flight = answering.len();
+    for leased in answering {
+        written(&store, succeeded(leased)).await;
+        part *= 2;
+        in_flight -= 1;
+        assert_eq!(room(&store).await, part.saturating_sub(in_flight));
+    }
+    assert_eq!(part, 256);
+    assert_eq!(store.backlog().await.unwrap().stalling_endpoints, 0);
+    let report = store.check(crate::CheckRequest::default()).await.unwrap();
+    assert!(report.is_sound(), "{:?}", report.findings);
+}
+
+/// A receiver that refuses at once holds no place for long, so it may go on failing as it did.
+pub async fn who_fails_at_once_is_not_held_back(store: Subject) {
+    flood(&store, "acme", "main", 400).await;
+    for leased in take_with(&store, 60, LONG, 256).await.leased {
+        written(&store, failed(leased, LONG)).await;
+    }
+    assert_eq!(room(&store).await, 256);
 }
 
 /// A tenant with a limit has no more in flight, over all its endpoints; what ends, in whatever way, makes

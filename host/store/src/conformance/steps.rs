@@ -8,7 +8,8 @@ use wasmhook_core::attempt::Attempt;
 use wasmhook_core::delivery::default_id;
 use wasmhook_core::ports::Enqueued;
 use wasmhook_core::{
-    Conclusion, Delivery, DeliveryId, DeliveryState, EndpointId, Event, EventDraft, Quota, TenantId,
+    Conclusion, Delivery, DeliveryId, DeliveryState, EndpointId, ErrorClass, Event, EventDraft,
+    Quota, TenantId,
 };
 
 use super::Subject;
@@ -150,6 +151,16 @@ pub fn dead(leased: Leased) -> Outcome {
 pub(super) fn failed(leased: Leased, wait: Duration) -> Outcome {
     let next_at = now().saturating_add(wait).unwrap();
     let mut attempt = answered(&leased, 503);
+    attempt.next_at = Some(next_at);
+    concluded(leased, attempt, Conclusion::Failed { next_at })
+}
+
+/// The outcome of a delivery whose receiver did not answer in time. It is due again much later.
+pub(super) fn unanswered(leased: Leased) -> Outcome {
+    let next_at = now().saturating_add(LONG).unwrap();
+    let (number, took) = (leased.delivery.attempt + 1, Duration::from_secs(10));
+    let class = ErrorClass::Timeout;
+    let mut attempt = Attempt::unanswered(number, now(), took, class, "no answer in time");
     attempt.next_at = Some(next_at);
     concluded(leased, attempt, Conclusion::Failed { next_at })
 }

@@ -337,9 +337,14 @@ impl Store for EmbeddedStore {
     }
 
     async fn backlog(&self) -> Result<Backlog, StoreError> {
-        let leased = self.schedule.lock().leases().count();
+        let (leased, stalling) = {
+            let schedule = self.schedule.lock();
+            (schedule.leases().count(), schedule.stalling())
+        };
         self.reader
-            .call("backlog", move |reader| read::backlog(reader, leased))
+            .call("backlog", move |reader| {
+                read::backlog(reader, leased, stalling)
+            })
             .await
     }
 

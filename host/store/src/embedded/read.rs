@@ -220,7 +220,7 @@ pub(super) fn bytes(reader: &Reader) -> Result<u64, Fault> {
     Ok(u64::try_from(bytes).unwrap_or(0))
 }
 
-pub(super) fn backlog(reader: &Reader, leased: usize) -> Result<Backlog, Fault> {
+pub(super) fn backlog(reader: &Reader, leased: usize, stalling: usize) -> Result<Backlog, Fault> {
     let counts = reader
         .connection
         .prepare_cached(
@@ -238,5 +238,6 @@ pub(super) fn backlog(reader: &Reader, leased: usize) -> Result<Backlog, Fault> 
         leased,
         succeeded,
         dead_letter,
+        stalling_endpoints: u64::try_from(stalling).unwrap_or(0),
     })
 }

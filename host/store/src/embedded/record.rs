@@ -15,6 +15,7 @@ use super::writer::Writer;
 use crate::error::StoreError;
 use crate::plugin_use;
 use crate::queue::{Outcome, Recorded};
+use crate::stalling::Reaction;
 
 /// Of very many attempts, so many of the first and of the latest are kept.
 const FIRST_KEPT: u32 = 10;
@@ -52,6 +53,7 @@ fn record_one(
     else {
         return Ok(Recorded::LeaseLost);
     };
+    writer.note(lane, Reaction::of(&outcome.attempt));
     let next_at = nanos(next.next_at);
     let sequence = outcome.leased.delivery.sequence.as_ref();
     let stage = match Stage::of(next.state, next_at, now) {

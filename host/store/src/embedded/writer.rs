@@ -13,6 +13,7 @@ use super::lanes::{Stage, Tally};
 use super::quotas;
 use super::schedule::{Allowance, Fresh, Place, Schedule, Standing};
 use super::thread::{Fault, Session};
+use crate::stalling::Reaction;
 
 /// The schedule of a host, which its threads share. Each holds it for a moment only.
 #[derive(Debug, Default)]
@@ -91,6 +92,11 @@ impl Writer {
         let lane = self.schedule().begin_end(seq, lease)?;
         self.changes.borrow_mut().ended.push(seq);
         Some(lane)
+    }
+
+    /// Notes what an attempt says of the endpoint of a lane.
+    pub(super) fn note(&self, lane: i64, reaction: Reaction) {
+        self.schedule().note(lane, reaction);
     }
 
     /// A delivery came to this stage; its place is when it is due, and its number.

@@ -74,6 +74,7 @@ impl RedisStore {
             sum.leased += leased;
             sum.succeeded += count()?;
             sum.dead_letter += count()?;
+            sum.stalling_endpoints += count()?;
         }
         Ok(sum)
     }

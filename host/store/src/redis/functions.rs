@@ -19,6 +19,7 @@ pub(super) const SOURCE: &str = concat!(
     include_str!("lua/rings.lua"),
     include_str!("lua/waiting.lua"),
     include_str!("lua/put_back.lua"),
+    include_str!("lua/stalling.lua"),
     include_str!("lua/turns.lua"),
     include_str!("lua/lease.lua"),
     include_str!("lua/enqueue.lua"),

@@ -9,6 +9,7 @@ use super::enqueue::sequence_arg;
 use super::{RECORD, RedisStore, codec, micros};
 use crate::error::StoreError;
 use crate::queue::{Leased, Outcome, Recorded};
+use crate::stalling::Reaction;
 
 /// The ends that a lease may have, as the functions call them: in upper case when the delivery was
 /// waiting for another attempt before, and so is in the index of those.
@@ -52,6 +53,11 @@ impl RedisStore {
                 // The same text for all outcomes that ended alike: the server keeps it once per call.
                 let mut head = Vec::with_capacity(128);
                 head.extend_from_slice(kind(outcome).unwrap_or("x").as_bytes());
+                head.push(match Reaction::of(&outcome.attempt) {
+                    Reaction::Answered => b'a',
+                    Reaction::Stalled => b't',
+                    Reaction::Unknown => b'n',
+                });
                 let sequence = leased.delivery.sequence.as_ref();
                 // It stays its turn until it is finished.
                 let left = match (sequence, delivery.state) {

@@ -12,7 +12,7 @@ use crate::error::StoreError;
 
 /// Commands on keys of a shard that the functions and the store use, as many words as each needs.
 /// Words beyond the key are placeholders.
-const SHARD: [(&str, usize); 42] = [
+const SHARD: [(&str, usize); 44] = [
     ("GET", 0),
     ("SET", 1),
     ("MGET", 0),
@@ -21,6 +21,7 @@ const SHARD: [(&str, usize); 42] = [
     ("EXISTS", 0),
     ("DEL", 0),
     ("UNLINK", 0),
+    ("PEXPIRE", 1),
     ("INCRBY", 1),
     ("DECR", 0),
     ("HGET", 1),
@@ -29,6 +30,7 @@ const SHARD: [(&str, usize); 42] = [
     ("HGETALL", 0),
     ("HINCRBY", 2),
     ("HDEL", 1),
+    ("HLEN", 0),
     ("HSCAN", 1),
     ("LPOP", 0),
     ("LPOS", 1),

@@ -146,7 +146,11 @@ fn check_place(at: Window, key: &Key, known: &Known, record: &Record) -> Result<
 }
 
 fn observe_counts(seen: &Observation) -> Verdict {
-    let mut counted = Backlog::default();
+    // What lists cannot tell: no delivery says that its endpoint stalls.
+    let mut counted = Backlog {
+        stalling_endpoints: seen.backlog.stalling_endpoints,
+        ..Backlog::default()
+    };
     for record in seen.lists.values().flatten() {
         *match record.delivery.state {
             DeliveryState::Pending | DeliveryState::Failed => &mut counted.waiting,

@@ -120,6 +120,8 @@ pub(crate) enum End {
     Failed(Duration),
     /// To be tried again at a time that is past already.
     Overdue,
+    /// As [`End::Overdue`], because the receiver did not answer in time.
+    Stalled,
 }
 
 /// A sequence.
@@ -221,6 +223,7 @@ fn end() -> impl Strategy<Value = End> {
         2 => Just(End::Failed(SHORT)),
         1 => Just(End::Failed(LONG)),
         1 => Just(End::Overdue),
+        3 => Just(End::Stalled),
     ]
 }
 

@@ -14,8 +14,8 @@ use proptest::sample::Index;
 use wasmhook_core::attempt::Attempt;
 use wasmhook_core::delivery::default_id;
 use wasmhook_core::{
-    Conclusion, Delivery, EndpointId, Event, EventDraft, EventId, OnDeadLetter, OrderingKey, Quota,
-    Sequence, TenantId, Weight,
+    Conclusion, Delivery, EndpointId, ErrorClass, Event, EventDraft, EventId, OnDeadLetter,
+    OrderingKey, Quota, Sequence, TenantId, Weight,
 };
 use wasmhook_store::{
     Batch, CheckRequest, EventDeliveries, LeaseRequest, Leased, Outcome, Recorded, Retention,
@@ -516,16 +516,22 @@ fn ended(leased: Leased, end: End, now: Timestamp) -> Outcome {
     let status = match end {
         End::Succeeded => 204,
         End::DeadLetter => 410,
-        End::Failed(_) | End::Overdue => 503,
+        End::Failed(_) | End::Overdue | End::Stalled => 503,
     };
-    let mut attempt = Attempt::answered(number, now, Duration::from_millis(7), status);
+    let mut attempt = match end {
+        End::Stalled => {
+            let (took, class) = (Duration::from_secs(10), ErrorClass::Timeout);
+            Attempt::unanswered(number, now, took, class, "no answer in time")
+        }
+        _ => Attempt::answered(number, now, Duration::from_millis(7), status),
+    };
     let conclusion = match end {
         End::Succeeded => Conclusion::Succeeded,
         End::DeadLetter => Conclusion::DeadLetter,
         End::Failed(wait) => Conclusion::Failed {
             next_at: now.checked_add(wait).unwrap(),
         },
-        End::Overdue => Conclusion::Failed {
+        End::Overdue | End::Stalled => Conclusion::Failed {
             next_at: now.checked_sub(LONG).unwrap(),
         },
     };

@@ -1,6 +1,7 @@
 //! A lane: everything due of one endpoint of a tenant.
 
 use super::window::Window;
+use crate::stalling::Stalling;
 
 /// See the module.
 #[derive(Debug)]
@@ -16,12 +17,14 @@ pub(super) struct Lane {
     pub(super) served: u64,
     /// Whether it stands among its tenant's open lanes.
     pub(super) open: bool,
+    /// How much its endpoint stalls.
+    pub(super) stalling: Stalling,
     pub(super) window: Window,
 }
 
 impl Lane {
     /// One of which nothing is due yet.
-    pub(super) fn new(tenant: i64, served: u64, window: Window) -> Self {
+    pub(super) fn new(tenant: i64, served: u64, stalling: Stalling, window: Window) -> Self {
         Self {
             tenant,
             due: 0,
@@ -29,13 +32,14 @@ impl Lane {
             flying: 0,
             served,
             open: false,
+            stalling,
             window,
         }
     }
 
-    /// Whether more of it is due than is held, and fewer are on their way than one endpoint may have.
+    /// Whether more of it is due than is held, and fewer are on their way than its endpoint may have.
     pub(super) fn can_give(&self, max_per_endpoint: usize) -> bool {
-        self.due > self.held && self.flying < max_per_endpoint
+        self.due > self.held && self.flying < self.stalling.part_of(max_per_endpoint)
     }
 
     /// How many more may be on their way, of so many.

@@ -35,6 +35,7 @@ use self::window::Window;
 use super::changes::Changes;
 use super::leases::Leases;
 use super::thread::Fault;
+use crate::stalling::Reaction;
 
 /// What the file says of all that is due.
 #[derive(Debug, Default)]
@@ -64,6 +65,11 @@ impl Schedule {
         let held = self.leases.begin_end(seq, lease)?;
         self.roster.flies(held.lane, held.tenant, -1);
         Some(held.lane)
+    }
+
+    /// Notes what an attempt says of the endpoint of a lane. That is known whatever becomes of its outcome.
+    pub(super) fn note(&mut self, lane: i64, reaction: Reaction) {
+        self.roster.note(lane, reaction);
     }
 
     /// The outcome of a lease was not written.
@@ -149,6 +155,11 @@ impl Schedule {
     pub(super) fn next_change(&self) -> Option<i64> {
         let delayed = self.next_delayed.into_iter();
         delayed.chain(self.leases.next_end()).min()
+    }
+
+    /// How many endpoints stall.
+    pub(super) fn stalling(&self) -> usize {
+        self.roster.stalling()
     }
 
     pub(super) fn leases(&self) -> &Leases {

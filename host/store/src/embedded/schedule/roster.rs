@@ -10,6 +10,11 @@ use super::Fault;
 use super::lane::Lane;
 use super::tenants::{Allowance, Tenants};
 use super::window::{Budget, Fresh, Place, Window};
+use crate::stalling::{Reaction, Stalling};
+
+/// Endpoints of which it is kept that they stall. With more, all of it is forgotten: after some attempts it is known
+/// again of those that still do.
+const MOST_STALLING: usize = 10_000;
 
 /// Due places of a lane behind one, in order, at most so many, from the file.
 pub(in crate::embedded) type Source<'a> =
@@ -34,6 +39,8 @@ pub(super) struct Roster {
     lanes: HashMap<i64, Lane>,
     tenants: Tenants,
     max_per_endpoint: usize,
+    /// How much the endpoints of lanes stall, also of those that have nothing due just now.
+    stalling: HashMap<i64, Stalling>,
     budget: Budget,
     /// How many turns lanes have had.
     turns: u64,
@@ -45,6 +52,7 @@ impl Default for Roster {
             lanes: HashMap::new(),
             tenants: Tenants::default(),
             max_per_endpoint: usize::MAX,
+            stalling: HashMap::new(),
             budget: Budget::default(),
             turns: 0,
         }
@@ -56,6 +64,11 @@ impl Roster {
     /// Whose turn it can be.
     pub(super) fn tenants(&self) -> &Tenants {
         &self.tenants
+    }
+
+    /// How many endpoints stall.
+    pub(super) fn stalling(&self) -> usize {
+        self.stalling.len()
     }
 
     /// How many more of a lane may be on their way, of so many.
@@ -155,6 +168,37 @@ impl Roster {
         }
     }
 
+    /// Notes what an attempt says of the endpoint of a lane.
+    pub(super) fn note(&mut self, id: i64, reaction: Reaction) {
+        let before = self.stalling.get(&id).copied().unwrap_or_default();
+        let now = before.after(reaction);
+        if now == before {
+            return;
+        }
+        if now.is_none() {
+            self.stalling.remove(&id);
+        } else {
+            if self.stalling.len() >= MOST_STALLING {
+                self.forget_stalling();
+            }
+            self.stalling.insert(id, now);
+        }
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            lane.stalling = now;
+        }
+        self.settle(id);
+    }
+
+    fn forget_stalling(&mut self) {
+        let forgotten: Vec<i64> = self.stalling.drain().map(|(id, _)| id).collect();
+        for id in forgotten {
+            if let Some(lane) = self.lanes.get_mut(&id) {
+                lane.stalling = Stalling::default();
+            }
+            self.settle(id);
+        }
+    }
+
     /// Sets how many deliveries of a lane are due; a lane that is new gets this window.
     pub(super) fn count(&mut self, id: i64, tenant: i64, due: usize, window: fn() -> Window) {
         if due == 0 && !self.lanes.contains_key(&id) {
@@ -213,7 +257,8 @@ impl Roster {
         self.lanes.entry(id).or_insert_with(|| {
             self.tenants.add_lane(tenant);
             self.turns += 1;
-            Lane::new(tenant, self.turns, window())
+            let stalling = self.stalling.get(&id).copied().unwrap_or_default();
+            Lane::new(tenant, self.turns, stalling, window())
         })
     }
 

@@ -24,6 +24,8 @@
 --                            the others: calls for new work serve them out of turn, by when it came
 --   b                        set of lanes that left the ring because their endpoint was at its cap
 --   n                        hash: <tenant> \0 <endpoint> -> deliveries in flight
+--   S                        hash: <tenant> \0 <endpoint> -> how much it stalls, for those that do; for an hour after
+--                            the last attempt at any that stalled
 --   g:<tenant>\0<endpoint>\0<key>
 --                            sequence: ids of deliveries that go one after the other, by creation stamp.
 --                            The one whose turn it is has the score 0, and it alone is in a lane, waiting

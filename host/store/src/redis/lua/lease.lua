@@ -32,12 +32,13 @@ local function lease(keys, argv)
   put_back_unheard(p, last_lease, said[3], argv[8], stamp, channel, me)
   local ends = reclaim(p, now, stamp, channel, me)
   local due = promote(p, now, stamp, channel, me)
-  local marks = redis.call('EXISTS', p .. 'h', p .. 'D')
+  local marks = redis.call('EXISTS', p .. 'h', p .. 'D', p .. 'S')
   local fence = num(mine)
   local call = {
     p = p, want = want, taken = 0, cap = cap, light = new and tonumber(argv[7]) or cap,
     new = new, before = now - NEW / 2,
     quotas = marks > 0 and redis.call('EXISTS', p .. 'h') == 1, owing = marks > 0,
+    stalling = marks > 0 and redis.call('EXISTS', p .. 'S') == 1, least = least(cap), caps = {},
     fence = fence, stamp = stamp + 1, waiting = redis.call('ZCARD', p .. 't'),
     reply = { -1, fence, 0 }, members = {}, flying = {}, touched = {}, emptied = {},
   }

@@ -133,11 +133,12 @@ local function leased(keys, argv)
   return reply
 end
 
--- Reply: open, leased, succeeded, dead letters.
+-- Reply: open, leased, succeeded, dead letters, endpoints that stall.
 local function backlog(keys)
   local p = keys[1]
   local k = redis.call('HMGET', p .. 'k', 'o', 's', 'x')
-  return { tonumber(k[1] or '0'), redis.call('ZCARD', p .. 'l'), tonumber(k[2] or '0'), tonumber(k[3] or '0') }
+  local leased, stalling = redis.call('ZCARD', p .. 'l'), redis.call('HLEN', p .. 'S')
+  return { tonumber(k[1] or '0'), leased, tonumber(k[2] or '0'), tonumber(k[3] or '0'), stalling }
 end
 
 redis.register_function('@_get', get)

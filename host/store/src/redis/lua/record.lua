@@ -15,14 +15,16 @@ local function in_force(p, members, fences)
 end
 
 -- What the head of outcomes says that ended alike: state (s, x or f; upper case if it was waiting for another
--- attempt before; with - if it leaves its sequence, or with ! if it is a dead letter that blocks it), fence, attempt
--- or for f the wait in ms, tenant, endpoint, and the key of the sequence that is left; with \0 between them.
+-- attempt before), what the attempt says of its endpoint (a: it answers, t: it stalls, n: nothing) and - if it leaves
+-- its sequence, or ! if it is a dead letter that blocks it; fence, attempt or for f the wait in ms, tenant, endpoint,
+-- and the key of the sequence that is left; with \0 between them.
 local function ending(head)
   local parts = fields(head, 6)
-  local kind, sign, tenant = string.sub(parts[1], 1, 1), string.sub(parts[1], 2), parts[4]
+  local kind, reaction, sign = string.sub(parts[1], 1, 1), string.sub(parts[1], 2, 2), string.sub(parts[1], 3)
+  local tenant = parts[4]
   local lane = tenant .. Z .. parts[5]
   return {
-    kind = kind, fence = parts[2], number = parts[3], tenant = tenant, lane = lane,
+    kind = kind, answered = reaction == 'a', stalled = reaction == 't', fence = parts[2], number = parts[3], tenant = tenant, lane = lane,
     blocks = sign == '!', leaves = sign == '-' and lane .. Z .. parts[6],
     -- Where in a member the delivery's id begins.
     id = #tenant + 2,
@@ -55,7 +57,7 @@ local function record(keys, argv)
   local ms = num(math.floor(now / 1000))
   local written, finished, waiting = {}, {}, {}
   local closed, opened, dead, counts = {}, {}, {}, {}
-  local left, queues = {}, {}
+  local left, queues, answered, stalled = {}, {}, {}, {}
   local succeeded, buried = 0, 0
   local d = p .. 'd:'
   for n = 1, #members do
@@ -67,6 +69,11 @@ local function record(keys, argv)
       local tenant, lane, kind = how.tenant, how.lane, how.kind
       local id = string.sub(member, how.id)
       counts[lane] = (counts[lane] or 0) + 1
+      if how.answered then
+        answered[lane] = (answered[lane] or 0) + 1
+      elseif how.stalled then
+        stalled[lane] = (stalled[lane] or 0) + 1
+      end
       written[#written + 1] = d .. member
       written[#written + 1] = value
       if how.leaves then add(left, how.leaves, id) end
@@ -108,6 +115,7 @@ local function record(keys, argv)
     queue(p, queues, stamps(p, now, 1), 'RPUSH')
   end
   delay(p, argv[1], waiting)
+  note_reactions(p, answered, stalled)
   landed(p, counts, function() return stamps(p, now, 1) end)
   wake(p, argv[1], argv[2], quiet)
   if not quiet or redis.call('EXISTS', p .. 't') == 1 then reply[1] = 1 end

@@ -30,6 +30,17 @@ local function learn_flying(call, fields)
   for i = 1, #unknown do flying[unknown[i]] = tonumber(said[i] or '0') or 0 end
 end
 
+-- How many an endpoint (a field of n) may have in flight that has `flying` and is to have up to `more` with them.
+local function cap_of(call, field, flying, more)
+  if not call.stalling or flying + more <= call.least then return call.cap end
+  local cap = call.caps[field]
+  if not cap then
+    cap = part_of(call.cap, redis.call('HGET', call.p .. 'S', field))
+    call.caps[field] = cap
+  end
+  return cap
+end
+
 -- Takes up to `most` deliveries from a tenant's lane, and appends them to the call's reply and leases; `field` is
 -- the lane's in n. Returns how many.
 local function take(call, tenant, lane, field, most)
@@ -75,8 +86,9 @@ local function serve(call, tenant, want)
   local taken, even = 0, math.floor(want / n)
   for i = 1, n do
     local flying = call.flying[fields[i]]
-    local room = call.cap - flying
-    local share = math.min(math.ceil((want - taken) / (n - i + 1)), room, call.light - flying)
+    local share = math.min(math.ceil((want - taken) / (n - i + 1)), call.light - flying)
+    local room = cap_of(call, fields[i], flying, share) - flying
+    share = math.min(share, room)
     local got = share > 0 and take(call, tenant, lanes[i], fields[i], share) or 0
     taken = taken + got
     if room <= 0 or got == room then

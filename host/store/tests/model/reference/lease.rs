@@ -121,7 +121,7 @@ impl Reference {
                 let lane = (key.0.clone(), known.endpoint.clone());
                 let count = in_flight.get(&lane).copied().unwrap_or(0);
                 promise!(
-                    self.lowest_cap.is_some_and(|cap| count >= cap) || self.is_full(&key.0, call),
+                    self.may_be_full(&lane, count) || self.is_full(&key.0, call),
                     "{key:?} is due and was not leased, though only {count} are in flight"
                 );
             }
@@ -168,9 +168,17 @@ impl Reference {
             let lane = (key.0.clone(), known.endpoint.clone());
             let count = in_flight.get(&lane).copied().unwrap_or(0);
             matches!(&known.place, Place::Waiting { due, .. } if *due == call)
-                && self.lowest_cap.is_none_or(|cap| count < cap)
+                && !self.may_be_full(&lane, count)
                 && !self.is_full(&key.0, call)
         })
+    }
+
+    /// Whether an endpoint with so many in flight need not be given more. Answers in between are passed over, so it may
+    /// have more than this.
+    fn may_be_full(&self, lane: &(TenantId, EndpointId), count: usize) -> bool {
+        let halved = self.stalled.get(lane).map_or(0, |stalled| stalled / 4);
+        let least = |cap: usize| (cap >> halved.min(7)).max(1);
+        self.lowest_cap.is_some_and(|cap| count >= least(cap))
     }
 
     fn put_back_what_ended(&mut self, call: Window) {

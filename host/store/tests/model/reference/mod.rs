@@ -46,6 +46,8 @@ pub(crate) struct Reference {
     /// The fewest in flight that one endpoint was limited to so far. A lane that was full under a
     /// lower limit need not be looked at again before one of its leases ends.
     lowest_cap: Option<usize>,
+    /// How many attempts at an endpoint stalled so far.
+    stalled: BTreeMap<(TenantId, EndpointId), usize>,
     /// The most that tenants may have in flight, of those that have such a quota.
     pub(crate) caps: BTreeMap<TenantId, usize>,
 }

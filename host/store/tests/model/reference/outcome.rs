@@ -1,6 +1,6 @@
 //! What becomes of leases: outcomes that are recorded, and leases that are given back.
 
-use wasmhook_core::{Delivery, DeliveryState, Sequence};
+use wasmhook_core::{Delivery, DeliveryState, ErrorClass, Sequence};
 use wasmhook_store::{Leased, Outcome, Recorded};
 
 use super::{Place, Reference, Verdict, key, promise};
@@ -40,6 +40,10 @@ impl Reference {
                     }
                 }
                 (Some(known), Recorded::Written) => {
+                    if outcome.attempt.error_class == Some(ErrorClass::Timeout) {
+                        let lane = (key.0.clone(), known.endpoint.clone());
+                        *self.stalled.entry(lane).or_default() += 1;
+                    }
                     known.attempts.push(outcome.attempt.clone());
                     known.place = concluded(call, self.calls, &outcome.delivery);
                     if outcome.delivery.state == DeliveryState::DeadLetter
