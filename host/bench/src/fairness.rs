@@ -1,5 +1,5 @@
 //! What a tenant notices of its neighbours: how late its events arrive beside tenants with mountains of
-//! due work, beside those whose receivers are dead, and beside one whose guests spin.
+//! due work, beside those whose receivers are dead or slow, and beside one whose guests spin.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use wasmhook_testing::{Durability, RedisServer};
 
 use crate::queue;
 use crate::results::{Results, percentile};
-use crate::scenario::{PATIENCE, connect, xadd_for};
+use crate::scenario::{PATIENCE, connect, per_second, xadd_for};
 use crate::system::{Host, Receiver, Tenant};
 
 /// Deliveries that are due for the heavy tenants, over all of them.
@@ -21,14 +21,17 @@ const FAR: Duration = Duration::from_millis(200);
 /// Events per second of the tenant that is measured: less than half of what is its share beside a hundred
 /// others, with 1024 deliveries under way at a time. Who asks for more than a share waits for it.
 const PACE: u64 = 20;
-/// The same beside dead receivers, and how long its own takes: it needs fifty places at a time.
+/// The same beside dead and slow receivers, and how long its own takes: it needs fifty places at a time.
 const BRISK: u64 = 500;
 const NEAR: Duration = Duration::from_millis(100);
-/// Tenants whose receivers are dead, deliveries that are due for them, over all of them, and how long those take: much
-/// longer than anybody waits for an answer.
-const DEAD_TENANTS: usize = 50;
-const DEAD: usize = 100_000;
+/// Tenants whose receivers are dead or slow, deliveries that are due for them, over all of them, and how long those
+/// take: much longer than anybody waits for an answer, or half of that.
+const HELD_UP_TENANTS: usize = 50;
+const HELD_UP: usize = 100_000;
 const NEVER: Duration = Duration::from_secs(3600);
+const LATE: Duration = Duration::from_secs(5);
+/// Events of a burst.
+const BURST: u64 = 1_000;
 /// Seconds of measurement in a round, after as many to warm up as follow.
 const SECONDS: u64 = 15;
 const WARM: u64 = 3;
@@ -157,28 +160,35 @@ async fn push_paced(
     Ok(())
 }
 
-/// Beside tenants whose receivers take connections and answer nothing, once these have been so for a while.
-pub(crate) async fn dead_receivers(results: &mut Results) -> anyhow::Result<()> {
+/// Beside tenants whose receivers take connections and answer nothing, once these have been so for a while, and beside
+/// those whose receivers take seconds to accept. Of the latter all want more than their part of the places, so it is
+/// measured how fast the tenant gets a burst delivered with its own.
+pub(crate) async fn slow_receivers(results: &mut Results) -> anyhow::Result<()> {
     let mut measured = Vec::new();
-    for (name, dead) in [("alone", 0), ("beside", DEAD_TENANTS)] {
-        let (light, never) = (
-            Receiver::start_slow(NEAR).await?,
-            Receiver::start_slow(NEVER).await?,
-        );
+    for (name, delay) in [("alone", None), ("dead", Some(NEVER)), ("slow", Some(LATE))] {
+        let light = Receiver::start_slow(NEAR).await?;
+        let others = Receiver::start_slow(delay.unwrap_or_default()).await?;
+        let held_up = delay.map_or(0, |_| HELD_UP_TENANTS);
         let redis = RedisServer::start_with(Durability::EverySecond, &[])
             .context("cannot start a Redis server")?;
-        if dead > 0 {
-            queue::fill(&redis, DEAD, dead).await?;
+        if held_up > 0 {
+            queue::fill(&redis, HELD_UP, held_up).await?;
         }
         let mut tenants = vec![Tenant::new("light", &light.url)];
-        tenants.extend((0..dead).map(|n| Tenant::new(format!("tenant{n}"), &never.url)));
+        tenants.extend((0..held_up).map(|n| Tenant::new(format!("tenant{n}"), &others.url)));
         let host = Host::start(Some(&redis.url()), &tenants).await?;
         let mut connection = connect(&redis).await?;
         // Three times as long as the host waits for an answer.
         tokio::time::sleep(Duration::from_secs(35)).await;
-        let p99 = p99(&light, &mut connection, 0, BRISK).await?;
-        results.set(&format!("dead_{name}_p99_ms"), p99);
-        measured.push(p99);
+        if name == "slow" {
+            xadd_for("light", &mut connection, 0, BURST).await?;
+            let stats = light.wait_for(BURST, PATIENCE).await?;
+            results.set("brisk_slow_per_s", per_second(&stats));
+        } else {
+            let p99 = p99(&light, &mut connection, 0, BRISK).await?;
+            results.set(&format!("brisk_{name}_p99_ms"), p99);
+            measured.push(p99);
+        }
         host.process.stop().await?;
     }
     results.set("dead_neighbours_p99_ratio", measured[1] / measured[0]);

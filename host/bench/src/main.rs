@@ -1,7 +1,7 @@
 //! Benchmark of wasmhook: the real binary, its own Redis and receiver, and the floor in the same run.
 //!
 //! `cargo xtask bench [PART…]` with parts `floor`, `redis`, `fanout`, `hosts`, `embedded`, `latency`,
-//! `delayed`, `plugin`, `reload`, `memory`, `tenants`, `backlog`, `fairness`, `dead`, `spin`; all of these without a name.
+//! `delayed`, `plugin`, `reload`, `memory`, `tenants`, `backlog`, `fairness`, `slow`, `spin`; all of these without a name.
 //! Two run by name only: `plugins10k` compiles ten thousand components, which takes a quarter of an hour and 10 GB
 //! of disk (`BENCH_TENANTS` sets another number), and `open10m` fills a file with ten million deliveries, which takes
 //! five minutes and 5 GB. Results are merged into `target/bench/latest.json`, one flat object.
@@ -39,7 +39,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// The parts, in the order in which they run.
 const PARTS: [&str; 15] = [
     "floor", "redis", "fanout", "hosts", "embedded", "latency", "delayed", "plugin", "reload",
-    "memory", "tenants", "backlog", "fairness", "dead", "spin",
+    "memory", "tenants", "backlog", "fairness", "slow", "spin",
 ];
 /// Those that are measured side by side, in rounds.
 const THROUGHPUT: [&str; 5] = ["floor", "redis", "fanout", "hosts", "embedded"];
@@ -154,8 +154,8 @@ async fn measure(parts: Vec<String>) -> anyhow::Result<()> {
     if wanted("fairness") {
         fairness::heavy_tenants(&mut results).await?;
     }
-    if wanted("dead") {
-        fairness::dead_receivers(&mut results).await?;
+    if wanted("slow") {
+        fairness::slow_receivers(&mut results).await?;
     }
     if wanted("spin") {
         fairness::spinning_guest(&mut results).await?;

@@ -17,6 +17,8 @@ use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
+use crate::scenario::float;
+
 /// What arrived since the last reset.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Stats {
@@ -42,7 +44,16 @@ pub(crate) fn now() -> f64 {
         .as_secs_f64()
 }
 
-/// Runs until killed; prints its port first. Answers a request after `delay`, given in milliseconds.
+/// How long the request of this number takes where `delay` is the mean: from half to one and a half of it, or what was
+/// sent together would be answered together for ever.
+fn varied(delay: Duration, number: u64) -> Duration {
+    // Multiples of the golden ratio lie evenly, however many there are.
+    let place = (float(number) * 0.618_034).fract();
+    delay.mul_f64(0.5 + place)
+}
+
+/// Runs until killed; prints its port first. Answers a request after `delay`, given in milliseconds, or about that long
+/// if it is seconds.
 pub(crate) async fn run(delay: Option<&String>) -> anyhow::Result<()> {
     let delay = Duration::from_millis(delay.map_or(Ok(0), |text| text.parse())?);
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
@@ -91,8 +102,14 @@ async fn answer(
         .await
         .map(http_body_util::Collected::to_bytes)
         .unwrap_or_default();
-    note(&mut lock(), tagged, &body);
-    if !delay.is_zero() {
+    let number = {
+        let mut stats = lock();
+        note(&mut stats, tagged, &body);
+        stats.count
+    };
+    if delay >= Duration::from_secs(1) {
+        tokio::time::sleep(varied(delay, number)).await;
+    } else if !delay.is_zero() {
         tokio::time::sleep(delay).await;
     }
     let mut response = Response::new(Full::default());

@@ -109,3 +109,31 @@ pub async fn weighty_tenants_get_more_turns(store: Subject) {
         store.release(&leased).await.unwrap();
     }
 }
+
+/// Places are held for as long as receivers take. Who holds more than its part of them gets no more while others have
+/// something due, and all that those leave.
+pub async fn who_holds_most_places_waits_for_the_others(store: Subject) {
+    flood(&store, "acme", "main", 400).await;
+    let slow = take(&store, 200).await;
+    assert_eq!(by_tenant(&slow, "acme"), 200);
+    flood(&store, "globex", "main", 250).await;
+    for _ in 0..18 {
+        let next = take(&store, 10).await;
+        assert_eq!(by_tenant(&next, "globex"), 10, "it holds fewer");
+    }
+    let mut next = Vec::new();
+    for _ in 0..6 {
+        next.extend(take(&store, 10).await);
+    }
+    let of_globex = by_tenant(&next, "globex");
+    assert!((20..=50).contains(&of_globex), "{of_globex} of 60");
+    // And what one leaves is the other's.
+    loop {
+        let more = take(&store, 50).await;
+        if more.is_empty() {
+            break;
+        }
+        next.extend(more);
+    }
+    assert_eq!(next.len(), 270);
+}

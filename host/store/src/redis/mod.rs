@@ -153,6 +153,26 @@ impl RedisStore {
     }
 }
 
+// What this host has in flight of each shard.
+impl RedisStore {
+    /// A worker holds these.
+    fn begin(&self, leased: &[Leased]) {
+        self.shares.begin(self.shards_of(leased.iter()));
+    }
+
+    /// It does not any more.
+    fn end<'a>(&self, leased: impl Iterator<Item = &'a Leased>) {
+        self.shares.end(self.shards_of(leased));
+    }
+
+    fn shards_of<'a>(
+        &self,
+        leased: impl Iterator<Item = &'a Leased>,
+    ) -> impl Iterator<Item = usize> {
+        leased.map(|leased| self.keys.shard_of(&leased.delivery.tenant_id))
+    }
+}
+
 fn micros(duration: Duration) -> u64 {
     // A year is longer than any lease or wait.
     const YEAR: u64 = 366 * 86_400 * 1_000_000;
@@ -186,15 +206,21 @@ impl Store for RedisStore {
     }
 
     async fn lease(&self, request: &LeaseRequest) -> Result<Batch, StoreError> {
-        self.lease_due(request).await
+        let batch = self.lease_due(request).await?;
+        self.begin(&batch.leased);
+        Ok(batch)
     }
 
     async fn record(&self, outcomes: &[Outcome]) -> Result<Vec<Recorded>, StoreError> {
-        self.record_outcomes(outcomes).await
+        let recorded = self.record_outcomes(outcomes).await?;
+        self.end(outcomes.iter().map(|outcome| &outcome.leased));
+        Ok(recorded)
     }
 
     async fn release(&self, leases: &[Leased]) -> Result<(), StoreError> {
-        self.release_leases(leases).await
+        self.release_leases(leases).await?;
+        self.end(leases.iter());
+        Ok(())
     }
 
     async fn wait_for_work(&self, timeout: Duration) -> Result<(), StoreError> {

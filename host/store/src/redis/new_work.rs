@@ -38,12 +38,17 @@ impl NewWork for RedisStore {
             return Vec::new();
         }
         let mut waiting = self.offers.make(request.clone(), light);
-        tokio::select! {
+        let brought = tokio::select! {
             biased;
-            brought = waiting.brought() => return brought,
-            () = self.outlook.wait_for_news(timeout) => {}
-        }
-        waiting.end().await
+            brought = waiting.brought() => Some(brought),
+            () = self.outlook.wait_for_news(timeout) => None,
+        };
+        let brought = match brought {
+            Some(brought) => brought,
+            None => waiting.end().await,
+        };
+        self.begin(&brought);
+        brought
     }
 
     fn interrupt(&self) {
@@ -80,6 +85,7 @@ impl NewWork for RedisStore {
                 }
             }
         }
+        self.begin(&leased);
         leased
     }
 

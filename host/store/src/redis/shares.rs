@@ -5,6 +5,10 @@
 //! start-time fair queueing: each has come as far as what it was given, divided by what the tenants that wait there
 //! have of weight together, and who has come least far is next. Every host does this for itself, so it holds for all
 //! of them together.
+//!
+//! That alone would give slow receivers most of a host, for they hold their places longest. So a shard whose tenants
+//! hold more than their part of the places is asked after those whose tenants do not, as within a shard a tenant is
+//! served after those (`serve_turn` in `lua/turns.lua`).
 
 use std::sync::{Mutex, PoisonError};
 
@@ -13,6 +17,8 @@ use super::CHUNK;
 /// So much at least is asked of a shard while all places that are free allow it: a call for 32 costs a server half
 /// as much for a delivery as calls for three do.
 const MUCH: usize = 32;
+/// With fewer deliveries in flight there is no need to look whose they are.
+const SHORT: usize = 128;
 
 /// How far a shard has come.
 #[derive(Clone)]
@@ -21,6 +27,8 @@ struct Standing {
     passed: f64,
     /// What its tenants had of weight together when it was asked last.
     weight: f64,
+    /// Deliveries of it that this host has in flight.
+    in_flight: usize,
     /// It had less than it was asked for. What it could not use meanwhile is not kept for it.
     sated: bool,
 }
@@ -39,6 +47,7 @@ impl Shares {
         let new = Standing {
             passed: 0.0,
             weight: 1.0,
+            in_flight: 0,
             sated: true,
         };
         Self(Mutex::new(Standings {
@@ -57,6 +66,7 @@ impl Shares {
     pub(super) fn part(&self, shards: &[usize], left: usize, first: bool) -> Vec<(usize, usize)> {
         self.standings(|all| {
             all.go_on(shards);
+            let shards = all.below_their_part(shards, left);
             let mut line: Vec<(f64, usize, usize)> = shards
                 .iter()
                 .map(|shard| (all.shards[*shard].passed, *shard, 0))
@@ -89,6 +99,21 @@ impl Shares {
         });
     }
 
+    /// Deliveries of these shards, a number for each, are in flight now.
+    pub(super) fn begin(&self, shards: impl Iterator<Item = usize>) {
+        self.standings(|all| shards.for_each(|shard| all.shards[shard].in_flight += 1));
+    }
+
+    /// They are not any more.
+    pub(super) fn end(&self, shards: impl Iterator<Item = usize>) {
+        self.standings(|all| {
+            for shard in shards {
+                let in_flight = &mut all.shards[shard].in_flight;
+                *in_flight = in_flight.saturating_sub(1);
+            }
+        });
+    }
+
     /// A shard did not answer.
     pub(super) fn failed(&self, shard: usize) {
         self.standings(|all| all.shards[shard].sated = true);
@@ -96,6 +121,28 @@ impl Shares {
 }
 
 impl Standings {
+    /// Those of these shards that hold no more than their part of what is in flight for them and of `left` places, or
+    /// all if there are none. What the others are passed over for is not kept for them.
+    #[allow(clippy::cast_precision_loss, reason = "rough is good enough")]
+    fn below_their_part(&mut self, shards: &[usize], left: usize) -> Vec<usize> {
+        let of = |shard: &usize| &self.shards[*shard];
+        let in_flight: usize = shards.iter().map(|shard| of(shard).in_flight).sum();
+        if in_flight < SHORT {
+            return shards.to_vec();
+        }
+        let weight: f64 = shards.iter().map(|shard| of(shard).weight).sum();
+        let part = (in_flight + left) as f64 / weight;
+        let holds_more = |shard: &usize| of(shard).in_flight as f64 > part * of(shard).weight;
+        let (more, below): (Vec<usize>, Vec<usize>) = shards.iter().copied().partition(holds_more);
+        if below.is_empty() {
+            return more;
+        }
+        for shard in more {
+            self.shards[shard].sated = true;
+        }
+        below
+    }
+
     /// Has those of these shards that come back begin where those are that never had enough.
     fn go_on(&mut self, shards: &[usize]) {
         let waiting = shards.iter().map(|shard| &self.shards[*shard]);
@@ -213,6 +260,41 @@ mod tests {
         }
         shares.took(0, 32, 3, 1);
         assert!(apart_after(&shares, &[0, 1], |quota| quota - 1) <= 64);
+    }
+
+    #[test]
+    fn who_holds_more_than_its_part_of_the_places_waits_for_the_others() {
+        for weights in [[1, 1], [3, 1]] {
+            let shares = Shares::new(2);
+            // The first holds all places when the other comes.
+            for (shard, quota) in (0..20).flat_map(|_| shares.part(&[0], 20, true)) {
+                shares.took(shard, quota, quota, weights[0]);
+                shares.begin(std::iter::repeat_n(shard, quota));
+            }
+            shares.took(1, 0, 0, weights[1]);
+            let parts = shares.part(&[0, 1], 20, true);
+            assert_eq!(parts, [(1, 20)]);
+            shares.begin(std::iter::repeat_n(1, 800));
+            shares.took(1, 800, 800, weights[1]);
+            assert_eq!(shares.part(&[0, 1], 20, true), [(0, 20)]);
+        }
+    }
+
+    #[test]
+    fn who_holds_its_part_gets_its_turn() {
+        let shares = Shares::new(2);
+        for _ in 0..20 {
+            for (shard, quota) in shares.part(&[0, 1], 20, true) {
+                shares.took(shard, quota, quota, 1);
+                shares.begin(std::iter::repeat_n(shard, quota));
+            }
+        }
+        let asked =
+            |parts: Vec<(usize, usize)>| parts.iter().map(|(shard, _)| *shard).sum::<usize>();
+        // Both hold as much as the other, and take turns.
+        let first = asked(shares.part(&[0, 1], 20, true));
+        shares.took(first, 20, 20, 1);
+        assert_ne!(asked(shares.part(&[0, 1], 20, true)), first);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::super::leases::Held;
 use super::roster::{Next, Source};
 use super::share::share;
-use super::turns::Turn;
+use super::turns::{Part, Turn};
 use super::window::Fresh;
 use super::{Fault, Schedule};
 
@@ -41,20 +41,14 @@ impl Schedule {
             self.put_back(seq);
         }
         let mut picked = Vec::new();
-        let in_round = call.new_up_to.is_none();
-        let tenants = if in_round {
-            self.round.turns(self.roster.tenants(), call.max)
+        let shared = if call.new_up_to.is_none() {
+            self.serve_round(call, source, &mut picked)
         } else {
-            self.newcomers.turns(self.roster.tenants(), call.max)
+            let tenants = self.newcomers.turns(self.roster.tenants(), call.max);
+            share(call.max, tenants, |tenant, quota| {
+                self.serve_tenant(call, tenant.id, quota, source, &mut picked)
+            })
         };
-        let shared = share(call.max, tenants, |tenant, quota| {
-            let got = self.serve_tenant(call, tenant.id, quota, source, &mut picked)?;
-            if got > 0 && in_round {
-                self.round.served(tenant, quota, got);
-                self.newcomers.served(tenant.id);
-            }
-            Ok(got)
-        });
         if let Err(fault) = shared {
             for one in picked {
                 self.release(one.seq, one.lease);
@@ -64,6 +58,31 @@ impl Schedule {
         // The first of each tenant first, so that the worker too takes turns.
         picked.sort_by_key(|picked| picked.rank);
         Ok(picked)
+    }
+
+    /// Serves the tenants in turn; what those leave who hold their part of the places goes to those who hold more.
+    fn serve_round(
+        &mut self,
+        call: Call,
+        source: &mut Source<'_>,
+        picked: &mut Vec<Picked>,
+    ) -> Result<usize, Fault> {
+        let part = Part::of(self.roster.tenants(), self.leases.count(), call.max);
+        let (first, later) = self.round.turns(self.roster.tenants(), call.max, part);
+        let mut taken = 0;
+        for tenants in [first, later] {
+            taken += share(call.max - taken, tenants, |tenant, quota| {
+                let got = self.serve_tenant(call, tenant.id, quota, source, picked)?;
+                if got > 0 {
+                    let lacks =
+                        part.is_some_and(|part| part.lacks(self.roster.tenants(), tenant.id));
+                    self.round.served(tenant, quota, got, lacks);
+                    self.newcomers.served(tenant.id);
+                }
+                Ok::<_, Fault>(got)
+            })?;
+        }
+        Ok(taken)
     }
 
     /// Gives a lease up, if it is in force.

@@ -63,6 +63,18 @@ impl Tenants {
         later.chain(self.ring.range(..=last)).copied()
     }
 
+    /// How many can be served.
+    pub(super) fn count_open(&self) -> usize {
+        self.ring.len()
+    }
+
+    /// How many a tenant has on their way.
+    pub(super) fn flying(&self, tenant: i64) -> usize {
+        self.with_lanes
+            .get(&tenant)
+            .map_or(0, |tenant| tenant.flying)
+    }
+
     /// The open lanes of a tenant; who was served longest ago is first.
     pub(super) fn open_lanes(&self, tenant: i64) -> impl Iterator<Item = i64> {
         let open = self.with_lanes.get(&tenant).into_iter();
@@ -75,10 +87,8 @@ impl Tenants {
 
     /// How many more a tenant may have in flight.
     pub(super) fn room(&self, tenant: i64) -> usize {
-        let known = self.with_lanes.get(&tenant);
-        let flying = known.map_or(0, |tenant| tenant.flying);
         let most = self.allowance(tenant).most;
-        most.map_or(usize::MAX, |most| most.saturating_sub(flying))
+        most.map_or(usize::MAX, |most| most.saturating_sub(self.flying(tenant)))
     }
 }
 

@@ -14,7 +14,8 @@
 --   q:<lane>                 lane: list of due entries. A lane is <tenant> \0 <endpoint>, or that and
 --                            \0 for what is due again, so that first attempts never queue behind it
 --   r:<tenant>               ring of the tenant's lanes that can be served, by last turn
---   t                        ring of tenants that can be served, by last turn; before all that had one, those
+--   t                        ring of tenants that can be served, by last turn, or a moment later if they hold their
+--                            part of the places; before all that had one, those
 --                            that come with new work. One that has run out of work while others wait
 --                            keeps its place until its turn comes again, or it would be new each time it has
 --                            some again

@@ -36,13 +36,20 @@ local function lease(keys, argv)
   local fence = num(mine)
   local call = {
     p = p, want = want, taken = 0, cap = cap, light = new and tonumber(argv[7]) or cap,
-    new = new, before = now - NEW / 2,
+    new = new, now = now, soon = now + LATER / 2, before = now - NEW / 2,
     quotas = marks > 0 and redis.call('EXISTS', p .. 'h') == 1, owing = marks > 0,
     stalling = marks > 0 and redis.call('EXISTS', p .. 'S') == 1, least = least(cap), caps = {},
     fence = fence, stamp = stamp + 1, waiting = redis.call('ZCARD', p .. 't'),
     reply = { -1, fence, 0 }, members = {}, flying = {}, touched = {}, emptied = {},
   }
-  call.reply[3] = call.waiting
+  local weight = weight_of_all(call)
+  call.reply[3] = weight
+  if not new and call.waiting > 1 then
+    local in_flight = redis.call('ZCARD', p .. 'l')
+    call.short = in_flight >= SHORT
+    -- What is in flight and what is asked for, by weight among all that wait.
+    call.part = math.ceil((in_flight + want) / weight)
+  end
   if new then serve_out_of_turn(call) end
   while call.taken < want and serve_round(call) do end
   -- Hosts that are idle hear only of the start of work, and this one may have its hands full.

@@ -4,6 +4,10 @@ local SCAN = 256        -- tenants and lanes looked at in one pass of a lease
 local TURN = 8          -- deliveries of a turn where many tenants wait and much is asked for
 local MUCH = 32         -- so much: who asks for less gets one of each
 local FEW = 16          -- who has no more in flight for an endpoint may be served out of turn
+local SHORT = 128       -- with fewer in flight there is no need to look who holds more places than others
+local SAMPLE = 32       -- tenants that speak for all when it is asked what they weigh
+local LATER = 100000    -- in us: so much later it is the turn of who holds its part of the places
+local ENOUGH = 0.75     -- of its part: who holds less goes on. With all of it, others hold a little more by then
 
 -- Sends who had its turn to the end of a ring, in this order, and who got more than an even share behind them.
 -- Each gets a stamp of its own, or those of one call would go by their names the next time.
@@ -63,25 +67,44 @@ local function take(call, tenant, lane, field, most)
   return got
 end
 
+-- How many these endpoints (`fields` of n, some of them twice) have in flight together.
+local function held(call, fields)
+  local sum, seen = 0, {}
+  for i = 1, #fields do
+    if not seen[fields[i]] then
+      seen[fields[i]] = true
+      sum = sum + call.flying[fields[i]]
+    end
+  end
+  return sum
+end
+
 -- Takes up to `want` deliveries of one tenant from its lanes in turn, so that no endpoint has more than the call's
--- `light` in flight, whose cap is `cap`. Returns how many, and whether lanes are left in the ring.
-local function serve(call, tenant, want)
+-- `light` in flight, whose cap is `cap`, and it holds no more than `part`, where that is given. Returns how many,
+-- whether lanes are left in the ring, and, where `part` is given, how many it holds then.
+local function serve(call, tenant, want, part)
   local p = call.p
   local key = p .. 'r:' .. tenant
   local limit = math.min(want, SCAN)
-  -- One more than can be served, to know whether there are others.
-  local lanes = redis.call('ZRANGE', key, 0, limit)
+  -- One more than can be served, to know whether there are others, and more to know what it holds.
+  local lanes = redis.call('ZRANGE', key, 0, part and math.max(limit, FEW) or limit)
   local n = math.min(#lanes, limit)
-  if n == 0 then return 0, false end
+  if n == 0 then return 0, false, 0 end
   local more = #lanes > n
   local fields = {}
-  for i = 1, n do
+  for i = 1, #lanes do
     local lane = lanes[i]
     -- Both lanes of an endpoint count together.
     if string.byte(lane, -1) == 0 then lane = string.sub(lane, 1, -2) end
     fields[i] = tenant .. Z .. lane
   end
   learn_flying(call, fields)
+  local holds
+  if part then
+    holds = held(call, fields)
+    if holds >= part then return 0, true, holds end
+    want = math.min(want, part - holds)
+  end
   local gone, fair, greedy, blocked = {}, {}, {}, {}
   local taken, even = 0, math.floor(want / n)
   for i = 1, n do
@@ -106,12 +129,21 @@ local function serve(call, tenant, want)
   if #blocked > 0 then redis.call('SADD', p .. 'b', unpack(blocked)) end
   if #gone == n and not more then
     call.emptied[#call.emptied + 1] = key
-    return taken, false
+    return taken, false, holds
   end
   if #gone > 0 then redis.call('ZREM', key, unpack(gone)) end
   -- One alone need not go behind itself: who comes later is behind it anyway.
   if n > 1 or more then behind(key, call, fair, greedy) end
-  return taken, true
+  return taken, true, part and holds + taken
+end
+
+-- What the tenants that can be served have of weight together, about.
+local function weight_of_all(call)
+  if not call.quotas or call.new or call.waiting == 0 then return call.waiting end
+  local tenants = redis.call('ZRANGE', call.p .. 't', 0, SAMPLE - 1)
+  local said, total = redis.call('HMGET', call.p .. 'h', unpack(tenants)), 0
+  for i = 1, #tenants do total = total + (said[i] and tonumber(string.match(said[i], '^%d+')) or 1) end
+  return math.ceil(call.waiting * total / #tenants)
 end
 
 -- Of each of these tenants its weight, how many more it may have in flight (if it has a cap), what is left of
@@ -166,18 +198,28 @@ local function serve_out_of_turn(call)
   drop_emptied(call)
 end
 
--- The tenants whose turn is next, and what they may have before the others, if anybody may. Calls for new work
+-- The tenants whose turn is next, what they may have before the others, if anybody may, and, where places are short,
+-- since when it is their turn; those whose turn has not come yet only if there are no others. Calls for new work
 -- serve only those that stand before all that had a turn.
 local function next_in_turn(call, limit)
   local p = call.p
-  local tenants
+  local tenants, since = nil, {}
   if call.new then
     tenants = redis.call('ZRANGE', p .. 't', '-inf', num(call.before), 'BYSCORE', 'LIMIT', 0, limit)
+  elseif call.short then
+    local said = redis.call('ZRANGE', p .. 't', 0, limit - 1, 'WITHSCORES')
+    tenants = {}
+    for i = 1, #said, 2 do
+      local turn = tonumber(said[i + 1])
+      if turn > call.soon and i > 1 and since[1] <= call.soon then break end
+      tenants[#tenants + 1] = said[i]
+      since[#tenants] = turn
+    end
   else
     tenants = redis.call('ZRANGE', p .. 't', 0, limit - 1)
   end
-  if #tenants == 0 or not call.owing then return tenants, {} end
-  return tenants, redis.call('HMGET', p .. 'D', unpack(tenants))
+  if #tenants == 0 or not call.owing then return tenants, {}, since end
+  return tenants, redis.call('HMGET', p .. 'D', unpack(tenants)), since
 end
 
 -- How much a tenant's turn is. It goes by the tenant's weight; while there is enough for all it is as long as it
@@ -206,8 +248,11 @@ local function keep_place(p, tenant, rest, place, got, left)
 end
 
 -- Serves a tenant its turn and says where it goes then. `room` is how many more it may have in flight, if it has
--- a cap; `begun` as of `turn_of`; `owed` what D says of it.
-local function serve_turn(call, round, tenant, weight, room, begun, owed)
+-- a cap; `begun` as of `turn_of`; `owed` what D says of it; `since` when its turn came, where places are short.
+-- There its turn is put off while it holds its part of them, if others have something due, and goes on until it holds
+-- three quarters of that, if it has so much: places are held for as long as receivers take, so turns
+-- alone would give nearly all of them to the slowest.
+local function serve_turn(call, round, tenant, weight, room, begun, owed, since)
   local p = call.p
   local share = turn_of(call, round, weight, begun)
   round.total = round.total - weight
@@ -226,9 +271,15 @@ local function serve_turn(call, round, tenant, weight, room, begun, owed)
   local most = math.min(share, call.want - call.taken)
   if room and room < most then most = room end
   if most <= 0 and room ~= 0 then return end
-  local got, left = 0, true
+  local got, left, holds = 0, true, nil
+  -- Before that time all that the others have is given out.
+  local part = not owed and since and since <= call.soon and call.part * weight
   if most > 0 then
-    got, left = serve(call, tenant, most)
+    got, left, holds = serve(call, tenant, most, part)
+    if part and got == 0 and left and holds >= part then
+      round.later[#round.later + 1] = tenant
+      return
+    end
     if room then redis.call('HINCRBY', p .. 'N', tenant, got) end
   end
   local goes_on = false
@@ -243,7 +294,7 @@ local function serve_turn(call, round, tenant, weight, room, begun, owed)
   elseif got > 0 and got < share and call.taken >= call.want and weight > 1 then
     goes_on = true
     redis.call('HSET', p .. 'C', tenant, share - got)
-  else
+  elseif not (part and left and got > 0 and since > 0 and holds < part * ENOUGH) then
     if got > round.unit * weight then
       round.greedy[#round.greedy + 1] = tenant
     elseif got > 0 or call.new then
@@ -265,24 +316,22 @@ local function serve_round(call)
   -- A tenant costs as much as several deliveries do, so few are served at a time, and more of each.
   local length = want < MUCH and 1 or TURN
   local limit = math.min(math.ceil(want / length), SCAN)
-  local tenants, owed = next_in_turn(call, limit)
+  local tenants, owed, since = next_in_turn(call, limit)
   local n = #tenants
   if n == 0 then return false end
   local weights, rooms, begun, total = {}, {}, {}, n
   if call.quotas then
     weights, rooms, begun, total = shares(p, tenants)
-    -- Those whose turn it is speak for the others.
-    if call.taken == 0 then call.reply[3] = math.ceil(call.waiting * total / n) end
   end
   -- Whether others wait who cannot have a turn now.
   local crowded = (call.new or n == limit) and call.waiting > n
   local round = {
     length = length, crowded = crowded, total = total,
     unit = crowded and length or math.floor(want / total),
-    gone = {}, fair = {}, greedy = {}, full = {}, spent = {}, spare = {},
+    gone = {}, fair = {}, greedy = {}, full = {}, spent = {}, spare = {}, later = {},
   }
   for i = 1, n do
-    serve_turn(call, round, tenants[i], weights[i] or 1, rooms[i], begun[i], owed[i])
+    serve_turn(call, round, tenants[i], weights[i] or 1, rooms[i], begun[i], owed[i], since[i])
   end
   drop_emptied(call)
   if #round.full > 0 then redis.call('SADD', p .. 'B', unpack(round.full)) end
@@ -296,5 +345,13 @@ local function serve_round(call)
     call.owing = true
   end
   behind(p .. 't', call, round.fair, round.greedy)
+  if #round.later > 0 then
+    local args = {}
+    for i = 1, #round.later do
+      args[2 * i - 1] = num(call.now + LATER + i)
+      args[2 * i] = round.later[i]
+    end
+    redis.call('ZADD', p .. 't', 'XX', unpack(args))
+  end
   return true
 end
