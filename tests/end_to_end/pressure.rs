@@ -4,7 +4,7 @@ use serde_json::json;
 use wasmhook_testing::RedisServer;
 
 use crate::events::xadd;
-use crate::support::{JSON, Listener, Site, event, free_port, http, push, wait_for};
+use crate::support::{JSON, Listener, Site, event, free_port, http, push, push_lines, wait_for};
 
 #[test]
 fn who_fills_the_host_leaves_a_place_for_a_tenant_with_its_first_event_on_redis() {
@@ -45,6 +45,61 @@ fn leave_a_place_for_a_first_event(site: &Site) {
         "more than the places for all"
     );
     assert_eq!(open.len(), 7);
+}
+
+#[test]
+fn dead_receivers_get_few_places_until_they_answer_on_redis() {
+    let redis = RedisServer::start().unwrap();
+    give_few_places_to_the_dead(&Site::redis(&redis.url()));
+}
+
+#[test]
+fn dead_receivers_get_few_places_until_they_answer_on_the_embedded_store() {
+    give_few_places_to_the_dead(&Site::embedded());
+}
+
+fn give_few_places_to_the_dead(site: &Site) {
+    const DEAD: usize = 4;
+    // Takes connections and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", silent.local_addr().unwrap());
+    for tenant in 0..DEAD {
+        site.endpoint(&format!("dead{tenant}"), "main", &url, "*");
+    }
+    site.try_often();
+    site.configure(|config| {
+        let config = config.replace("timeout = \"5s\"", "timeout = \"300ms\"");
+        format!("{config}\n[worker]\nconcurrency = 32\nmax_per_endpoint = 16\n")
+    });
+    let _host = site.serve();
+    for tenant in 0..DEAD {
+        let lines: Vec<_> = (0..40)
+            .map(|n| {
+                let (tenant, id) = (format!("dead{tenant}"), format!("evt_{n}"));
+                event(&tenant, "invoice.paid", &id, &json!({}))
+            })
+            .collect();
+        assert!(push_lines(site, &lines.join("\n")).status.success());
+    }
+    let gauge = |metrics: &str, name: &str| -> Option<usize> {
+        let mut lines = metrics.lines();
+        lines.find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    };
+    // One of each is still tried.
+    wait_for("each dead receiver to have one place", || {
+        let (_, metrics) = http(site.port, "GET", "/metrics", &[], "")?;
+        let stalling = gauge(&metrics, "wasmhook_stalling_endpoints ")?;
+        let leased = gauge(&metrics, "wasmhook_deliveries{state=\"leased\"} ")?;
+        (stalling == DEAD && leased <= DEAD).then_some(())
+    });
+    let port = silent.local_addr().unwrap().port();
+    drop(silent);
+    let repaired = Listener::on(port, 204);
+    repaired.wait_for_deliveries(DEAD * 40);
+    wait_for("all of them to answer", || {
+        let (_, metrics) = http(site.port, "GET", "/metrics", &[], "")?;
+        (gauge(&metrics, "wasmhook_stalling_endpoints ")? == 0).then_some(())
+    });
 }
 
 #[test]

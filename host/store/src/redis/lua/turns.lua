@@ -272,8 +272,8 @@ local function serve_turn(call, round, tenant, weight, room, begun, owed, since)
   if room and room < most then most = room end
   if most <= 0 and room ~= 0 then return end
   local got, left, holds = 0, true, nil
-  -- Before that time all that the others have is given out.
-  local part = not owed and since and since <= call.soon and call.part * weight
+  -- Before that time all that the others have is given out. A turn is no shorter because its part is.
+  local part = not owed and since and since <= call.soon and math.max(call.part, round.length) * weight
   if most > 0 then
     got, left, holds = serve(call, tenant, most, part)
     if part and got == 0 and left and holds >= part then
