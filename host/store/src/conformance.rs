@@ -82,6 +82,7 @@ macro_rules! conformance_tests {
             tenants_take_turns
             a_late_tenant_is_served_at_once
             who_holds_most_places_waits_for_the_others
+            who_lacks_places_does_not_keep_the_turn_for_ever
             endpoints_take_turns
             an_endpoint_has_a_limit_in_flight
             an_endpoint_that_stalls_has_few_in_flight_until_it_answers

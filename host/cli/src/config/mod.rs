@@ -229,11 +229,13 @@ impl Default for Delivery {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Worker {
-    /// Deliveries in flight on this host, from lease to record. 1024: with 2048 a host of two cores takes on so much beside many slow receivers that a light tenant's p99
+    /// Deliveries in flight on this host, from lease to record. 1024: with 2048 a host of two cores takes on so much
+    /// beside many slow receivers that a light tenant's p99
     /// went above twice what it is alone (measured).
     pub(crate) concurrency: usize,
     /// Deliveries in flight for one endpoint, over all hosts: what a dead receiver can occupy for the length of
-    /// `delivery.timeout`, until the store leases it fewer. 512, of which most are on their way from or to the store when a receiver answers at once: with 256 an eighth
+    /// `delivery.timeout`, until the store leases it fewer. 512, of which most are on their way from or to the
+    /// store when a receiver answers at once: with 256 an eighth
     /// of two cores was idle while a single endpoint took all there was, with 128 a fifth, and with 64 it was
     /// slower by a third (measured).
     pub(crate) max_per_endpoint: usize,

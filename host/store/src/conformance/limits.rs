@@ -71,7 +71,7 @@ async fn stalled(store: &Subject, leased: impl IntoIterator<Item = Leased>) {
 }
 
 /// Every four attempts that an endpoint leaves without an answer halve what it may have in flight, down to a 128th,
-/// and each answer doubles it. Others are not concerned, and no stored limit keeps it from work afterwards.
+/// and each answer doubles it. Others are not concerned.
 pub async fn an_endpoint_that_stalls_has_few_in_flight_until_it_answers(store: Subject) {
     flood(&store, "acme", "main", 400).await;
     let mut held = take_with(&store, 28, LONG, 256).await.leased;

@@ -3,7 +3,7 @@
 use wasmhook_core::{Quota, Weight};
 
 use super::Subject;
-use super::steps::{by_tenant, flood, limit, take, tenant};
+use super::steps::{by_tenant, flood, limit, succeeded, take, tenant, written};
 use crate::Leased;
 
 /// A tenant with little work is not held up by one with much.
@@ -108,6 +108,26 @@ pub async fn weighty_tenants_get_more_turns(store: Subject) {
         assert!(one.abs_diff(other) <= 2, "{one} and {other} at {max}");
         store.release(&leased).await.unwrap();
     }
+}
+
+/// Who lacks places that others hold, with nothing due, does not keep the turn of everybody else for that.
+pub async fn who_lacks_places_does_not_keep_the_turn_for_ever(store: Subject) {
+    flood(&store, "initech", "main", 400).await;
+    let held = take(&store, 400).await;
+    assert_eq!(held.len(), 400);
+    flood(&store, "acme", "main", 5000).await;
+    flood(&store, "globex", "main", 5000).await;
+    let mut served = std::collections::BTreeSet::new();
+    // Each ends at once, so neither ever holds what would be its part.
+    for _ in 0..5000 {
+        let leased = take(&store, 1).await.pop().unwrap();
+        served.insert(leased.delivery.tenant_id.clone());
+        written(&store, succeeded(leased)).await;
+        if served.len() == 2 {
+            return;
+        }
+    }
+    panic!("only {served:?} was served");
 }
 
 /// Places are held for as long as receivers take. Who holds more than its part of them gets no more while others have

@@ -41,6 +41,9 @@ impl Sharer for Turn {
     }
 }
 
+/// So many times in a row at most who lacks places keeps its turn: others may hold them with nothing due.
+const MOST_KEPT: usize = 32;
+
 /// With fewer on their way there is no need to look who holds more places than others.
 const SHORT: usize = 128;
 
@@ -83,6 +86,8 @@ pub(super) struct Round {
     last_tenant: i64,
     /// The tenant that got only a part of its turn in the last round, and what is left of it.
     begun: (i64, usize),
+    /// How many times in a row a tenant kept its turn because it lacks places.
+    kept: usize,
 }
 
 impl Round {
@@ -125,7 +130,9 @@ impl Round {
     pub(super) fn served(&mut self, tenant: &Turn, quota: usize, got: usize, lacks: bool) {
         let left = tenant.left.saturating_sub(got);
         let cut = got == quota && left > 0;
-        let goes_on = cut || (got == quota && lacks);
+        let keeps = got == quota && lacks && self.kept < MOST_KEPT;
+        self.kept = if keeps { self.kept + 1 } else { 0 };
+        let goes_on = cut || keeps;
         self.last_tenant = tenant.id - i64::from(goes_on);
         self.begun = if cut { (tenant.id, left) } else { (0, 0) };
     }
@@ -182,9 +189,15 @@ mod tests {
         let (tenants, mut round) = (tenants(), Round::default());
         round.served(&first(&round, &tenants, 1)[0], 1, 1, true);
         assert_eq!(next(&round, &tenants), [(1, 1), (2, 2)]);
-        // Not with who has no more to give.
+        // Not with who has no more to give, nor for ever.
         round.served(&first(&round, &tenants, 1)[0], 2, 1, true);
         assert_eq!(next(&round, &tenants), [(2, 2), (3, 1)]);
+        let mut turns = 0;
+        while next(&round, &tenants)[0].0 == 2 {
+            round.served(&first(&round, &tenants, 1)[0], 2, 2, true);
+            turns += 1;
+        }
+        assert_eq!(turns, MOST_KEPT + 1);
     }
 
     #[test]

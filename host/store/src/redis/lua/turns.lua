@@ -7,6 +7,7 @@ local FEW = 16          -- who has no more in flight for an endpoint may be serv
 local SHORT = 128       -- with fewer in flight there is no need to look who holds more places than others
 local SAMPLE = 32       -- tenants that speak for all when it is asked what they weigh
 local LATER = 100000    -- in us: so much later it is the turn of who holds its part of the places
+local STAYS = 1000000   -- in us: so long at most who lacks places keeps its turn; others may hold them with nothing due
 local ENOUGH = 0.75     -- of its part: who holds less goes on. With all of it, others hold a little more by then
 
 -- Sends who had its turn to the end of a ring, in this order, and who got more than an even share behind them.
@@ -250,7 +251,7 @@ end
 -- Serves a tenant its turn and says where it goes then. `room` is how many more it may have in flight, if it has
 -- a cap; `begun` as of `turn_of`; `owed` what D says of it; `since` when its turn came, where places are short.
 -- There its turn is put off while it holds its part of them, if others have something due, and goes on until it holds
--- three quarters of that, if it has so much: places are held for as long as receivers take, so turns
+-- three quarters of that, if it has so much, or for `STAYS`: places are held for as long as receivers take, so turns
 -- alone would give nearly all of them to the slowest.
 local function serve_turn(call, round, tenant, weight, room, begun, owed, since)
   local p = call.p
@@ -294,7 +295,7 @@ local function serve_turn(call, round, tenant, weight, room, begun, owed, since)
   elseif got > 0 and got < share and call.taken >= call.want and weight > 1 then
     goes_on = true
     redis.call('HSET', p .. 'C', tenant, share - got)
-  elseif not (part and left and got > 0 and since > 0 and holds < part * ENOUGH) then
+  elseif not (part and left and got > 0 and since > call.now - STAYS and holds < part * ENOUGH) then
     if got > round.unit * weight then
       round.greedy[#round.greedy + 1] = tenant
     elseif got > 0 or call.new then
