@@ -327,6 +327,7 @@ impl Rejected {
 }
 
 fn count<'a>(verdicts: impl Iterator<Item = &'a Verdict>) {
+    let mut fates: BTreeMap<&'static str, u64> = BTreeMap::new();
     for verdict in verdicts {
         let fate = match verdict {
             Verdict::Enqueued { deliveries: 0 } => "unmatched",
@@ -334,6 +335,9 @@ fn count<'a>(verdicts: impl Iterator<Item = &'a Verdict>) {
             Verdict::Duplicate => "duplicate",
             Verdict::Rejected { .. } => "rejected",
         };
-        metrics::counter!(metric::EVENTS, "fate" => fate).increment(1);
+        *fates.entry(fate).or_default() += 1;
+    }
+    for (fate, count) in fates {
+        metrics::counter!(metric::EVENTS, "fate" => fate).increment(count);
     }
 }

@@ -167,25 +167,24 @@ impl Resolver {
         event: &Event,
     ) -> Result<(Vec<Target>, Option<PluginUse>), ResolverFailure> {
         let subscribed = self.subscribed(event);
-        let occurred_at = event.occurred_at.to_string();
-        let view = event_view(event, &occurred_at, event.payload.bytes());
-        let endpoints: Vec<_> = subscribed
-            .iter()
-            .map(|target| endpoint_view(&target.endpoint))
-            .collect();
         let Some(plugin) = self.plugin(event) else {
             let plugins = self.plugins.tenant(event.tenant_id.as_str());
             let event_type = event.event_type.as_str();
             return match unready(&plugins.unready, event_type, |exports| exports.resolve) {
                 None => {
                     if let Some(plugin) = plugins.resolvers.first() {
-                        plugin.passed_without_resolve(&view, &endpoints);
+                        let occurred_at = event.occurred_at.to_string();
+                        let view = event_view(event, &occurred_at, event.payload.bytes());
+                        plugin.passed_without_resolve(&view, &endpoint_views(&subscribed));
                     }
                     Ok((subscribed, None))
                 }
                 Some(missing) => Err(missed(&missing)),
             };
         };
+        let occurred_at = event.occurred_at.to_string();
+        let view = event_view(event, &occurred_at, event.payload.bytes());
+        let endpoints = endpoint_views(&subscribed);
         let mut used = PluginUse {
             name: plugin.name().to_owned(),
             digest: plugin.digest().to_string(),
@@ -368,6 +367,11 @@ pub fn event_view<'a>(event: &'a Event, occurred_at: &'a str, body: &'a [u8]) ->
         occurred_at,
         payload: body,
     }
+}
+
+fn endpoint_views(targets: &[Target]) -> Vec<EndpointView<'_>> {
+    let endpoints = targets.iter().map(|target| &*target.endpoint);
+    endpoints.map(endpoint_view).collect()
 }
 
 /// The endpoint as plugins see it.

@@ -16,8 +16,8 @@ use crate::backoff::Backoff;
 use crate::intake::{Intake, Source};
 use crate::pressure::Pressure;
 
-/// Entries read at once. Twice what is leased at once, or what is enqueued is delivered before there is more: taking
-/// a batch in is one call after the other, each of which waits for what the store does meanwhile.
+/// Entries read at once. Twice what is leased at once, and the next are read while these are taken in, or what is
+/// enqueued is delivered before there is more: each call waits for what the store does meanwhile.
 const BATCH: usize = 256;
 /// How long one read waits for an entry before it looks again for entries of dead hosts.
 const WAIT: Duration = Duration::from_secs(5);
@@ -173,28 +173,53 @@ impl StreamReader {
             (None, Some(retry_at)) => retry_at.saturating_duration_since(Instant::now()).min(WAIT),
             (None, None) => WAIT,
         };
-        let reading = async {
-            tokio::join!(
-                self.stream.acknowledge(&progress.taken),
-                self.stream.read(BATCH, wait)
-            )
-        };
-        let Some((acknowledged, read)) = stop.run_until_cancelled(reading).await else {
+        let reading = self.read(&progress.taken, wait);
+        let Some((mut acknowledged, mut read)) = stop.run_until_cancelled(reading).await else {
             return Ok(());
         };
         if acknowledged.is_ok() {
             progress.taken.clear();
         }
-        let mut entries = read?;
-        entries.retain(|entry| {
-            let part = self.intake.part_of(&entry.draft);
-            let behind = progress.behind.get_mut(&part);
-            behind
-                .map(|behind| behind.left.insert(entry.id.clone()))
-                .is_none()
-        });
-        self.take(entries, progress).await;
-        acknowledged
+        loop {
+            let mut entries = read?;
+            let is_full = entries.len() >= BATCH;
+            entries.retain(|entry| {
+                let part = self.intake.part_of(&entry.draft);
+                let behind = progress.behind.get_mut(&part);
+                behind
+                    .map(|behind| behind.left.insert(entry.id.clone()))
+                    .is_none()
+            });
+            let goes_on = is_full
+                && acknowledged.is_ok()
+                && progress.behind.is_empty()
+                && self.pressure.full().is_none()
+                && !stop.is_cancelled();
+            if !goes_on {
+                self.take(entries, progress).await;
+                return acknowledged;
+            }
+            // There is more, as a rule. It does not wait for the end of a turn, nor does a stop for it: what is
+            // read is taken in.
+            let taken = std::mem::take(&mut progress.taken);
+            let next = self.read(&taken, Duration::ZERO);
+            ((acknowledged, read), ()) = tokio::join!(next, self.take(entries, progress));
+            if acknowledged.is_err() {
+                progress.taken.extend(taken);
+            }
+        }
+    }
+
+    /// Reads what is new, and acknowledges meanwhile what was taken in before.
+    async fn read(
+        &self,
+        taken: &[String],
+        wait: Duration,
+    ) -> (Result<(), StoreError>, Result<Vec<StreamEntry>, StoreError>) {
+        tokio::join!(
+            self.stream.acknowledge(taken),
+            self.stream.read(BATCH, wait)
+        )
     }
 
     /// Takes in a batch of what was left behind.
