@@ -37,7 +37,7 @@ pub use reading::*;
 pub use replay::*;
 pub use retention::*;
 pub use sequences::*;
-pub use steps::{dead, event, succeeded, to};
+pub use steps::{dead, event, large_event, succeeded, to};
 pub use turns::*;
 pub use waiting::*;
 
@@ -52,6 +52,7 @@ macro_rules! conformance_tests {
             enqueue_is_idempotent
             enqueue_answers_in_order
             an_event_is_extended
+            large_events_are_enqueued_once
             an_event_without_deliveries_is_harmless
             all_deliveries_of_an_event_appear_together
             a_lease_returns_the_event_byte_for_byte

@@ -9,9 +9,10 @@ use wasmhook_core::{DeliveryState, EventId};
 
 use super::Subject;
 use super::steps::{
-    LONG, event, list, put, retain_all, state, succeeded, take, take_with, tenant, to, written,
+    LONG, event, large_event, list, put, retain_all, state, succeeded, take, take_with, tenant, to,
+    written,
 };
-use crate::{Filter, Recorded};
+use crate::{EventDeliveries, Filter, Recorded};
 
 /// The same event twice creates nothing the second time, whatever endpoints it names.
 pub async fn enqueue_is_idempotent(store: Subject) {
@@ -55,6 +56,78 @@ pub async fn enqueue_answers_in_order(store: Subject) {
     assert!(store.enqueue(&[]).await.unwrap().is_empty());
     assert!(store.record(&[]).await.unwrap().is_empty());
     store.release(&[]).await.unwrap();
+}
+
+/// Of events of any size the first with an id counts, whatever else is in its batch.
+pub async fn large_events_are_enqueued_once(store: Subject) {
+    let extending = |id: &str| EventDeliveries {
+        extends: true,
+        ..to(&large_event("acme", id, 1), &["main"])
+    };
+    let batch = [
+        to(&large_event("acme", "evt_1", 1), &["main", "other"]),
+        to(&large_event("acme", "evt_1", 2), &["main", "third"]),
+        to(&large_event("acme", "evt_2", 1), &[]),
+        to(&event("acme", "evt_3"), &["main"]),
+        extending("evt_4"),
+    ];
+    let created = async |batch: &[EventDeliveries]| {
+        let answers = store.enqueue(batch).await.unwrap();
+        let plain = answers.iter().map(|a| (a.created, a.duplicate));
+        plain.collect::<Vec<_>>()
+    };
+    let expected = [(2, false), (0, true), (0, false), (1, false), (1, false)];
+    assert_eq!(created(&batch).await, expected);
+    let batch = [
+        to(&large_event("acme", "evt_1", 3), &["main", "third"]),
+        to(&large_event("acme", "evt_5", 1), &["main"]),
+        extending("evt_4"),
+    ];
+    let expected = [(0, true), (1, false), (0, false)];
+    assert_eq!(created(&batch).await, expected);
+    // Now that all are known, and as one of them is new.
+    let expected = [(0, true), (0, true), (0, false)];
+    assert_eq!(created(&batch).await, expected);
+    let mut batch = batch.to_vec();
+    batch.push(to(&large_event("acme", "evt_6", 1), &["main"]));
+    assert_eq!(created(&batch).await.last(), Some(&(1, false)));
+
+    let leased = take(&store, 20).await;
+    let mut found: Vec<_> = leased
+        .iter()
+        .map(|leased| {
+            let (event, endpoint) = (&leased.event, &leased.delivery.endpoint_id);
+            (event.id.to_string(), endpoint.to_string(), event.clone())
+        })
+        .collect();
+    found.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
+    let expected = [
+        ("evt_1", "main", 1),
+        ("evt_1", "other", 1),
+        ("evt_3", "main", 0),
+        ("evt_4", "main", 1),
+        ("evt_5", "main", 1),
+        ("evt_6", "main", 1),
+    ];
+    assert_eq!(found.len(), expected.len());
+    for ((id, endpoint, found), expected) in found.into_iter().zip(expected) {
+        assert_eq!((id.as_str(), endpoint.as_str()), (expected.0, expected.1));
+        let pushed = match expected.2 {
+            0 => event("acme", expected.0),
+            version => large_event("acme", expected.0, version),
+        };
+        assert_eq!(found.payload.bytes(), pushed.payload.bytes());
+    }
+    for leased in leased {
+        written(&store, succeeded(leased)).await;
+    }
+    // Nothing of an event is left when its last delivery is gone.
+    // A store may count an event that has none.
+    assert!(retain_all(&store, Duration::ZERO, 0).await >= 6);
+    for id in ["evt_1", "evt_4", "evt_6"] {
+        let id = EventId::new(id).unwrap();
+        assert!(store.event(&tenant("acme"), &id).await.unwrap().is_none());
+    }
 }
 
 /// A known event takes more deliveries when it is extended, and leaves known ones alone.

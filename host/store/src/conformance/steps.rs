@@ -41,6 +41,23 @@ pub(super) fn now() -> Timestamp {
 
 /// An event with a payload that a parser and printer would change.
 pub fn event(tenant: &str, id: &str) -> Event {
+    draft(tenant, id).accept(now(), 1 << 20).unwrap()
+}
+
+/// An event with a payload of some KiB that says `version`.
+pub fn large_event(tenant: &str, id: &str, version: u8) -> Event {
+    let filler = "x".repeat(5000);
+    EventDraft {
+        payload: Bytes::from(format!(
+            "{{ \"version\":{version},\n \"filler\" : \"{filler}\" }}"
+        )),
+        ..draft(tenant, id)
+    }
+    .accept(now(), 1 << 20)
+    .unwrap()
+}
+
+fn draft(tenant: &str, id: &str) -> EventDraft {
     EventDraft {
         id: id.to_owned(),
         tenant: tenant.to_owned(),
@@ -48,8 +65,6 @@ pub fn event(tenant: &str, id: &str) -> Event {
         payload: Bytes::from(format!("{{ \"id\":\"{id}\",\n \"amount\" : 1.00 }}")),
         ..EventDraft::default()
     }
-    .accept(now(), 1 << 20)
-    .unwrap()
 }
 
 /// An event with its deliveries to these endpoints.

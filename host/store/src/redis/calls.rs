@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
+use redis::Cmd;
 use wasmhook_core::TenantId;
 
 use super::functions::Call;
@@ -16,9 +17,11 @@ const CHUNK_BYTES: usize = 4 << 20;
 
 /// What goes into one call.
 #[derive(Default)]
-struct Chunk {
-    places: Vec<usize>,
-    bytes: usize,
+pub(super) struct Chunk {
+    /// The places of the items.
+    pub(super) places: Vec<usize>,
+    /// How many bytes they take, about.
+    pub(super) bytes: usize,
 }
 
 impl Chunk {
@@ -29,15 +32,38 @@ impl Chunk {
 
 impl RedisStore {
     pub(super) async fn run(&self, name: &'static str, call: &Call) -> Result<Reply, StoreError> {
-        let shard = call.about();
-        let patience = if call.holds_up() {
-            self.absence.patience(shard)
+        let running = self.functions.run(&self.link, call);
+        let value = self
+            .on_shard(call.about(), self.patience(call), running)
+            .await?;
+        Reply::new(value).ok_or_else(|| self.link.unexpected(name))
+    }
+
+    /// Makes a call and runs a command before it, on keys of the same shard, in one step. Nothing, if a server
+    /// did not know the functions: it does now, but the command was run.
+    pub(super) async fn run_after(
+        &self,
+        name: &'static str,
+        command: Cmd,
+        call: Call,
+    ) -> Result<Option<Reply>, StoreError> {
+        let (shard, patience) = (call.about(), self.patience(&call));
+        let running = self.functions.run_after(&self.link, command, call);
+        match self.on_shard(shard, patience, running).await? {
+            Some(value) => {
+                let reply = Reply::new(value).ok_or_else(|| self.link.unexpected(name))?;
+                Ok(Some(reply))
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn patience(&self, call: &Call) -> Duration {
+        if call.holds_up() {
+            self.absence.patience(call.about())
         } else {
             Duration::MAX
-        };
-        let running = self.functions.run(&self.link, call);
-        let value = self.on_shard(shard, patience, running).await?;
-        Reply::new(value).ok_or_else(|| self.link.unexpected(name))
+        }
     }
 
     /// Does something that only one shard is needed for, or, under the number after theirs, the list of
@@ -119,6 +145,31 @@ impl RedisStore {
         size: impl Fn(&T) -> usize,
         write: impl Fn(&mut Call, &T),
     ) -> Vec<Vec<(Vec<usize>, Call)>> {
+        let call = |shard: usize, chunk: Chunk| {
+            let mut call = self.call(name, shard);
+            call.reserve(chunk.bytes);
+            if wakes {
+                call.arg(&self.channel).arg(&self.me);
+            }
+            for place in &chunk.places {
+                write(&mut call, &items[*place]);
+            }
+            (chunk.places, call)
+        };
+        self.parted(items, tenant, size)
+            .into_iter()
+            .enumerate()
+            .map(|(shard, chunks)| chunks.into_iter().map(|chunk| call(shard, chunk)).collect())
+            .collect()
+    }
+
+    /// Parts `items` among the shards, and those of a shard among as many calls as they need.
+    pub(super) fn parted<'a, T>(
+        &self,
+        items: &'a [T],
+        tenant: impl Fn(&'a T) -> &'a TenantId,
+        size: impl Fn(&T) -> usize,
+    ) -> Vec<Vec<Chunk>> {
         let mut chunks: Vec<Vec<Chunk>> = Vec::new();
         chunks.resize_with(self.keys.shards(), Vec::new);
         for (place, item) in items.iter().enumerate() {
@@ -131,21 +182,6 @@ impl RedisStore {
                 chunk.bytes += size(item);
             }
         }
-        let call = |shard: usize, chunk: Chunk| {
-            let mut call = self.call(name, shard);
-            call.reserve(chunk.bytes);
-            if wakes {
-                call.arg(&self.channel).arg(&self.me);
-            }
-            for place in &chunk.places {
-                write(&mut call, &items[*place]);
-            }
-            (chunk.places, call)
-        };
         chunks
-            .into_iter()
-            .enumerate()
-            .map(|(shard, chunks)| chunks.into_iter().map(|chunk| call(shard, chunk)).collect())
-            .collect()
     }
 }

@@ -271,6 +271,24 @@ impl Link {
         answer
     }
 
+    /// Commands on keys of one shard in one step, and what the server answers to each, on the connection of
+    /// [`Self::prompt`]. An error of one of them is that of all, though the others were run.
+    pub(super) async fn prompt_together(
+        &self,
+        commands: [Cmd; 2],
+    ) -> Result<Vec<Value>, RedisError> {
+        let mut transaction = Pipeline::with_capacity(commands.len() + 2);
+        transaction.add_command(redis::cmd("MULTI"));
+        for command in commands {
+            transaction.add_command(command);
+        }
+        transaction.add_command(redis::cmd("EXEC"));
+        let answers = send(self.target().prompt(), &transaction).await;
+        let answers = answers.and_then(target::executed);
+        self.notice(&answers);
+        answers
+    }
+
     /// One command, as the server answers it.
     pub(super) async fn raw(&self, command: &Cmd) -> Result<Value, RedisError> {
         let answer = match &self.way {

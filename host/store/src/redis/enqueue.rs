@@ -1,12 +1,15 @@
 //! Writing events with their deliveries.
 
+use std::collections::HashSet;
+
 use futures_util::future::try_join_all;
+use redis::{Cmd, RedisWrite as _};
 use wasmhook_core::ports::Enqueued;
 use wasmhook_core::{Delivery, EventId, TenantId};
 
-use super::functions::Call;
+use super::functions::{Call, Parts};
 use super::reply::Reply;
-use super::{RECORD, RedisStore, codec};
+use super::{RECORD, RedisStore, beside, codec};
 use crate::error::StoreError;
 use crate::queue::EventDeliveries;
 
@@ -18,6 +21,16 @@ pub(super) fn sequence_arg(call: &mut Call, delivery: &Delivery) {
     };
 }
 
+/// How the events of a call are written.
+enum Events<'a> {
+    /// With it.
+    Within,
+    /// With it, after they were to be written beside another with this token.
+    Repeated(&'a str),
+    /// By this command beside it.
+    Beside(&'a mut Cmd, &'a str),
+}
+
 impl RedisStore {
     pub(super) async fn enqueue_events(
         &self,
@@ -26,57 +39,12 @@ impl RedisStore {
         // A tenant's events side by side: its deliveries then share entries of its list.
         let mut order: Vec<usize> = (0..batch.len()).collect();
         order.sort_by_key(|place| batch[*place].event.tenant_id.as_str());
-        let calls = self.group(
-            "enqueue",
+        let calls = self.parted(
             &order,
-            true,
             |place| &batch[*place].event.tenant_id,
             |place| {
                 let item = &batch[*place];
                 item.event.payload.len() + RECORD * (1 + item.deliveries.len())
-            },
-            |call, place| {
-                let item = &batch[*place];
-                let tenant = item.event.tenant_id.as_str().as_bytes();
-                let shard = self.keys.shard(self.keys.shard_of(&item.event.tenant_id));
-                let special = item
-                    .deliveries
-                    .iter()
-                    .any(|delivery| delivery.is_scheduled() || delivery.sequence.is_some());
-                // The same text for all events that go the same way: the server keeps it once per call.
-                let flags = b'0' + u8::from(item.extends) + 2 * u8::from(special);
-                let mut head = Vec::with_capacity(128);
-                head.push(flags);
-                head.extend_from_slice(tenant);
-                for delivery in &item.deliveries {
-                    head.push(0);
-                    head.extend_from_slice(delivery.endpoint_id.as_str().as_bytes());
-                }
-                call.arg(&head);
-                let event = item.event.id.as_str().as_bytes();
-                call.parts(&[shard.as_bytes(), b"e:", tenant, b"\0", event]);
-                // Without deliveries nothing is kept.
-                let event = match item.deliveries.as_slice() {
-                    [] => Vec::new(),
-                    _ => codec::pack_event(&item.event),
-                };
-                call.arg(&event);
-                for delivery in &item.deliveries {
-                    let id = delivery.id.as_str().as_bytes();
-                    call.parts(&[shard.as_bytes(), b"d:", tenant, b"\0", id]);
-                    let rest = codec::pack_rest(Vec::with_capacity(192), delivery, &[], None);
-                    call.arg(&rest);
-                    if special {
-                        // By the server's clock, as everything is due: see `EventDeliveries`.
-                        let due = delivery.next_at.as_millisecond();
-                        if delivery.is_scheduled() {
-                            call.arg(due);
-                        } else {
-                            call.arg("");
-                        }
-                        sequence_arg(call, delivery);
-                    }
-                }
             },
         );
         let mut answers = vec![
@@ -86,13 +54,17 @@ impl RedisStore {
             };
             batch.len()
         ];
-        let shards = calls.into_iter().filter(|calls| !calls.is_empty());
-        let shards = try_join_all(shards.map(|calls| async {
+        let order = &order;
+        let shards = calls.into_iter().enumerate();
+        let shards = shards.filter(|(_, chunks)| !chunks.is_empty());
+        let shards = try_join_all(shards.map(|(shard, chunks)| async move {
             let mut made = Vec::new();
-            for (places, call) in calls {
-                let items = places.iter().map(|place| &batch[order[*place]]);
-                let enqueued = self.enqueue_call(call, items).await?;
-                made.extend(places.iter().map(|place| order[*place]).zip(enqueued));
+            for chunk in chunks {
+                let places: Vec<usize> = chunk.places.iter().map(|place| order[*place]).collect();
+                let items: Vec<&EventDeliveries> =
+                    places.iter().map(|place| &batch[*place]).collect();
+                let enqueued = self.enqueue_chunk(shard, &items, chunk.bytes).await?;
+                made.extend(places.into_iter().zip(enqueued));
             }
             Ok::<_, StoreError>(made)
         }))
@@ -103,29 +75,119 @@ impl RedisStore {
         Ok(answers)
     }
 
-    /// Makes one call. What it made is leased by the same step if a worker waits for new work; otherwise it is
-    /// told that there is some.
-    async fn enqueue_call(
+    /// Begins a call that enqueues these items; `bytes` is about how long it will be.
+    fn enqueue_call(
         &self,
-        mut call: Call,
-        items: impl Iterator<Item = &EventDeliveries> + Send,
+        shard: usize,
+        items: &[&EventDeliveries],
+        bytes: usize,
+        mut events: Events<'_>,
+    ) -> Call {
+        let prefix = self.keys.shard(shard).as_bytes();
+        let mut call = self.call("enqueue", shard);
+        call.arg(&self.channel).arg(&self.me);
+        match &events {
+            Events::Within => {
+                call.reserve(bytes);
+                call.arg("");
+            }
+            Events::Repeated(token) => {
+                call.reserve(bytes);
+                call.parts(&[b"-", token.as_bytes()]);
+            }
+            Events::Beside(_, token) => {
+                let rest = items
+                    .iter()
+                    .map(|item| RECORD * (1 + item.deliveries.len()));
+                call.reserve(rest.sum());
+                call.parts(&[b"=", token.as_bytes()]);
+            }
+        }
+        let mut names = HashSet::new();
+        let mut head = Vec::with_capacity(128);
+        for item in items {
+            let (tenant, event) = (item.event.tenant_id.as_str(), item.event.id.as_str());
+            let special = item
+                .deliveries
+                .iter()
+                .any(|delivery| delivery.is_scheduled() || delivery.sequence.is_some());
+            // Of events with one id the first counts. Without deliveries nothing is kept.
+            let beside = match &mut events {
+                Events::Beside(command, _)
+                    if names.insert((tenant, event))
+                        && !item.extends
+                        && !item.deliveries.is_empty() =>
+                {
+                    Some(command)
+                }
+                _ => None,
+            };
+            head.clear();
+            let beside_flag = 4 * u8::from(beside.is_some());
+            head.push(b'0' + u8::from(item.extends) + 2 * u8::from(special) + beside_flag);
+            head.extend_from_slice(tenant.as_bytes());
+            for delivery in &item.deliveries {
+                head.push(0);
+                head.extend_from_slice(delivery.endpoint_id.as_str().as_bytes());
+            }
+            call.head(&head);
+            let key = [prefix, b"e:", tenant.as_bytes(), b"\0", event.as_bytes()];
+            call.parts(&key);
+            let packed = || match item.deliveries.as_slice() {
+                [] => Vec::new(),
+                _ => codec::pack_event(&item.event),
+            };
+            match beside {
+                Some(command) => {
+                    command.arg(Parts(&key)).arg(packed());
+                }
+                None => {
+                    call.arg(packed());
+                }
+            }
+            for delivery in &item.deliveries {
+                let id = delivery.id.as_str().as_bytes();
+                call.parts(&[prefix, b"d:", tenant.as_bytes(), b"\0", id]);
+                let rest = codec::pack_rest(Vec::with_capacity(192), delivery, &[], None);
+                call.arg(&rest);
+                if special {
+                    // By the server's clock, as everything is due: see `EventDeliveries`.
+                    let due = delivery.next_at.as_millisecond();
+                    if delivery.is_scheduled() {
+                        call.arg(due);
+                    } else {
+                        call.arg("");
+                    }
+                    sequence_arg(&mut call, delivery);
+                }
+            }
+        }
+        call
+    }
+
+    /// Enqueues items of one shard. What it made is leased by the same step if a worker waits for new work;
+    /// otherwise it is told that there is some.
+    async fn enqueue_chunk(
+        &self,
+        shard: usize,
+        items: &[&EventDeliveries],
+        bytes: usize,
     ) -> Result<Vec<Enqueued>, StoreError> {
-        let shard = call.about();
         // Without the lock another call for new work is on its way.
         let mut heard = self.heard(shard, true).try_lock().ok();
         let offer = heard.as_ref().and_then(|_| self.offers.take());
-        let mut was_unsure = true;
-        match (&offer, &heard) {
-            (Some(offer), Some(heard)) => {
-                was_unsure = self.outlook.unsure(shard);
-                offer.write(&mut call, heard.as_ref());
-            }
+        let was_unsure = match (&offer, &heard) {
+            (Some(_), Some(_)) => self.outlook.unsure(shard),
+            _ => true,
+        };
+        let end = |call: &mut Call| match (&offer, &heard) {
+            (Some(offer), Some(heard)) => offer.write(call, heard.as_ref()),
             _ => {
                 call.arg(0);
             }
-        }
+        };
         let announced = self.fresh.announce(shard);
-        let mut reply = self.run("enqueue", &call).await?;
+        let mut reply = self.write_events(shard, items, bytes, end).await?;
         let unexpected = || self.link.unexpected("enqueue");
         let (enqueued, first) = self.keep(&mut reply, items).ok_or_else(unexpected)?;
         drop(announced);
@@ -162,13 +224,58 @@ impl RedisStore {
         Ok(enqueued)
     }
 
+    /// Makes the call that enqueues these items, or the two of which the first was of no use; `end` adds what they
+    /// end with.
+    async fn write_events(
+        &self,
+        shard: usize,
+        items: &[&EventDeliveries],
+        bytes: usize,
+        end: impl Fn(&mut Call) + Send + Sync,
+    ) -> Result<Reply, StoreError> {
+        let payloads: usize = items.iter().map(|item| item.event.payload.len()).sum();
+        // Waiting for replicas is for single calls, on connections of their own.
+        let pays = beside::pays(payloads) && !self.link.confirms();
+        let token = pays.then(|| self.beside[shard].token(&self.me)).flatten();
+        let mut call = if let Some(token) = token {
+            let reply = self.write_beside(shard, items, bytes, &token, &end).await?;
+            if let Some(reply) = reply {
+                return Ok(reply);
+            }
+            self.beside[shard].was_useless();
+            self.enqueue_call(shard, items, bytes, Events::Repeated(&token))
+        } else {
+            self.enqueue_call(shard, items, bytes, Events::Within)
+        };
+        end(&mut call);
+        self.run("enqueue", &call).await
+    }
+
+    /// Writes the events by a plain command in the same transaction as the call that makes their deliveries: passing
+    /// a payload through Lua costs Redis more than all else that is done with an event. Nothing, if the call is to be
+    /// made anew, with the events in it; `check_token` in `lua/enqueue.lua` says when, and what a crash leaves.
+    async fn write_beside(
+        &self,
+        shard: usize,
+        items: &[&EventDeliveries],
+        bytes: usize,
+        token: &str,
+        end: impl Fn(&mut Call),
+    ) -> Result<Option<Reply>, StoreError> {
+        let mut events = redis::cmd("MSETNX");
+        events.reserve_space_for_args([bytes]);
+        events
+            .arg(format!("{}E", self.keys.shard(shard)))
+            .arg(token);
+        let mut call = self.enqueue_call(shard, items, bytes, Events::Beside(&mut events, token));
+        end(&mut call);
+        let reply = self.run_after("enqueue", events, call).await?;
+        Ok(reply.filter(|reply| !reply.begins_empty()))
+    }
+
     /// Keeps what was enqueued, by the reply. Also says whether a tenant stands before all that had a turn
     /// because of it.
-    fn keep<'a>(
-        &self,
-        reply: &mut Reply,
-        items: impl Iterator<Item = &'a EventDeliveries>,
-    ) -> Option<(Vec<Enqueued>, bool)> {
+    fn keep(&self, reply: &mut Reply, items: &[&EventDeliveries]) -> Option<(Vec<Enqueued>, bool)> {
         let mut stamp: u64 = reply.text()?.parse().ok()?;
         let mut answers = Vec::new();
         for item in items {

@@ -58,6 +58,8 @@ pub(super) struct Call {
     /// Whether it is about new work, and goes before the batches of all other.
     prompt: bool,
     command: Cmd,
+    /// The last of what items have in common.
+    head: Vec<u8>,
 }
 
 impl Call {
@@ -76,6 +78,18 @@ impl Call {
     pub(super) fn parts(&mut self, parts: &[&[u8]]) -> &mut Self {
         self.command.arg(Parts(parts));
         self
+    }
+
+    /// Adds what an item has in common with others, or an empty argument if it is that of the item before it: the
+    /// server looks at every byte that it is given.
+    pub(super) fn head(&mut self, head: &[u8]) {
+        if self.head == head {
+            self.command.arg("");
+        } else {
+            self.command.arg(head);
+            self.head.clear();
+            self.head.extend_from_slice(head);
+        }
     }
 
     /// The number of the shard that it is about.
@@ -117,7 +131,8 @@ impl Call {
     }
 }
 
-struct Parts<'a>(&'a [&'a [u8]]);
+/// One argument that is made of parts.
+pub(super) struct Parts<'a>(pub(super) &'a [&'a [u8]]);
 
 impl redis::ToRedisArgs for Parts<'_> {
     fn write_redis_args<W: ?Sized + redis::RedisWrite>(&self, out: &mut W) {
@@ -177,6 +192,7 @@ impl Functions {
             shard: number,
             prompt: matches!(name, "enqueue" | "known"),
             command,
+            head: Vec::new(),
         }
     }
 
@@ -188,12 +204,7 @@ impl Functions {
                     link.check(confirmed)?;
                     return Ok(answer);
                 }
-                Err(error) if error.to_string().contains("Function not found") => {
-                    tracing::info!(server = link.name(), "loading the queue's functions");
-                    link.raw_at(call.shard(), &self.load_command())
-                        .await
-                        .map_err(|error| link.failure("FUNCTION LOAD", &error))?;
-                }
+                Err(error) if is_missing(&error) => self.load_at(link, call.shard()).await?,
                 Err(error) => return Err(link.failure(call.operation, &error)),
             }
         }
@@ -201,6 +212,33 @@ impl Functions {
             store: link.name().to_owned(),
             reason: "the queue's functions are missing again as soon as they are loaded".to_owned(),
         })
+    }
+
+    /// Runs a command and makes the call after it, in one step. Nothing, if the server did not have the functions:
+    /// it has them now, but the command was run.
+    pub(super) async fn run_after(
+        &self,
+        link: &Link,
+        command: Cmd,
+        call: Call,
+    ) -> Result<Option<Value>, StoreError> {
+        let (operation, shard) = (call.operation, call.shard().to_owned());
+        match link.prompt_together([command, call.command]).await {
+            Ok(answers) => Ok(answers.into_iter().next_back()),
+            Err(error) if is_missing(&error) => {
+                self.load_at(link, &shard).await?;
+                Ok(None)
+            }
+            Err(error) => Err(link.failure(operation, &error)),
+        }
+    }
+
+    async fn load_at(&self, link: &Link, shard: &str) -> Result<(), StoreError> {
+        tracing::info!(server = link.name(), "loading the queue's functions");
+        let loaded = link.raw_at(shard, &self.load_command()).await;
+        loaded
+            .map(|_| ())
+            .map_err(|error| link.failure("FUNCTION LOAD", &error))
     }
 
     async fn once(link: &Link, call: &Call) -> Result<(Value, Confirmed), RedisError> {
@@ -215,4 +253,9 @@ impl Functions {
         };
         Ok((answer, Confirmed::Unasked))
     }
+}
+
+/// Whether a server does not know the functions.
+fn is_missing(error: &RedisError) -> bool {
+    error.to_string().contains("Function not found")
 }

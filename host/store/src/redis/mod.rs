@@ -19,6 +19,7 @@ use wasmhook_core::ports::Enqueued;
 use wasmhook_core::{DeliveryId, Event, EventId, Quota, TenantId};
 
 mod absence;
+mod beside;
 mod calls;
 mod check;
 mod codec;
@@ -60,6 +61,7 @@ use crate::queue::{
     Outcome, Page, Record, Recorded, RejectedEvent, Retention, Store,
 };
 use absence::Absence;
+use beside::Beside;
 use connection::Link;
 use fresh::Fresh;
 use functions::{Call, Functions};
@@ -90,6 +92,8 @@ pub struct RedisStore {
     heard: Vec<Mutex<Option<LeaseToken>>>,
     offers: Offers,
     shares: Shares,
+    /// For each shard when events are written beside the calls that enqueue them.
+    beside: Vec<Beside>,
     /// What retention has still to look at.
     retaining: Mutex<Round>,
     _listener: Listener,
@@ -133,6 +137,9 @@ impl RedisStore {
                 .take(2 * keys.shards())
                 .collect(),
             offers: Offers::default(),
+            beside: std::iter::repeat_with(Beside::default)
+                .take(keys.shards())
+                .collect(),
             keys,
             _listener: listener,
         })

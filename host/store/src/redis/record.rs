@@ -50,7 +50,6 @@ impl RedisStore {
                 let leased = &outcome.leased;
                 let tenant = delivery.tenant_id.as_str().as_bytes();
                 let id = delivery.id.as_str().as_bytes();
-                // The same text for all outcomes that ended alike: the server keeps it once per call.
                 let mut head = Vec::with_capacity(128);
                 head.extend_from_slice(kind(outcome).unwrap_or("x").as_bytes());
                 head.push(match Reaction::of(&outcome.attempt) {
@@ -92,7 +91,7 @@ impl RedisStore {
                     head.push(0);
                     head.extend_from_slice(key.as_bytes());
                 }
-                call.arg(&head);
+                call.head(&head);
                 call.parts(&[tenant, b"\0", id]);
                 let record = codec::pack_record(delivery, &leased.attempts, Some(&outcome.attempt));
                 call.arg(&record);

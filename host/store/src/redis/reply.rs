@@ -22,6 +22,11 @@ impl Reply {
         self.0.len()
     }
 
+    /// Whether the next part is an empty text.
+    pub(super) fn begins_empty(&self) -> bool {
+        matches!(self.0.as_slice().first(), Some(Value::BulkString(text)) if text.is_empty())
+    }
+
     /// Whether none is left.
     pub(super) fn is_empty(&self) -> bool {
         self.len() == 0

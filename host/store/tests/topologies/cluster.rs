@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use wasmhook_core::{DeliveryState, EventDraft};
-use wasmhook_store::conformance::{event, succeeded, to};
+use wasmhook_store::conformance::{event, large_event, succeeded, to};
 use wasmhook_store::redis::{RedisConfig, RedisStore, RedisStream, Topology};
-use wasmhook_store::{EventStream, Store, StoreError};
+use wasmhook_store::{EventDeliveries, EventStream, Store, StoreError};
 use wasmhook_testing::{Certificates, Durability, RedisCluster};
 
 use crate::load::Load;
@@ -71,21 +71,28 @@ async fn a_shard_on_the_move_waits_and_is_never_worked_on_in_halves() {
     let error = store.enqueue(std::slice::from_ref(&old)).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
     let new = to(&event("acme", "evt_new"), &["main"]);
-    let error = store.enqueue(std::slice::from_ref(&new)).await.unwrap_err();
-    assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+    let large = to(&large_event("acme", "evt_large", 1), &["main"]);
+    let refused = async |item: &EventDeliveries| {
+        let error = store.enqueue(std::slice::from_ref(item)).await.unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+    };
+    refused(&new).await;
+    refused(&large).await;
     while cluster.move_keys(slot, goal, 100).unwrap() {}
-    let error = store.enqueue(std::slice::from_ref(&new)).await.unwrap_err();
-    assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+    refused(&new).await;
+    refused(&large).await;
     cluster.end_move(slot, goal).unwrap();
     assert_eq!(cluster.owner(slot).unwrap(), goal);
 
     let answers = until(|| store.enqueue(std::slice::from_ref(&old))).await;
     assert!(answers[0].duplicate, "the event is known as before");
-    let answers = until(|| store.enqueue(std::slice::from_ref(&new))).await;
-    assert_eq!(answers[0].created, 1, "nothing of a refused call was done");
+    for new in [new, large] {
+        let answers = until(|| store.enqueue(std::slice::from_ref(&new))).await;
+        assert_eq!(answers[0].created, 1, "nothing of a refused call was done");
+    }
     let ten = request(10);
     let leased = until(|| store.lease(&ten)).await.leased;
-    assert_eq!(leased.len(), 2);
+    assert_eq!(leased.len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

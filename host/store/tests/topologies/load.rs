@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use wasmhook_core::{DeliveryId, DeliveryState, TenantId};
-use wasmhook_store::conformance::{event, succeeded, to};
+use wasmhook_store::conformance::{event, large_event, succeeded, to};
 use wasmhook_store::redis::RedisStore;
 use wasmhook_store::{Leased, Store};
 
@@ -107,7 +107,13 @@ async fn produce(
             .map(|_| {
                 n += 1;
                 let tenant = format!("tenant{}", n % TENANTS);
-                to(&event(&tenant, &format!("evt_{producer}_{n}")), &["main"])
+                let id = format!("evt_{producer}_{n}");
+                // One of the two pushes events that go another way to Redis for their size.
+                let event = match producer {
+                    0 => event(&tenant, &id),
+                    _ => large_event(&tenant, &id, 1),
+                };
+                to(&event, &["main"])
             })
             .collect();
         // An event that was not acknowledged is pushed again until it is.

@@ -1,70 +1,90 @@
 local ENTRY = 64        -- deliveries in one entry of the stream of all
+local DAY = 86400000    -- in ms: so long it is known that there may be events without a record
 
 -- What the head of events says that go the same way: flags, tenant, and of each delivery \0 and its endpoint.
--- The flags are 1 if they extend an event that may be there, and 2 more if any delivery is scheduled or in a
--- sequence.
+-- The flags are 1 if they extend an event that may be there, 2 more if any delivery is scheduled or in a
+-- sequence, and 4 more if the events are written beside the call.
 local function way(p, head)
   local parts, lanes = fields(head, math.huge), {}
   local flags, tenant = tonumber(string.sub(parts[1], 1, 1)), string.sub(parts[1], 2)
   for i = 2, #parts do lanes[i - 1] = tenant .. Z .. parts[i] end
+  local special = flags % 4 >= 2
   return {
     tenant = tenant, lanes = lanes,
-    extends = flags % 2 == 1, plain = flags < 2, step = flags < 2 and 2 or 4,
+    extends = flags % 2 == 1, plain = not special, step = special and 4 or 2, beside = flags >= 4,
     -- Where in the key of a record its delivery's id begins.
     id = #p + #tenant + 4,
   }
 end
 
--- The keys of all events and records that a call names in its first `n` arguments.
-local function named(p, argv, n)
-  local wanted, ways = {}, {}
-  local i = 3
+-- Calls `each` with every event that a call names in its first `n` arguments: which way it goes, the place of its
+-- key, and that of its first delivery. What is written beside is the first of its name in a call.
+local function each_event(p, argv, n, each)
+  local ways, to = {}, nil
+  local i = 4
   while i <= n do
     local head = argv[i]
-    ways[head] = ways[head] or way(p, head)
-    local to = ways[head]
-    wanted[#wanted + 1] = argv[i + 1]
-    i = i + 3
-    for _ = 1, #to.lanes do
-      wanted[#wanted + 1] = argv[i]
-      i = i + to.step
+    -- Without one it goes the way of the event before it.
+    if head ~= '' then
+      to = ways[head]
+      if not to then
+        to = way(p, head)
+        ways[head] = to
+      end
     end
+    local first = i + (to.beside and 2 or 3)
+    each(to, i + 1, first)
+    i = first + #to.lanes * to.step
   end
-  return wanted
+end
+
+-- Which keys of events and records that a call names in its first `n` arguments were there before it. `doubted` is
+-- whether there may be events that were written beside a call that did not come to its end: of those there is no
+-- record.
+local function there_before(p, argv, n, doubted)
+  local wanted, new = {}, {}
+  each_event(p, argv, n, function(to, key, first)
+    if to.beside then new[argv[key]] = true end
+    if not new[argv[key]] then wanted[#wanted + 1] = argv[key] end
+    for l = 1, #to.lanes do wanted[#wanted + 1] = argv[first + (l - 1) * to.step] end
+  end)
+  local taken = existing(wanted)
+  if doubted then
+    each_event(p, argv, n, function(to, key, first)
+      local known = false
+      for l = 1, #to.lanes do known = known or taken[argv[first + (l - 1) * to.step]] end
+      if not known then taken[argv[key]] = nil end
+    end)
+  end
+  return taken
 end
 
 -- What is to be written of a call's events, in its first `n` arguments, if the keys in `taken` exist, which are
--- then those in it too; with stamps from `first` on. `doubtful` is whether that is more than what is new.
+-- then those in it too; with stamps from `first` on. `doubtful` is whether that is more than what is new, and
+-- `unused` names events that are written already and have no new delivery.
 local function draw_up(p, argv, n, first, now, taken)
   local made = {
-    stamp = first, created = {}, sets = {}, more = {}, entries = {}, doubtful = false,
+    stamp = first, created = {}, sets = {}, more = {}, entries = {}, doubtful = false, unused = {},
     queues = {}, sequences = {}, waiting = {},
   }
-  local sets, queues, waiting, ways = made.sets, made.queues, made.waiting, {}
+  local sets, queues, waiting = made.sets, made.queues, made.waiting
   local stamp, run = first, nil
-  local i = 3
-  while i <= n do
-    local to, event, packed = ways[argv[i]], argv[i + 1], argv[i + 2]
-    if not to then
-      to = way(p, argv[i])
-      ways[argv[i]] = to
-    end
-    local lanes, step = to.lanes, to.step
-    local known, created = taken[event], 0
-    i = i + 3
+  each_event(p, argv, n, function(to, key, i)
+    local lanes, step, event = to.lanes, to.step, argv[key]
+    local known, created = not to.beside and taken[event], 0
     if to.extends or #lanes == 0 then made.doubtful = true end
     if known and not to.extends then
       created = -1
     else
-      for n = 1, #lanes do
-        local j = i + (n - 1) * step
-        local key = argv[j]
-        if not taken[key] then
-          taken[key] = true
-          local text, id, lane = stamp_text(stamp), string.sub(key, to.id), lanes[n]
+      for l = 1, #lanes do
+        local j = i + (l - 1) * step
+        local record = argv[j]
+        if not taken[record] then
+          taken[record] = true
+          local text, id, lane = stamp_text(stamp), string.sub(record, to.id), lanes[l]
           stamp = stamp + 1
           created = created + 1
-          sets[#sets + 1] = key
+          sets[#sets + 1] = record
           sets[#sets + 1] = text .. argv[j + 1]
           if to.plain then
             add(queues, lane, text .. id)
@@ -87,9 +107,13 @@ local function draw_up(p, argv, n, first, now, taken)
       local more = created
       if created > 0 and not known then
         taken[event] = true
-        sets[#sets + 1] = event
-        sets[#sets + 1] = packed
+        if not to.beside then
+          sets[#sets + 1] = event
+          sets[#sets + 1] = argv[key + 1]
+        end
         more = created - 1
+      elseif to.beside then
+        made.unused[#made.unused + 1] = event
       end
       if more > 0 then
         local shared = p .. 'c:' .. string.sub(event, #p + 3)
@@ -97,21 +121,39 @@ local function draw_up(p, argv, n, first, now, taken)
       end
     end
     made.created[#made.created + 1] = created
-    i = i + #lanes * step
-  end
+  end)
   made.stamp = stamp
   return made
 end
 
--- ARGV: channel, me, then per event: its head (see `way`), its key, packed event, and per delivery: its key, its
--- record after the stamp, and if any delivery is scheduled or in a sequence when it is due, in ms, and = with the
+-- A call's events may be written beside it, by an MSETNX before it in the same transaction: to pass a string through
+-- Lua costs Redis as much as all else that is done with it. That command writes a token of its own under E, too. So
+-- it writes nothing while E is there, the call does nothing if the token is not there, because one of the events
+-- was, and E stays if the call does not come to its end: there may be events then of which there is no record.
+-- Returns whether the call is to do nothing, and whether there may be such events of others.
+local function check_token(p, said)
+  local key, sign, token = p .. 'E', string.sub(said, 1, 1), string.sub(said, 2)
+  if sign ~= '=' then return false, true end
+  if redis.call('GET', key) == token then return false, false end
+  -- Whoever pushed such an event was not told that it is kept, and pushes it again.
+  redis.call('PEXPIRE', key, DAY, 'NX')
+  return true
+end
+
+-- ARGV: channel, me, then = and the token if events are written beside this call, - and the token that they were to
+-- be written with if this repeats such a call, or nothing; then per event: its head (see `way`), or nothing for that
+-- of the one before, its key, packed event unless it is written beside, and per delivery: its key, its record after
+-- the stamp, and if any delivery is scheduled or in a sequence when it is due, in ms, and = with the
 -- key of its sequence, or nothing for either. Events of one tenant are best side by side. At last 0, or what the
 -- host leases by the same step if tenants stand before all that had a turn because of it: as in `lease` the fence
 -- that it heard of, most for an endpoint that gets some, most per endpoint, duration, most. Reply: the first stamp,
+-- or nothing if the call is to be repeated with the events in it;
 -- then per event the number created (their stamps follow one another), or -1 for a duplicate; how many tenants
 -- stand before all that had a turn because of it; and the reply of `lease`, if there was one.
 local function enqueue(keys, argv)
-  local p = keys[1]
+  local p, token = keys[1], argv[3]
+  local refused, doubted = check_token(p, token)
+  if refused then return { '' } end
   local now = time()
   local first = next_stamp(redis.call('GET', p .. 'u'), now)
   -- As a rule all is new, and nothing need be asked before.
@@ -120,9 +162,12 @@ local function enqueue(keys, argv)
   local made = draw_up(p, argv, n, first, now, {})
   local sets = #made.sets
   if made.doubtful or sets > 2 * CHUNK or (sets > 0 and redis.call('MSETNX', unpack(made.sets)) == 0) then
-    made = draw_up(p, argv, n, first, now, existing(named(p, argv, n)))
+    doubted = doubted and redis.call('EXISTS', p .. 'E') == 1
+    made = draw_up(p, argv, n, first, now, there_before(p, argv, n, doubted))
+    plain('DEL', made.unused)
     plain('MSET', made.sets)
   end
+  if token ~= '' and redis.call('GET', p .. 'E') == string.sub(token, 2) then redis.call('DEL', p .. 'E') end
   local reply, created = { num(first) }, made.created
   for i = 1, #created do reply[i + 1] = created[i] end
   if made.stamp == first then

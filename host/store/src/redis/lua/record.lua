@@ -31,17 +31,21 @@ local function ending(head)
   }
 end
 
--- ARGV: channel, me, then per outcome: its head (see `ending`), member, and its record. Reply: whether something
+-- ARGV: channel, me, then per outcome: its head (see `ending`), or nothing for that of the one before, member, and
+-- its record. Reply: whether something
 -- can be leased now (1 or 0), then 1 or 0 for each: written, or the lease is lost.
 local function record(keys, argv)
   local p = keys[1]
-  local members, fences, endings, known = {}, {}, {}, {}
+  local members, fences, endings, known, how = {}, {}, {}, {}, nil
   for i = 3, #argv, 3 do
     local n, head = #members + 1, argv[i]
-    local how = known[head]
-    if not how then
-      how = ending(head)
-      known[head] = how
+    -- Without one it ended as the outcome before it.
+    if head ~= '' then
+      how = known[head]
+      if not how then
+        how = ending(head)
+        known[head] = how
+      end
     end
     members[n], fences[n], endings[n] = argv[i + 1], how.fence, how
   end
