@@ -109,6 +109,11 @@ pub struct Record {
     /// lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub behind: Option<DeliveryId>,
+    /// Whether its endpoint gives no answer in time, so that few of its deliveries are attempted at once
+    /// (`stalling.rs`). Told of one delivery that is open, not in lists; of an embedded store only the host that has
+    /// it open knows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub endpoint_stalls: bool,
 }
 
 /// Which deliveries to list. Newest first.

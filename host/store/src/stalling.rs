@@ -67,6 +67,11 @@ impl Stalling {
         self.0 == 0
     }
 
+    /// Whether it is held back for that.
+    pub(crate) fn holds_back(self) -> bool {
+        self.0 >= STEP
+    }
+
     /// How many it may have in flight where others may have `most`.
     pub(crate) fn part_of(self, most: usize) -> usize {
         (most >> (self.0 / STEP)).max(1)

@@ -255,8 +255,13 @@ fn state(record: &Record) -> String {
         (DeliveryState::Leased, Some(until)) => format!(", until {}", output::time(until)),
         _ => String::new(),
     };
+    let stalls = if record.endpoint_stalls {
+        "; its endpoint gives no answer in time, so it gets few deliveries at once until it does"
+    } else {
+        ""
+    };
     format!(
-        "{} after {}{more}",
+        "{} after {}{more}{stalls}",
         delivery.state,
         output::count(delivery.attempt, "attempt")
     )

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use wasmhook_core::DeliveryState;
+
 use super::Subject;
 use super::steps::{
-    LONG, PATIENCE, SHORT, await_work, dead, failed, flood, limit, succeeded, take, take_one,
-    take_with, unanswered, written,
+    LONG, PATIENCE, SHORT, await_work, dead, failed, flood, limit, list, succeeded, take, take_one,
+    take_with, tenant, unanswered, written,
 };
 use crate::queue::{Leased, Recorded};
 
@@ -86,6 +88,12 @@ pub async fn an_endpoint_that_stalls_has_few_in_flight_until_it_answers(store: S
     stalled(&store, held).await;
     assert_eq!(room(&store).await, 0, "eight are more than two");
     assert_eq!(store.backlog().await.unwrap().stalling_endpoints, 1);
+    let one_of = async || {
+        let pending = list(&store, "acme", Some(DeliveryState::Pending), 1).await;
+        let id = pending[0].delivery.id.clone();
+        store.get(&tenant("acme"), &id).await.unwrap().unwrap()
+    };
+    assert!(one_of().await.endpoint_stalls);
 
     flood(&store, "acme", "other", 40).await;
     flood(&store, "globex", "main", 40).await;
@@ -109,6 +117,7 @@ pub async fn an_endpoint_that_stalls_has_few_in_flight_until_it_answers(store: S
     }
     assert_eq!(part, 256);
     assert_eq!(store.backlog().await.unwrap().stalling_endpoints, 0);
+    assert!(!one_of().await.endpoint_stalls);
     let report = store.check(crate::CheckRequest::default()).await.unwrap();
     assert!(report.is_sound(), "{:?}", report.findings);
 }

@@ -273,11 +273,17 @@ impl Store for EmbeddedStore {
         delivery: &DeliveryId,
     ) -> Result<Option<Record>, StoreError> {
         let (tenant, delivery, held) = (tenant.clone(), delivery.clone(), self.holdings());
-        self.reader
+        let found = self
+            .reader
             .call("get", move |reader| {
                 read::get(reader, &tenant, &delivery, &held)
             })
-            .await
+            .await?;
+        Ok(found.map(|(record, lane)| Record {
+            endpoint_stalls: !record.delivery.state.is_finished()
+                && self.schedule.lock().stalls(lane),
+            ..record
+        }))
     }
 
     async fn event(&self, tenant: &TenantId, event: &EventId) -> Result<Option<Event>, StoreError> {

@@ -39,7 +39,7 @@ pub(super) fn get(
     tenant: &TenantId,
     id: &DeliveryId,
     held: &Holdings,
-) -> Result<Option<Record>, Fault> {
+) -> Result<Option<(Record, i64)>, Fault> {
     let Some(seq) = names::find(&reader.connection, tenant, id)? else {
         return Ok(None);
     };
@@ -55,7 +55,7 @@ pub(super) fn get(
         Some(row) => {
             let behind = rows::behind(&reader.connection, row)?;
             let record = rows::record(&reader.connection, row, held)?;
-            Ok(Some(Record { behind, ..record }))
+            Ok(Some((Record { behind, ..record }, rows::lane(row)?)))
         }
         None => Ok(None),
     }

@@ -118,12 +118,17 @@ fn sequence(row: &Row<'_>) -> Result<Option<Sequence>, Fault> {
     }))
 }
 
+/// The number of the delivery's lane.
+pub(super) fn lane(row: &Row<'_>) -> Result<i64, Fault> {
+    Ok(row.get(14)?)
+}
+
 /// Whose turn it is in the sequence where the delivery in a row of [`delivery_columns`] waits for its own.
 pub(super) fn behind(connection: &Connection, row: &Row<'_>) -> Result<Option<DeliveryId>, Fault> {
     if row.get::<_, i64>(15)? != Stage::Behind.number() {
         return Ok(None);
     }
-    let (lane, name): (i64, String) = (row.get(14)?, row.get(16)?);
+    let (lane, name): (i64, String) = (lane(row)?, row.get(16)?);
     let first = turn(connection, lane, &name)?;
     Ok(first.and_then(|id| DeliveryId::new(id).ok()))
 }
@@ -149,6 +154,7 @@ pub(super) fn record(
         attempts,
         lease_until,
         behind: None,
+        endpoint_stalls: false,
     })
 }
 

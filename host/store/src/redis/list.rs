@@ -58,6 +58,7 @@ impl RedisStore {
         let mut record = read_record(tenant, id, &bytes, &ends)
             .ok_or_else(|| StoreError::Corrupt(format!("delivery {id} of tenant {tenant}")))?;
         let open = !record.delivery.state.is_finished();
+        record.endpoint_stalls = open && reply.int().ok_or_else(unexpected)? == 1;
         record.behind = DeliveryId::new(first)
             .ok()
             .filter(|first| open && first != id);
@@ -180,5 +181,6 @@ fn read_record(tenant: &TenantId, id: &DeliveryId, record: &[u8], ends: &[u8]) -
         attempts,
         lease_until,
         behind: None,
+        endpoint_stalls: false,
     })
 }

@@ -157,6 +157,11 @@ impl Schedule {
         delayed.chain(self.leases.next_end()).min()
     }
 
+    /// Whether the endpoint of a lane stalls so much that it is held back.
+    pub(super) fn stalls(&self, lane: i64) -> bool {
+        self.roster.stalls(lane)
+    }
+
     /// How many endpoints stall.
     pub(super) fn stalling(&self) -> usize {
         self.roster.stalling()

@@ -66,6 +66,12 @@ impl Roster {
         &self.tenants
     }
 
+    /// Whether the endpoint of a lane is held back.
+    pub(super) fn stalls(&self, lane: i64) -> bool {
+        let stalling = self.stalling.get(&lane);
+        stalling.is_some_and(|stalling| stalling.holds_back())
+    }
+
     /// How many endpoints stall.
     pub(super) fn stalling(&self) -> usize {
         self.stalling.len()

@@ -8,14 +8,11 @@ local function get(keys, argv)
   if not value then return {} end
   local ends = redis.call('ZSCORE', p .. 'l', argv[1])
   local policy, _, key = sequence(value)
-  local first = nil
-  if policy then
-    local _, _, endpoint = envelope(value)
-    local tenant = string.sub(argv[1], 1, string.find(argv[1], Z, 1, true))
-    local name = p .. 'g:' .. tenant .. endpoint .. Z .. key
-    first = redis.call('ZRANGE', name, 0, 0)[1]
-  end
-  return { value, ends and num(tonumber(ends)) or '', first or '' }
+  local _, _, endpoint = envelope(value)
+  local lane = string.sub(argv[1], 1, string.find(argv[1], Z, 1, true)) .. endpoint
+  local first = policy and redis.call('ZRANGE', p .. 'g:' .. lane .. Z .. key, 0, 0)[1]
+  local stalls = tonumber(redis.call('HGET', p .. 'S', lane) or '0') >= STEP
+  return { value, ends and num(tonumber(ends)) or '', first or '', stalls and 1 or 0 }
 end
 
 -- Adds to a list's reply: id, stamp, record, end of the lease in us (or empty), for those that have a
