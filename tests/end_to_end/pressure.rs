@@ -50,15 +50,27 @@ fn leave_a_place_for_a_first_event(site: &Site) {
 #[test]
 fn dead_receivers_get_few_places_until_they_answer_on_redis() {
     let redis = RedisServer::start().unwrap();
-    give_few_places_to_the_dead(&Site::redis(&redis.url()));
+    let site = Site::redis(&redis.url());
+    give_few_places_to_the_dead(&site, || {
+        let open = ["pending", "failed"].map(|state| site.deliveries("dead0", state));
+        let delivery = open.into_iter().flatten().next().unwrap();
+        let id = delivery["id"].as_str().unwrap();
+        let shown = site.run(&["deliveries", "show", id]);
+        let words = String::from_utf8_lossy(&shown.stdout);
+        assert!(
+            words.contains("its endpoint gives no answer in time"),
+            "{words}"
+        );
+    });
 }
 
 #[test]
 fn dead_receivers_get_few_places_until_they_answer_on_the_embedded_store() {
-    give_few_places_to_the_dead(&Site::embedded());
+    give_few_places_to_the_dead(&Site::embedded(), || {});
 }
 
-fn give_few_places_to_the_dead(site: &Site) {
+/// `look` is called while they are dead.
+fn give_few_places_to_the_dead(site: &Site, look: impl Fn()) {
     const DEAD: usize = 4;
     // Takes connections and never answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -92,6 +104,7 @@ fn give_few_places_to_the_dead(site: &Site) {
         let leased = gauge(&metrics, "wasmhook_deliveries{state=\"leased\"} ")?;
         (stalling == DEAD && leased <= DEAD).then_some(())
     });
+    look();
     let port = silent.local_addr().unwrap().port();
     drop(silent);
     let repaired = Listener::on(port, 204);
