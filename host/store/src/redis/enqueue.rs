@@ -253,7 +253,7 @@ impl RedisStore {
 
     /// Writes the events by a plain command in the same transaction as the call that makes their deliveries: passing
     /// a payload through Lua costs Redis more than all else that is done with an event. Nothing, if the call is to be
-    /// made anew, with the events in it; `check_token` in `lua/enqueue.lua` says when, and what a crash leaves.
+    /// made anew, with the events in it; `is_refused` in `lua/enqueue.lua` says when, and what a crash leaves.
     async fn write_beside(
         &self,
         shard: usize,

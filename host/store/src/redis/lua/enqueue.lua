@@ -38,10 +38,11 @@ local function each_event(p, argv, n, each)
   end
 end
 
--- Which keys of events and records that a call names in its first `n` arguments were there before it. `doubted` is
--- whether there may be events that were written beside a call that did not come to its end: of those there is no
--- record.
-local function there_before(p, argv, n, doubted)
+-- Which keys of events and records that a call names in its first `n` arguments were there before it. `left` is the
+-- token that is there, if one is: events that were written beside its call may be without a record. It says 0 of those
+-- of which the call names none that is there: they may be such ones. If it is the token of the call that this one
+-- repeats they are, for nothing of that was there before.
+local function there_before(p, argv, n, left, token)
   local wanted, new = {}, {}
   each_event(p, argv, n, function(to, key, first)
     if to.beside then new[argv[key]] = true end
@@ -49,13 +50,17 @@ local function there_before(p, argv, n, doubted)
     for l = 1, #to.lanes do wanted[#wanted + 1] = argv[first + (l - 1) * to.step] end
   end)
   local taken = existing(wanted)
-  if doubted then
-    each_event(p, argv, n, function(to, key, first)
-      local known = false
-      for l = 1, #to.lanes do known = known or taken[argv[first + (l - 1) * to.step]] end
-      if not known then taken[argv[key]] = nil end
-    end)
-  end
+  if not left then return taken end
+  local recorded = {}
+  each_event(p, argv, n, function(to, key, first)
+    for l = 1, #to.lanes do
+      if taken[argv[first + (l - 1) * to.step]] then recorded[argv[key]] = true end
+    end
+  end)
+  each_event(p, argv, n, function(to, key)
+    local event = argv[key]
+    if taken[event] and not to.extends and not recorded[event] then taken[event] = left ~= token and 0 or nil end
+  end)
   return taken
 end
 
@@ -73,7 +78,8 @@ local function draw_up(p, argv, n, first, now, taken)
     local lanes, step, event = to.lanes, to.step, argv[key]
     local known, created = not to.beside and taken[event], 0
     if to.extends or #lanes == 0 then made.doubtful = true end
-    if known and not to.extends then
+    -- One of which it is not sure that it is known is extended: neither it nor what others wait for is lost.
+    if known and known ~= 0 and not to.extends then
       created = -1
     else
       for l = 1, #lanes do
@@ -112,6 +118,8 @@ local function draw_up(p, argv, n, first, now, taken)
           sets[#sets + 1] = argv[key + 1]
         end
         more = created - 1
+      elseif known == 0 then
+        taken[event] = true
       elseif to.beside then
         made.unused[#made.unused + 1] = event
       end
@@ -130,13 +138,11 @@ end
 -- Lua costs Redis as much as all else that is done with it. That command writes a token of its own under E, too. So
 -- it writes nothing while E is there, the call does nothing if the token is not there, because one of the events
 -- was, and E stays if the call does not come to its end: there may be events then of which there is no record.
--- Returns whether the call is to do nothing, and whether there may be such events of others.
-local function check_token(p, said)
-  local key, sign, token = p .. 'E', string.sub(said, 1, 1), string.sub(said, 2)
-  if sign ~= '=' then return false, true end
-  if redis.call('GET', key) == token then return false, false end
+-- Returns whether the call is to do nothing.
+local function is_refused(p, token)
+  if redis.call('GET', p .. 'E') == token then return false end
   -- Whoever pushed such an event was not told that it is kept, and pushes it again.
-  redis.call('PEXPIRE', key, DAY, 'NX')
+  redis.call('PEXPIRE', p .. 'E', DAY, 'NX')
   return true
 end
 
@@ -151,9 +157,8 @@ end
 -- then per event the number created (their stamps follow one another), or -1 for a duplicate; how many tenants
 -- stand before all that had a turn because of it; and the reply of `lease`, if there was one.
 local function enqueue(keys, argv)
-  local p, token = keys[1], argv[3]
-  local refused, doubted = check_token(p, token)
-  if refused then return { '' } end
+  local p, sign, token = keys[1], string.sub(argv[3], 1, 1), string.sub(argv[3], 2)
+  if sign == '=' and is_refused(p, token) then return { '' } end
   local now = time()
   local first = next_stamp(redis.call('GET', p .. 'u'), now)
   -- As a rule all is new, and nothing need be asked before.
@@ -162,12 +167,12 @@ local function enqueue(keys, argv)
   local made = draw_up(p, argv, n, first, now, {})
   local sets = #made.sets
   if made.doubtful or sets > 2 * CHUNK or (sets > 0 and redis.call('MSETNX', unpack(made.sets)) == 0) then
-    doubted = doubted and redis.call('EXISTS', p .. 'E') == 1
-    made = draw_up(p, argv, n, first, now, there_before(p, argv, n, doubted))
+    local left = sign ~= '=' and redis.call('GET', p .. 'E')
+    made = draw_up(p, argv, n, first, now, there_before(p, argv, n, left, token))
     plain('DEL', made.unused)
     plain('MSET', made.sets)
   end
-  if token ~= '' and redis.call('GET', p .. 'E') == string.sub(token, 2) then redis.call('DEL', p .. 'E') end
+  if sign ~= '' and redis.call('GET', p .. 'E') == token then redis.call('DEL', p .. 'E') end
   local reply, created = { num(first) }, made.created
   for i = 1, #created do reply[i + 1] = created[i] end
   if made.stamp == first then

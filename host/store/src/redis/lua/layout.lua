@@ -11,7 +11,7 @@
 --                            client adds, a colon, when it is due in ms or nothing, a colon, and its key
 --   e:<tenant>\0<event>      the event, packed by the client
 --   E                        token of a call beside which events were written and that did not come to its end, see
---                            `check_token`
+--                            `is_refused`
 --   c:<tenant>\0<event>      how many deliveries beyond one share the event; absent for an only one
 --   q:<lane>                 lane: list of due entries. A lane is <tenant> \0 <endpoint>, or that and
 --                            \0 for what is due again, so that first attempts never queue behind it
