@@ -5,6 +5,7 @@
 mod beside;
 mod connecting;
 mod cost;
+mod damage;
 mod keys;
 mod leases;
 mod new_work;

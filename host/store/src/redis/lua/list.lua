@@ -7,12 +7,14 @@ local function get(keys, argv)
   local value = redis.call('GET', p .. 'd:' .. argv[1])
   if not value then return {} end
   local ends = redis.call('ZSCORE', p .. 'l', argv[1])
+  ends = ends and num(tonumber(ends)) or ''
   local policy, _, key = sequence(value)
   local _, _, endpoint = envelope(value)
+  if not endpoint then return { value, ends, '', 0 } end
   local lane = string.sub(argv[1], 1, string.find(argv[1], Z, 1, true)) .. endpoint
   local first = policy and redis.call('ZRANGE', p .. 'g:' .. lane .. Z .. key, 0, 0)[1]
   local stalls = tonumber(redis.call('HGET', p .. 'S', lane) or '0') >= STEP
-  return { value, ends and num(tonumber(ends)) or '', first or '', stalls and 1 or 0 }
+  return { value, ends, first or '', stalls and 1 or 0 }
 end
 
 -- Adds to a list's reply: id, stamp, record, end of the lease in us (or empty), for those that have a

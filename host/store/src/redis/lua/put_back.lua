@@ -1,25 +1,36 @@
 -- Leases that end without an outcome.
 
 local RECLAIM = 250     -- expired leases put back per lease call
+local UNREADABLE = 60000000 -- in us: so long a lease goes on whose record cannot be read
 
 -- Ends leases and puts back what they hold, before what waits in the lane.
 local function put_back(p, members, stamp, channel, me)
   local records = {}
   for i = 1, #members do records[i] = p .. 'd:' .. members[i] end
   records = mget(records)
-  local queues, counts = {}, {}
+  local queues, counts, ended, unreadable = {}, {}, {}, {}
   -- From the last to the first, because each goes to the front.
   for i = #members, 1, -1 do
+    local endpoint, _ = nil, nil
+    if records[i] then _, _, endpoint = envelope(records[i]) end
+    if records[i] and not endpoint then
+      -- Its lane cannot be told, so it stays where it is and is looked at again: a repair may have mended it, or an
+      -- upgraded host knows it.
+      unreadable[#unreadable + 1] = num(stamp + UNREADABLE)
+      unreadable[#unreadable + 1] = members[i]
+    else
+      ended[#ended + 1] = members[i]
+    end
     -- What has no record any more was evicted or deleted by hand: only repair can tell its lane.
-    if records[i] then
+    if endpoint then
       local cut = string.find(members[i], Z, 1, true)
-      local _, _, endpoint = envelope(records[i])
       local lane = string.sub(members[i], 1, cut) .. endpoint
       add(queues, lane, '-' .. string.sub(members[i], cut + 1))
       counts[lane] = (counts[lane] or 0) + 1
     end
   end
-  many('ZREM', p .. 'l', members)
+  many('ZREM', p .. 'l', ended)
+  many('ZADD', p .. 'l', unreadable, 2)
   local quiet = is_quiet(p)
   landed(p, counts, function() return stamp end)
   queue(p, queues, stamp, 'LPUSH')

@@ -20,19 +20,25 @@ local function split(text)
   return string.sub(text, 1, a - 1), string.sub(text, a + 1, b - 1), string.sub(text, b + 1)
 end
 
--- State, event, endpoint and attempt of a record.
+-- State, event, endpoint and attempt of a record; nothing when it is none: damaged, or of a version to come. One such
+-- record must not hold up all others of its shard.
 local function envelope(record)
   local a = string.find(record, Z, 18, true)
-  local b = string.find(record, Z, a + 1, true)
-  local c = string.find(record, Z, b + 1, true)
+  local b = a and string.find(record, Z, a + 1, true)
+  local c = b and string.find(record, Z, b + 1, true)
+  if not c or b == a + 1 then return nil end
   return string.sub(record, 17, 17), string.sub(record, 18, a - 1), string.sub(record, a + 1, b - 1), string.sub(record, b + 1, c - 1)
 end
 
 -- What a record says of its sequence: s or b, when it is due in ms (or ''), the key; nothing if it has none.
 local function sequence(record)
-  local place = 18
-  for _ = 1, 3 do place = string.find(record, Z, place, true) + 1 end
-  local last = string.find(record, Z, place, true) - 1
-  if last < place then return nil end
-  return string.match(string.sub(record, place, last), '^([sb])%d*:(%d*):(.*)$')
+  local start, cut = 18, nil
+  for _ = 1, 3 do
+    cut = string.find(record, Z, start, true)
+    if not cut then return nil end
+    start = cut + 1
+  end
+  cut = string.find(record, Z, start, true)
+  if not cut or cut == start then return nil end
+  return string.match(string.sub(record, start, cut - 1), '^([sb])%d*:(%d*):(.*)$')
 end

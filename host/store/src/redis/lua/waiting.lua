@@ -30,6 +30,8 @@ local function advance(p, sequences, now, queues, waiting)
       if value then
         kind, _, _, attempt = envelope(value)
         _, due = sequence(value)
+        -- It cannot be read, so it keeps its place, and the others behind it.
+        if not kind then break end
       end
       if kind == 'p' or kind == 'f' then
         local lane = tenant .. Z .. endpoint
