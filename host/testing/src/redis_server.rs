@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use tempfile::TempDir;
 
 use crate::Certificates;
@@ -36,6 +37,25 @@ enum Kind {
     Data(Durability),
     /// A Sentinel, with the lines of its file.
     Sentinel(String),
+}
+
+/// Keeps the news of ended processes from a thread until it is dropped: reading with a time limit fails when a signal
+/// comes, whatever its handler says of it.
+struct Undisturbed(SigSet);
+
+impl Undisturbed {
+    fn start() -> io::Result<Self> {
+        let mut news = SigSet::empty();
+        news.add(Signal::SIGCHLD);
+        Ok(Self(news.thread_swap_mask(SigmaskHow::SIG_BLOCK)?))
+    }
+}
+
+impl Drop for Undisturbed {
+    fn drop(&mut self) {
+        // It took what was there before, so it takes it again.
+        let _ = self.0.thread_set_mask();
+    }
 }
 
 /// A Redis server on a free loopback port with a folder of its own. It is killed and its folder
@@ -202,6 +222,7 @@ impl RedisServer {
     /// # Errors
     /// When it cannot be reached or answers with an error.
     pub fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> io::Result<T> {
+        let _undisturbed = Undisturbed::start()?;
         let asking = || {
             let mut connection = redis::Client::open(self.url())?.get_connection()?;
             connection.set_read_timeout(Some(PATIENCE))?;
@@ -371,7 +392,34 @@ pub fn free_port() -> io::Result<u16> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use nix::sys::pthread::{pthread_kill, pthread_self};
+    use tokio::signal::unix::{SignalKind, signal};
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_question_is_answered_though_processes_end_meanwhile() {
+        // What is ignored interrupts nothing.
+        let _handler = signal(SignalKind::child()).unwrap();
+        let server = RedisServer::start().unwrap();
+        let (tell, told) = mpsc::channel();
+        let answer: Option<String> = thread::scope(|scope| {
+            let asking = scope.spawn(|| {
+                tell.send(pthread_self()).unwrap();
+                server.ask(&["BLPOP", "nothing", "0.5"])
+            });
+            let asked = told.recv().unwrap();
+            while !asking.is_finished() {
+                pthread_kill(asked, Signal::SIGCHLD).unwrap();
+                thread::sleep(Duration::from_millis(5));
+            }
+            asking.join().unwrap().unwrap()
+        });
+        assert_eq!(answer, None);
+    }
 
     #[test]
     fn a_server_tells_its_part_in_replication() {
