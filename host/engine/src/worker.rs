@@ -11,7 +11,7 @@ use wasmhook_store::{LeaseRequest, Leased, NewWork, Outcome, Store};
 
 use crate::attempt::Attempter;
 use crate::backoff::Backoff;
-use crate::pace::{Company, Pace};
+use crate::pace::{Company, Pace, Starts};
 use crate::recorder::{self, Ended, Ending};
 
 /// One part in so many of the places is kept for tenants that had nothing to do before: they find a place at
@@ -78,6 +78,7 @@ impl Worker {
             worker: self,
             ended,
             attempts: TaskTracker::new(),
+            starts: Starts::default(),
             give_back: CancellationToken::new(),
             stop,
         };
@@ -116,6 +117,7 @@ struct Running {
     worker: Worker,
     ended: mpsc::Sender<Ended>,
     attempts: TaskTracker,
+    starts: Starts,
     give_back: CancellationToken,
     stop: CancellationToken,
 }
@@ -135,7 +137,7 @@ impl Running {
     /// Serves whatever is due.
     async fn serve_all(&self, places: &Arc<Semaphore>, new_work: &dyn NewWork, company: &Company) {
         let mut backoff = Backoff::new("lease deliveries");
-        let mut pace = Pace::new();
+        let mut pace = Pace::new(&self.starts);
         let mut served = None;
         while !self.stop.is_cancelled() {
             let mut permits = tokio::select! {
@@ -250,6 +252,7 @@ impl Running {
     }
 
     fn start_one(&self, leased: Leased, place: OwnedSemaphorePermit) {
+        self.starts.note();
         self.attempts.spawn(self.attempt(leased, place));
     }
 
