@@ -8,10 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use wasmhook_core::{DeliveryId, DeliveryState, TenantId};
+use wasmhook_core::attempt::Attempt;
+use wasmhook_core::{Conclusion, DeliveryId, DeliveryState, TenantId};
 use wasmhook_store::conformance::{dead, event, to};
 use wasmhook_store::embedded::{EmbeddedConfig, EmbeddedStore};
-use wasmhook_store::{CheckRequest, LeaseRequest, Recorded, Store, StoreError};
+use wasmhook_store::{
+    CheckRequest, Filter, LeaseRequest, Leased, Outcome, Recorded, Store, StoreError,
+};
 
 #[allow(clippy::unused_async, reason = "other stores start a server here")]
 async fn make() -> (TempDir, Arc<dyn Store>) {
@@ -181,6 +184,70 @@ async fn a_file_that_was_cut_off_is_told_as_damaged_with_what_to_do() {
     ] {
         let error = opened.unwrap_err().to_string();
         assert!(error.ends_with(words), "{error}");
+    }
+}
+
+/// Ways in which a row may make no sense, the number of its event and delivery being 2.
+const DAMAGES: [&str; 6] = [
+    "UPDATE events SET type = '' WHERE seq = 2",
+    "UPDATE events SET occurred_at = 'in a version to come' WHERE seq = 2",
+    "UPDATE deliveries SET attempt = 'many' WHERE seq = 2",
+    "UPDATE deliveries SET attempt = -1 WHERE seq = 2",
+    "UPDATE deliveries SET resolved = x'ff' WHERE seq = 2",
+    "UPDATE attempts SET outcome = 'of a version to come' WHERE delivery = 2",
+];
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_holds_up_no_other() {
+    for damage in DAMAGES {
+        let folder = TempDir::new().unwrap();
+        let store = host(folder.path()).unwrap();
+        for n in 0..4 {
+            push(&store, &format!("evt_{n}")).await;
+        }
+        let long = Duration::from_mins(1);
+        // So that there are attempts, and nothing is at hand any more.
+        let leased = store.lease(&request(9, long)).await.unwrap().leased;
+        let outcomes: Vec<_> = leased.into_iter().map(overdue).collect();
+        store.record(&outcomes).await.unwrap();
+        let connection = rusqlite::Connection::open(folder.path().join("wasmhook.db")).unwrap();
+        assert_eq!(connection.execute(damage, []).unwrap(), 1, "{damage}");
+        let leased = store.lease(&request(9, long)).await.unwrap().leased;
+        assert_eq!(leased.len(), 3, "{damage}");
+        let outcomes: Vec<_> = leased.into_iter().map(dead).collect();
+        assert_eq!(
+            store.record(&outcomes).await.unwrap(),
+            [Recorded::Written; 3]
+        );
+        push(&store, "evt_9").await;
+        let leased = store.lease(&request(9, long)).await.unwrap().leased;
+        assert_eq!(leased.len(), 1, "{damage}");
+        let all = Filter {
+            tenant: TenantId::new("acme").unwrap(),
+            state: None,
+            cursor: None,
+            limit: 100,
+        };
+        let listed = store.list(&all).await.unwrap().records.len();
+        assert!(
+            (4..=5).contains(&listed),
+            "{listed} of 5 are listed, {damage}"
+        );
+    }
+}
+
+/// The outcome of a delivery that failed and is due again.
+fn overdue(leased: Leased) -> Outcome {
+    let now = jiff::Timestamp::now();
+    let number = leased.delivery.attempt + 1;
+    let mut attempt = Attempt::answered(number, now, Duration::from_millis(1), 503);
+    attempt.next_at = Some(now);
+    let next = Conclusion::Failed { next_at: now };
+    let delivery = leased.delivery.concluded(&attempt, next, now);
+    Outcome {
+        leased,
+        delivery,
+        attempt,
     }
 }
 

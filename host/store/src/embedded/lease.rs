@@ -49,7 +49,20 @@ pub(super) fn lease(
     let numbers: Vec<(i64, i64)> = picked.iter().map(|one| (one.seq, one.lease)).collect();
     let got = picked
         .into_iter()
-        .filter_map(|one| whole(leaser, one).transpose())
+        .filter_map(|one| {
+            let seq = one.seq;
+            match whole(leaser, one) {
+                // It stays leased and comes again; nothing is thrown away that a newer version or a repair could read.
+                Err(fault) if fault.is_of_row() => {
+                    tracing::error!(
+                        number = seq,
+                        "a leased record or its event cannot be read; it is damaged, or of a newer version"
+                    );
+                    None
+                }
+                whole => whole.transpose(),
+            }
+        })
         .collect::<Result<Vec<_>, Fault>>();
     let mut schedule = leaser.schedule.lock();
     if got.is_err() {

@@ -101,7 +101,13 @@ pub(super) fn list(reader: &Reader, filter: &Filter, held: &Holdings) -> Result<
     for seq in &found {
         let mut rows = statement.query([seq])?;
         if let Some(row) = rows.next()? {
-            records.push(rows::record(&reader.connection, row, held)?);
+            match rows::record(&reader.connection, row, held) {
+                Ok(record) => records.push(record),
+                Err(fault) if fault.is_of_row() => {
+                    tracing::error!(number = seq, "a listed record cannot be read");
+                }
+                Err(fault) => return Err(fault),
+            }
         }
     }
     Ok(Page {

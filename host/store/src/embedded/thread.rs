@@ -22,6 +22,22 @@ pub(super) enum Fault {
     Store(StoreError),
 }
 
+impl Fault {
+    /// Whether what was read is a row that makes no sense, damaged by hand or of a version to come, which says
+    /// nothing of any other.
+    pub(super) fn is_of_row(&self) -> bool {
+        matches!(
+            self,
+            Self::Store(StoreError::Corrupt(_))
+                | Self::Sql(
+                    rusqlite::Error::InvalidColumnType(..)
+                        | rusqlite::Error::FromSqlConversionFailure(..)
+                        | rusqlite::Error::IntegralValueOutOfRange(..)
+                )
+        )
+    }
+}
+
 impl From<rusqlite::Error> for Fault {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sql(error)
