@@ -13,7 +13,8 @@ use wasmhook_core::{Conclusion, DeliveryId, DeliveryState, TenantId};
 use wasmhook_store::conformance::{dead, event, to};
 use wasmhook_store::embedded::{EmbeddedConfig, EmbeddedStore};
 use wasmhook_store::{
-    CheckRequest, Filter, LeaseRequest, Leased, Outcome, Recorded, Store, StoreError,
+    CheckRequest, Filter, Finding, LeaseRequest, Leased, Outcome, Recorded, Retention, Store,
+    StoreError,
 };
 
 #[allow(clippy::unused_async, reason = "other stores start a server here")]
@@ -234,6 +235,87 @@ async fn a_row_that_cannot_be_read_holds_up_no_other() {
             "{listed} of 5 are listed, {damage}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_batch_that_is_short_of_what_cannot_be_read_says_to_ask_again() {
+    let folder = TempDir::new().unwrap();
+    let store = host(folder.path()).unwrap();
+    for n in 0..4 {
+        push(&store, &format!("evt_{n}")).await;
+    }
+    drop(store);
+    let connection = rusqlite::Connection::open(folder.path().join("wasmhook.db")).unwrap();
+    let damage = "UPDATE deliveries SET attempt = -1 WHERE seq = 2";
+    assert_eq!(connection.execute(damage, []).unwrap(), 1);
+    let store = host(folder.path()).unwrap();
+    let long = Duration::from_mins(1);
+    let batch = store.lease(&request(2, long)).await.unwrap();
+    assert_eq!(batch.leased.len(), 1);
+    assert_eq!(batch.next_due, Some(Duration::ZERO));
+    let batch = store.lease(&request(9, long)).await.unwrap();
+    assert_eq!(batch.leased.len(), 2);
+    assert_ne!(batch.next_due, Some(Duration::ZERO));
+}
+
+#[tokio::test]
+async fn the_check_tells_of_what_cannot_be_read() {
+    for damage in DAMAGES {
+        let folder = TempDir::new().unwrap();
+        let store = host(folder.path()).unwrap();
+        let mut ids = Vec::new();
+        for n in 0..4 {
+            ids.push(push(&store, &format!("evt_{n}")).await);
+        }
+        let long = Duration::from_mins(1);
+        let leased = store.lease(&request(9, long)).await.unwrap().leased;
+        let outcomes: Vec<_> = leased.into_iter().map(overdue).collect();
+        store.record(&outcomes).await.unwrap();
+        let connection = rusqlite::Connection::open(folder.path().join("wasmhook.db")).unwrap();
+        assert_eq!(connection.execute(damage, []).unwrap(), 1, "{damage}");
+        let report = store
+            .check(CheckRequest {
+                repair: true,
+                gentle: false,
+            })
+            .await
+            .unwrap();
+        assert_eq!(report.findings.len(), 1, "{damage}");
+        let found = &report.findings[&Finding::Unreadable];
+        assert_eq!((found.count, found.repaired), (1, 0), "{damage}");
+        assert_eq!(found.examples[0].subject, ids[1].as_str(), "{damage}");
+    }
+}
+
+#[tokio::test]
+async fn retention_leaves_a_delivery_of_a_state_to_come_and_removes_the_others() {
+    let folder = TempDir::new().unwrap();
+    let store = host(folder.path()).unwrap();
+    for n in 0..4 {
+        push(&store, &format!("evt_{n}")).await;
+    }
+    let leased = store.lease(&request(9, Duration::from_mins(1))).await;
+    let outcomes: Vec<_> = leased.unwrap().leased.into_iter().map(dead).collect();
+    store.record(&outcomes).await.unwrap();
+    let connection = rusqlite::Connection::open(folder.path().join("wasmhook.db")).unwrap();
+    let damage = "UPDATE deliveries SET state = 9 WHERE seq = 2";
+    assert_eq!(connection.execute(damage, []).unwrap(), 1);
+    let nothing = Retention {
+        age: Duration::ZERO,
+        count: 0,
+    };
+    let mut removed = 0;
+    loop {
+        match store.retain(&nothing).await.unwrap() {
+            0 => break,
+            more => removed += more,
+        }
+    }
+    assert_eq!(removed, 3);
+    let left: i64 = connection
+        .query_row("SELECT seq FROM deliveries", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(left, 2);
 }
 
 /// The outcome of a delivery that failed and is due again.

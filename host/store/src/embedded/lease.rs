@@ -1,6 +1,7 @@
 //! Leasing, on a thread and a connection of its own that only reads: it waits for no commit.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -54,10 +55,7 @@ pub(super) fn lease(
             match whole(leaser, one) {
                 // It stays leased and comes again; nothing is thrown away that a newer version or a repair could read.
                 Err(fault) if fault.is_of_row() => {
-                    tracing::error!(
-                        number = seq,
-                        "a leased record or its event cannot be read; it is damaged, or of a newer version"
-                    );
+                    cannot_read(&leaser.connection, seq);
                     None
                 }
                 whole => whole.transpose(),
@@ -66,14 +64,28 @@ pub(super) fn lease(
         .collect::<Result<Vec<_>, Fault>>();
     let mut schedule = leaser.schedule.lock();
     if got.is_err() {
-        for (seq, lease) in numbers {
+        for (seq, lease) in numbers.iter().copied() {
             schedule.release(seq, lease);
         }
     }
-    Ok(Batch {
-        leased: got?,
-        next_due: schedule.next_change().map(|then| until(then, now)),
-    })
+    let leased = got?;
+    // Less than asked for is no sign that nothing else is due.
+    let next_due = if leased.len() < numbers.len() {
+        Some(Duration::ZERO)
+    } else {
+        schedule.next_change().map(|then| until(then, now))
+    };
+    Ok(Batch { leased, next_due })
+}
+
+/// Says which delivery it is, as far as that can be read.
+fn cannot_read(connection: &Connection, seq: i64) {
+    let select = "SELECT seq, coalesce(name, id) FROM deliveries WHERE seq = ?1";
+    let delivery = connection.query_row(select, [seq], rows::id_or_number);
+    tracing::error!(
+        delivery = delivery.unwrap_or_else(|_| seq.to_string()),
+        "a leased record or its event cannot be read; it is damaged, or of a newer version"
+    );
 }
 
 /// Gives leases up; whether one of them was in force.

@@ -93,10 +93,11 @@ fn collect(
     old: &mut Vec<Old>,
 ) -> Result<(), Fault> {
     let room = REMOVED.saturating_sub(old.len());
+    // Of a state that this version does not know nothing is thrown away.
     let mut statement = writer.connection.prepare_cached(
         "SELECT seq, lane, event, state, updated_at
          FROM deliveries INDEXED BY deliveries_finished
-         WHERE stage = 3 AND tenant = ?1 ORDER BY updated_at, seq LIMIT ?2",
+         WHERE stage = 3 AND tenant = ?1 AND state IN (3, 4) ORDER BY updated_at, seq LIMIT ?2",
     )?;
     let mut rows = statement.query(params![tenant, limit_number(room)])?;
     let mut nth = 0;

@@ -38,7 +38,18 @@ pub(super) const DELIVERY_COLUMNS: usize = 19;
 /// The columns that [`event`] reads, of tenants `t` and events `e`.
 macro_rules! event_columns {
     () => {
-        "e.seq, e.id, t.name, e.type, e.occurred_at, e.deliver_at, e.ordering_key, e.payload"
+        concat!(crate::embedded::rows::event_head!(), ", e.payload")
+    };
+}
+/// The same for who does not need the payload: it is empty.
+macro_rules! event_head_columns {
+    () => {
+        concat!(crate::embedded::rows::event_head!(), ", x''")
+    };
+}
+macro_rules! event_head {
+    () => {
+        "e.seq, e.id, t.name, e.type, e.occurred_at, e.deliver_at, e.ordering_key"
     };
 }
 /// What [`delivery_columns`] are read from, after `deliveries d`.
@@ -49,7 +60,7 @@ macro_rules! delivery_joins {
           CROSS JOIN tenants t ON t.id = d.tenant "
     };
 }
-pub(super) use {delivery_columns, delivery_joins, event_columns};
+pub(super) use {delivery_columns, delivery_joins, event_columns, event_head, event_head_columns};
 
 /// The state's number in the table.
 pub(super) fn state_number(state: DeliveryState) -> i64 {
@@ -72,6 +83,15 @@ pub(super) fn state(number: i64) -> Option<DeliveryState> {
 /// The number of the delivery in a row of [`delivery_columns`].
 pub(super) fn seq(row: &Row<'_>) -> rusqlite::Result<i64> {
     row.get(0)
+}
+
+/// What the delivery in a row of [`delivery_columns`] is found by, be the rest as it may: its id, or its number if
+/// that cannot be read.
+pub(super) fn id_or_number(row: &Row<'_>) -> rusqlite::Result<String> {
+    match checked(row, 1, |text| DeliveryId::new(text).ok()) {
+        Some(id) => Ok(id.into()),
+        None => Ok(seq(row)?.to_string()),
+    }
 }
 
 /// The delivery in a row of [`delivery_columns`].

@@ -26,16 +26,20 @@ impl Fault {
     /// Whether what was read is a row that makes no sense, damaged by hand or of a version to come, which says
     /// nothing of any other.
     pub(super) fn is_of_row(&self) -> bool {
-        matches!(
-            self,
-            Self::Store(StoreError::Corrupt(_))
-                | Self::Sql(
-                    rusqlite::Error::InvalidColumnType(..)
-                        | rusqlite::Error::FromSqlConversionFailure(..)
-                        | rusqlite::Error::IntegralValueOutOfRange(..)
-                )
-        )
+        match self {
+            Self::Store(error) => matches!(error, StoreError::Corrupt(_)),
+            Self::Sql(error) => is_of_row(error),
+        }
     }
+}
+
+/// Whether the database gave a value that is none of its column's.
+pub(super) fn is_of_row(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error as E;
+    matches!(
+        error,
+        E::InvalidColumnType(..) | E::FromSqlConversionFailure(..) | E::IntegralValueOutOfRange(..)
+    )
 }
 
 impl From<rusqlite::Error> for Fault {

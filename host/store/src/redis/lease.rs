@@ -225,6 +225,10 @@ impl RedisStore {
         if batch.taken > 0 {
             *heard = Some(token);
         }
+        // Less than asked for is no sign that nothing else is due.
+        if batch.leased.len() < batch.taken {
+            batch.next_due = Some(Duration::ZERO);
+        }
         Ok(batch)
     }
 

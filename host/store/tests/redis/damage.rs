@@ -86,6 +86,21 @@ async fn a_lease_of_what_cannot_be_read_ends_for_all_others_and_comes_again_when
     }
 }
 
+#[tokio::test]
+async fn a_batch_that_is_short_of_what_cannot_be_read_says_to_ask_again() {
+    let server = RedisServer::start().unwrap();
+    push(&on_one_shard(&server).await, "acme", 0..4).await;
+    damage(&server, "e1", "?");
+    // Another host, which has nothing of it at hand.
+    let store = on_one_shard(&server).await;
+    let batch = store.lease(&request(2)).await.unwrap();
+    assert_eq!(batch.leased.len(), 1);
+    assert_eq!(batch.next_due, Some(Duration::ZERO));
+    let batch = store.lease(&request(9)).await.unwrap();
+    assert_eq!(batch.leased.len(), 2);
+    assert_ne!(batch.next_due, Some(Duration::ZERO));
+}
+
 fn everything_of(tenant: &TenantId) -> Filter {
     Filter {
         tenant: tenant.clone(),

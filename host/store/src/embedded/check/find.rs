@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Row};
 use wasmhook_core::DeliveryState;
 
 use super::standing::Standing;
 use super::{Cure, Suspect};
 use crate::check::{CheckReport, Finding};
 use crate::embedded::lanes::{STAGES, Stage};
+use crate::embedded::rows::{self, delivery_columns, event_head_columns};
 use crate::embedded::{schema, thread};
 use crate::error::StoreError;
 
@@ -56,19 +57,37 @@ fn deliveries(
     suspects: &mut Vec<Suspect>,
 ) -> rusqlite::Result<HashMap<i64, [i64; STAGES]>> {
     let mut counts: HashMap<i64, [i64; STAGES]> = HashMap::new();
-    let mut statement = connection.prepare(
-        "SELECT d.seq, coalesce(d.name, d.id) AS id, t.name AS tenant, d.lane, d.state, d.stage, d.back, d.next_at, d.sequence, d.blocks, l.id IS NULL AS astray, e.seq IS NULL AS eventless
-         FROM deliveries d
-         LEFT JOIN tenants t ON t.id = d.tenant
-         LEFT JOIN lanes l ON l.id = d.lane
-         LEFT JOIN events e ON e.seq = d.event
-         ORDER BY d.seq",
-    )?;
+    let mut statement = connection.prepare(concat!(
+        "SELECT ",
+        delivery_columns!(),
+        ", ",
+        event_head_columns!(),
+        ", t.name AS tenant, d.back, l.id IS NULL AS astray, e.seq IS NULL AS eventless
+             FROM deliveries d
+             LEFT JOIN tenants t ON t.id = d.tenant
+             LEFT JOIN lanes l ON l.id = d.lane
+             LEFT JOIN events e ON e.seq = d.event
+             ORDER BY d.seq",
+    ))?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let seq: i64 = row.get("seq")?;
+        let seq = rows::seq(row)?;
         let tenant: Option<String> = row.get("tenant")?;
-        let standing = Standing::of(row)?;
+        let (astray, eventless): (bool, bool) = (row.get("astray")?, row.get("eventless")?);
+        let standing = match Standing::of(row) {
+            Ok(standing) => standing,
+            Err(error) if thread::is_of_row(&error) => {
+                report.looked.deliveries += 1;
+                suspects.push(Suspect {
+                    finding: Finding::Unreadable,
+                    tenant: tenant.unwrap_or_default(),
+                    subject: rows::id_or_number(row)?,
+                    cure: Cure::None,
+                });
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         let finished = matches!(
             standing.state,
             Some(DeliveryState::Succeeded | DeliveryState::DeadLetter)
@@ -86,24 +105,36 @@ fn deliveries(
         }
         let (finding, cure) = if tenant.is_none() || standing.state.is_none() {
             (Finding::Unreadable, Cure::None)
-        } else if row.get("astray")? && !finished {
+        } else if astray && !finished {
             // Its endpoint was kept there alone.
             (Finding::Lost, Cure::None)
         } else if let Some(finding) = standing.wrong() {
             (finding, Cure::Stage(seq))
-        } else if row.get("eventless")? && !finished {
+        } else if eventless && !finished {
             (Finding::EventMissing, Cure::Bury(seq))
+        } else if !astray && !eventless && !is_readable(connection, row, seq, finished) {
+            (Finding::Unreadable, Cure::None)
         } else {
             continue;
         };
         suspects.push(Suspect {
             finding,
             tenant: tenant.unwrap_or_default(),
-            subject: row.get("id")?,
+            subject: rows::id_or_number(row)?,
             cure,
         });
     }
     Ok(counts)
+}
+
+/// Whether a row can be read with all that its delivery needs to be sent, if that is still to come.
+fn is_readable(connection: &Connection, row: &Row<'_>, seq: i64, finished: bool) -> bool {
+    let Ok(delivery) = rows::delivery(row) else {
+        return false;
+    };
+    finished
+        || (rows::event(row, rows::DELIVERY_COLUMNS).is_ok()
+            && rows::attempts(connection, seq, &delivery).is_ok())
 }
 
 /// Checks the counts of each lane.
