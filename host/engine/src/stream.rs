@@ -2,15 +2,16 @@
 //!
 //! A store may be in parts that fail one by one, and the stream is one line for all of them. What goes to a
 //! part that fails is left behind in the stream, unacknowledged, and read again once the part may be back;
-//! so events of one part stay in their order, and nothing of them is held here.
+//! so events of one part stay in their order, and nothing of them is held here but where they are.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use wasmhook_store::{EventStream, StoreError, StreamEntry};
+use wasmhook_store::{EntryId, EventStream, StoreError, StreamEntry};
 
 use crate::backoff::Backoff;
 use crate::intake::{Intake, Source};
@@ -40,7 +41,7 @@ struct Behind {
     backoff: Backoff,
     retry_at: Instant,
     /// Entries left in the stream for it.
-    left: HashSet<String>,
+    left: BTreeSet<EntryId>,
 }
 
 /// Going through what was left behind.
@@ -48,7 +49,7 @@ struct CatchUp {
     /// The parts that are tried again.
     parts: BTreeSet<usize>,
     /// The last entry that was looked at.
-    after: Option<String>,
+    after: Option<EntryId>,
 }
 
 /// Where reading stands.
@@ -58,7 +59,7 @@ struct Progress {
     behind: BTreeMap<usize, Behind>,
     catch_up: Option<CatchUp>,
     /// Entries that are taken in. They are acknowledged while the next ones are read.
-    taken: Vec<String>,
+    taken: Vec<EntryId>,
 }
 
 impl Progress {
@@ -87,12 +88,61 @@ impl Progress {
         }
     }
 
+    /// The next entries that were left behind for the parts that are tried again.
+    fn next_left(&self, catch_up: &CatchUp) -> BTreeSet<EntryId> {
+        let after = match catch_up.after {
+            Some(after) => (Bound::Excluded(after), Bound::Unbounded),
+            None => (Bound::Unbounded, Bound::Unbounded),
+        };
+        let parts = catch_up
+            .parts
+            .iter()
+            .filter_map(|part| self.behind.get(part));
+        let mut next: BTreeSet<EntryId> = parts
+            .flat_map(|part| part.left.range(after).take(BATCH))
+            .copied()
+            .collect();
+        while next.len() > BATCH {
+            next.pop_last();
+        }
+        next
+    }
+
+    /// These, up to the last, were looked for and found or not. Those that are gone were taken in by another host.
+    fn looked_at(&mut self, ids: &[EntryId], last: EntryId, found: &[StreamEntry]) {
+        if let Some(catch_up) = &mut self.catch_up {
+            catch_up.after = Some(last);
+        }
+        let found: BTreeSet<EntryId> = found.iter().map(|entry| entry.id).collect();
+        for id in ids.iter().filter(|id| !found.contains(id)) {
+            for behind in self.behind.values_mut() {
+                behind.left.remove(id);
+            }
+        }
+    }
+
+    /// Whether an entry for this part is to be taken in now: its part is among those that are tried again, or it was
+    /// to be refused. Otherwise it is left for its part.
+    fn is_tried(&mut self, id: EntryId, part: usize) -> bool {
+        let is_among = |catch_up: &CatchUp| catch_up.parts.contains(&part);
+        if self.catch_up.as_ref().is_some_and(is_among) {
+            return true;
+        }
+        match self.behind.get_mut(&part) {
+            Some(behind) => {
+                behind.left.insert(id);
+                false
+            }
+            None => true,
+        }
+    }
+
     /// A part failed.
     fn failed(&mut self, part: usize, error: &StoreError) {
         let behind = self.behind.entry(part).or_insert_with(|| Behind {
             backoff: Backoff::new("take in events of the stream"),
             retry_at: Instant::now(),
-            left: HashSet::new(),
+            left: BTreeSet::new(),
         });
         behind.retry_at = Instant::now() + behind.backoff.wait_after(error);
         if let Some(catch_up) = &mut self.catch_up {
@@ -186,9 +236,7 @@ impl StreamReader {
             entries.retain(|entry| {
                 let part = self.intake.part_of(&entry.draft);
                 let behind = progress.behind.get_mut(&part);
-                behind
-                    .map(|behind| behind.left.insert(entry.id.clone()))
-                    .is_none()
+                behind.map(|behind| behind.left.insert(entry.id)).is_none()
             });
             let goes_on = is_full
                 && acknowledged.is_ok()
@@ -213,7 +261,7 @@ impl StreamReader {
     /// Reads what is new, and acknowledges meanwhile what was taken in before.
     async fn read(
         &self,
-        taken: &[String],
+        taken: &[EntryId],
         wait: Duration,
     ) -> (Result<(), StoreError>, Result<Vec<StreamEntry>, StoreError>) {
         tokio::join!(
@@ -224,24 +272,18 @@ impl StreamReader {
 
     /// Takes in a batch of what was left behind.
     async fn catch_up(&self, progress: &mut Progress) -> Result<(), StoreError> {
-        let Some(catch_up) = &mut progress.catch_up else {
+        let Some(catch_up) = &progress.catch_up else {
             return Ok(());
         };
-        let after = catch_up.after.as_deref();
-        let mut entries = self.stream.unacknowledged(after, BATCH).await?;
-        let Some(last) = entries.last() else {
+        let ids = progress.next_left(catch_up);
+        let Some(last) = ids.last().copied() else {
             progress.caught_up();
             return Ok(());
         };
-        catch_up.after = Some(last.id.clone());
-        let tried = &catch_up.parts;
-        let taken: HashSet<&str> = progress.taken.iter().map(String::as_str).collect();
-        entries.retain(|entry| {
-            let part = self.intake.part_of(&entry.draft);
-            // What is not left behind for its own part was refused, or is taken in and not acknowledged yet.
-            let refused = tried.contains(&progress.parts) && !progress.behind.contains_key(&part);
-            (tried.contains(&part) || refused) && !taken.contains(entry.id.as_str())
-        });
+        let ids: Vec<EntryId> = ids.into_iter().collect();
+        let mut entries = self.stream.reread(&ids).await?;
+        progress.looked_at(&ids, last, &entries);
+        entries.retain(|entry| progress.is_tried(entry.id, self.intake.part_of(&entry.draft)));
         self.take(entries, progress).await;
         Ok(())
     }
@@ -270,7 +312,7 @@ impl StreamReader {
                     if is_taken {
                         behind.left.remove(&id);
                     } else {
-                        behind.left.insert(id.clone());
+                        behind.left.insert(id);
                         break;
                     }
                 }

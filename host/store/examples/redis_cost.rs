@@ -153,7 +153,7 @@ impl Bed {
             .await
             .unwrap();
         watch.saw("read", read.len());
-        let ids: Vec<String> = read.iter().map(|entry| entry.id.clone()).collect();
+        let ids: Vec<_> = read.iter().map(|entry| entry.id).collect();
         let events: Vec<_> = read
             .into_iter()
             .map(|entry| accepted(entry.draft))

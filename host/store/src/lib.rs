@@ -24,4 +24,4 @@ pub use queue::{
     Backlog, Batch, Cursor, EventDeliveries, Filter, Fullness, LeaseRequest, LeaseToken, Leased,
     NewWork, Outcome, Page, Record, Recorded, RejectedEvent, Retention, Store,
 };
-pub use stream::{EventStream, StreamEntry};
+pub use stream::{EntryId, EntryIdError, EventStream, StreamEntry};

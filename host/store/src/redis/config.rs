@@ -39,10 +39,10 @@ pub struct RedisConfig {
     pub stream: String,
     /// The stream's consumer group: one per deployment.
     pub group: String,
-    /// This host's name within the group: one per host, and the same after a restart, so that it
-    /// goes on at once with what it had not acknowledged.
+    /// This host's name within the group: one per host, and the same after a restart.
     pub consumer: String,
-    /// After how long unacknowledged entries of another host are taken over.
+    /// After how long entries that were handed out and are not acknowledged are taken over. A host that begins, or that
+    /// lost an answer, does not wait for it.
     pub claim_after: Duration,
 }
 

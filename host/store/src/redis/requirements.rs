@@ -128,16 +128,20 @@ pub(super) async fn check_stream(link: &Link, key: &str) -> Result<(), StoreErro
     group.arg("CREATE").arg(key).arg("g").arg("0");
     let mut read = redis::cmd("XREADGROUP");
     read.arg("GROUP").arg("g").arg("c");
-    read.arg("STREAMS").arg(key).arg("0");
+    read.arg("NOACK").arg("STREAMS").arg(key).arg(">");
     let mut claim = redis::cmd("XAUTOCLAIM");
     claim.arg(key).arg("g").arg("c").arg(0).arg("0");
+    let mut info = redis::cmd("XINFO");
+    info.arg("GROUPS").arg(key);
     let mut add = redis::cmd("XADD");
     add.arg(key).arg("*").arg("f").arg("v");
     let calls = vec![
         group,
         read,
         claim,
+        info,
         add,
+        on("XRANGE", key, 2),
         on("XACK", key, 2),
         on("XDEL", key, 1),
     ];

@@ -1,9 +1,12 @@
 //! The stream that producers push events to.
 //!
-//! An entry belongs to one host from being read until it is acknowledged. A host reads first what
-//! it had not acknowledged itself, as after a restart or a lost answer, then what other hosts have
-//! left for longer than [`RedisConfig::claim_after`], then what is new.
+//! An entry is in the stream until it is acknowledged, and is handed out once. The group keeps no list of what is
+//! under way (`NOACK`), which would cost Redis as much as reading itself: what is behind the last that was handed
+//! out, and still there, is under way or left behind. So a host reads, before what is new, all of that when it
+//! begins and when an answer got lost, and otherwise what has been so for longer than [`RedisConfig::claim_after`].
+//! What other hosts have under way may be among it; to take an event in twice makes no second delivery.
 
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,23 +20,34 @@ use super::config::RedisConfig;
 use super::connection::{Connection, Link};
 use super::requirements;
 use crate::error::StoreError;
-use crate::stream::{EventStream, StreamEntry};
+use crate::stream::{EntryId, EventStream, StreamEntry};
 
 /// The longest single wait on the server. A caller's longer wait ends early, which it may; so a
 /// server that is gone without a word is noticed.
 const MAX_BLOCK: Duration = Duration::from_secs(5);
 
+/// What the group handed out to this host's forerunners without `NOACK` is let go of so many at a time.
+const LET_GO: usize = 1000;
+
 /// Where reading stands.
 struct Reader {
     /// The connection that may block, while there is one.
     connection: Option<Connection>,
-    /// After which id to go on with what is this host's own and not acknowledged; `None` when that
-    /// is done.
-    own: Option<String>,
-    /// When to look next for what other hosts left.
-    claim_at: Instant,
-    /// Where to go on looking.
-    claim_from: String,
+    /// Whether something may have been handed to this host that it has not heard of.
+    unsure: bool,
+    /// When to look next for what was left behind.
+    look_at: Instant,
+    /// What had been handed out when, the oldest first.
+    marks: VecDeque<(Instant, EntryId)>,
+    /// Going through what was left behind, while there may be more.
+    sweep: Option<Sweep>,
+}
+
+/// Going through what was handed out and is still there.
+struct Sweep {
+    /// The last one that was looked at.
+    after: Option<EntryId>,
+    upto: EntryId,
 }
 
 /// Events in a Redis stream.
@@ -50,7 +64,7 @@ impl RedisStream {
     /// Connects, and makes the stream and its group if they are missing.
     pub async fn connect(config: RedisConfig) -> Result<Self, StoreError> {
         let link = Link::connect(&config).await?;
-        let stream = Self {
+        let mut stream = Self {
             link,
             key: config.stream,
             group: config.group,
@@ -58,13 +72,17 @@ impl RedisStream {
             claim_after: config.claim_after,
             reader: Mutex::new(Reader {
                 connection: None,
-                own: Some("0".to_owned()),
-                claim_at: Instant::now(),
-                claim_from: "0".to_owned(),
+                unsure: false,
+                look_at: Instant::now(),
+                marks: VecDeque::new(),
+                sweep: None,
             }),
         };
         requirements::check_stream(&stream.link, &stream.key).await?;
         stream.create().await?;
+        // What had been handed out before this host began may be what it left behind when it ended.
+        let group = stream.group().await?;
+        stream.reader.get_mut().sweep = group.map(|(upto, _)| Sweep { after: None, upto });
         Ok(stream)
     }
 
@@ -78,20 +96,6 @@ impl RedisStream {
             Err(error) if error.code() == Some("BUSYGROUP") => Ok(()),
             Err(error) => Err(self.link.failure("XGROUP CREATE", &error)),
         }
-    }
-
-    fn read_group(&self, max: usize, after: &str, block: Option<Duration>) -> Cmd {
-        let mut command = redis::cmd("XREADGROUP");
-        command.arg("GROUP").arg(&self.group).arg(&self.consumer);
-        command.arg("COUNT").arg(max.max(1));
-        if let Some(block) = block {
-            // Zero would mean forever.
-            command
-                .arg("BLOCK")
-                .arg(block.as_millis().max(1).to_string());
-        }
-        command.arg("STREAMS").arg(&self.key).arg(after);
-        command
     }
 
     /// Runs a command; when the group is missing, makes it and tries once more.
@@ -109,45 +113,116 @@ impl RedisStream {
         }
     }
 
-    /// This host's own entries that it has not acknowledged.
-    async fn own(&self, reader: &mut Reader, max: usize) -> Result<Vec<StreamEntry>, StoreError> {
-        while let Some(after) = reader.own.clone() {
-            let command = self.read_group(max, &after, None);
-            let answer = self.with_group("XREADGROUP", &command).await?;
-            let entries = entries_of_read(answer).ok_or_else(|| self.garbled())?;
-            reader.own = entries.last().map(|entry| entry.id.clone());
-            let entries = self.living(entries).await?;
-            if !entries.is_empty() {
-                return Ok(entries);
-            }
-        }
-        Ok(Vec::new())
-    }
-
-    /// What other hosts left.
-    async fn claimed(
+    /// What was handed out before and left behind.
+    async fn left_behind(
         &self,
         reader: &mut Reader,
         max: usize,
     ) -> Result<Vec<StreamEntry>, StoreError> {
-        while reader.claim_at <= Instant::now() {
+        if reader.sweep.is_none() && (reader.unsure || reader.look_at <= Instant::now()) {
+            self.look(reader).await?;
+        }
+        let Some(sweep) = &mut reader.sweep else {
+            return Ok(Vec::new());
+        };
+        let from = match sweep.after {
+            Some(after) => format!("({after}"),
+            None => "-".to_owned(),
+        };
+        let mut command = redis::cmd("XRANGE");
+        command.arg(&self.key).arg(from);
+        command.arg(sweep.upto.to_string());
+        command.arg("COUNT").arg(max.max(1));
+        let answer = self.link.query("XRANGE", &command).await?;
+        let entries = entries_of(answer).ok_or_else(|| self.link.unexpected("XRANGE"))?;
+        match entries.last() {
+            Some(last) => sweep.after = Some(last.id),
+            None => reader.sweep = None,
+        }
+        Ok(entries)
+    }
+
+    /// Looks how far the group has handed out, and begins to go through what was left behind.
+    async fn look(&self, reader: &mut Reader) -> Result<(), StoreError> {
+        let now = Instant::now();
+        let Some((last, pending)) = self.group().await? else {
+            self.create().await?;
+            // All of the stream is new.
+            reader.marks.clear();
+            reader.unsure = false;
+            return Ok(());
+        };
+        if pending > 0 {
+            self.let_go().await?;
+        }
+        let mut old = None;
+        while let Some((at, mark)) = reader.marks.front().copied()
+            && now.saturating_duration_since(at) >= self.claim_after
+        {
+            old = Some(mark);
+            reader.marks.pop_front();
+        }
+        // A group that was made anew hands out again what is behind.
+        let upto = if reader.unsure {
+            Some(last)
+        } else {
+            old.map(|mark| mark.min(last))
+        };
+        reader.sweep = upto.map(|upto| Sweep { after: None, upto });
+        reader.unsure = false;
+        reader.marks.push_back((now, last));
+        reader.look_at = now + self.claim_after / 2;
+        Ok(())
+    }
+
+    /// The last entry that the group handed out, and how many it has on its list of what is under way; `None` if there
+    /// is no group.
+    async fn group(&self) -> Result<Option<(EntryId, u64)>, StoreError> {
+        let mut command = redis::cmd("XINFO");
+        command.arg("GROUPS").arg(&self.key);
+        let groups: Vec<HashMap<String, Value>> = match self.link.raw(&command).await {
+            Ok(answer) => {
+                redis::from_redis_value(answer).map_err(|_| self.link.unexpected("XINFO GROUPS"))?
+            }
+            Err(error) if error.to_string().contains("no such key") => return Ok(None),
+            Err(error) => return Err(self.link.failure("XINFO GROUPS", &error)),
+        };
+        for mut group in groups {
+            let mut field = |name: &str| group.remove(name).and_then(text);
+            if field("name").as_deref() != Some(&*self.group) {
+                continue;
+            }
+            let last = field("last-delivered-id").and_then(|id| id.parse().ok());
+            let pending = field("pending").and_then(|count| count.parse().ok());
+            return match (last, pending) {
+                (Some(last), Some(pending)) => Ok(Some((last, pending))),
+                _ => Err(self.link.unexpected("XINFO GROUPS")),
+            };
+        }
+        Ok(None)
+    }
+
+    /// Empties the group's list of what is under way, which versions before this one kept, of all that they do not
+    /// work at any more. It is in the stream nevertheless, and read as all that was left behind.
+    async fn let_go(&self) -> Result<(), StoreError> {
+        let mut from = "0-0".to_owned();
+        loop {
             let mut command = redis::cmd("XAUTOCLAIM");
             command.arg(&self.key).arg(&self.group).arg(&self.consumer);
             command.arg(self.claim_after.as_millis().to_string());
-            command.arg(&reader.claim_from).arg("COUNT").arg(max.max(1));
+            command.arg(&from).arg("COUNT").arg(LET_GO).arg("JUSTID");
             let answer = self.with_group("XAUTOCLAIM", &command).await?;
-            let (next, entries) = entries_of_claim(answer).ok_or_else(|| self.garbled())?;
-            let end = next == "0-0";
-            reader.claim_from = next;
-            if end {
-                reader.claim_at = Instant::now() + self.claim_after / 2;
+            let (next, ids) = claimed(answer).ok_or_else(|| self.link.unexpected("XAUTOCLAIM"))?;
+            if !ids.is_empty() {
+                let mut command = redis::cmd("XACK");
+                command.arg(&self.key).arg(&self.group).arg(ids);
+                let () = self.link.query("XACK", &command).await?;
             }
-            let entries = self.living(entries).await?;
-            if !entries.is_empty() {
-                return Ok(entries);
+            if next == "0-0" {
+                return Ok(());
             }
+            from = next;
         }
-        Ok(Vec::new())
     }
 
     /// New entries, waiting for them.
@@ -158,14 +233,23 @@ impl RedisStream {
         wait: Duration,
     ) -> Result<Vec<StreamEntry>, StoreError> {
         let block = wait.min(MAX_BLOCK);
-        let command = self.read_group(max, ">", (!block.is_zero()).then_some(block));
+        let mut command = redis::cmd("XREADGROUP");
+        command.arg("GROUP").arg(&self.group).arg(&self.consumer);
+        command.arg("COUNT").arg(max.max(1));
+        if !block.is_zero() {
+            // Zero would mean forever.
+            command
+                .arg("BLOCK")
+                .arg(block.as_millis().max(1).to_string());
+        }
+        command.arg("NOACK");
+        command.arg("STREAMS").arg(&self.key).arg(">");
         let mut connection = match reader.connection.take() {
             Some(connection) => connection,
             None => self.link.blocking().await?,
         };
-        // Should the answer be lost, by an error or because nobody waits any more, the entries are
-        // this host's already: they are read again as its own.
-        reader.own = Some("0".to_owned());
+        // Should the answer be lost, by an error or because nobody waits any more, the entries are handed out already.
+        reader.unsure = true;
         let patience = block + self.link.connect_timeout();
         let answer: Result<Value, RedisError> =
             match tokio::time::timeout(patience, command.query_async(&mut connection)).await {
@@ -179,13 +263,14 @@ impl RedisStream {
             };
         match answer {
             Ok(answer) => {
-                reader.own = None;
+                let entries =
+                    entries_of_read(answer).ok_or_else(|| self.link.unexpected("XREADGROUP"))?;
+                reader.unsure = false;
                 reader.connection = Some(connection);
-                let entries = entries_of_read(answer).ok_or_else(|| self.garbled())?;
-                self.living(entries).await
+                Ok(entries)
             }
             Err(error) if error.code() == Some("NOGROUP") => {
-                reader.own = None;
+                reader.unsure = false;
                 reader.connection = Some(connection);
                 self.create().await?;
                 Ok(Vec::new())
@@ -193,83 +278,49 @@ impl RedisStream {
             Err(error) => Err(self.link.failure("XREADGROUP", &error)),
         }
     }
-
-    /// The entries that still have content; the others were deleted, and are acknowledged.
-    async fn living(&self, entries: Vec<RawEntry>) -> Result<Vec<StreamEntry>, StoreError> {
-        let mut living = Vec::with_capacity(entries.len());
-        let mut gone = Vec::new();
-        for entry in entries {
-            match entry.draft {
-                Some(draft) => living.push(StreamEntry {
-                    id: entry.id,
-                    draft,
-                }),
-                None => gone.push(entry.id),
-            }
-        }
-        if !gone.is_empty() {
-            self.acknowledge(&gone).await?;
-        }
-        Ok(living)
-    }
-
-    fn garbled(&self) -> StoreError {
-        self.link.unexpected("XREADGROUP")
-    }
 }
 
 #[async_trait]
 impl EventStream for RedisStream {
     async fn read(&self, max: usize, wait: Duration) -> Result<Vec<StreamEntry>, StoreError> {
         let mut reader = self.reader.lock().await;
-        let own = self.own(&mut reader, max).await?;
-        if !own.is_empty() {
-            return Ok(own);
-        }
-        let claimed = self.claimed(&mut reader, max).await?;
-        if !claimed.is_empty() {
-            return Ok(claimed);
-        }
-        self.fresh(&mut reader, max, wait).await
-    }
-
-    async fn unacknowledged(
-        &self,
-        after: Option<&str>,
-        max: usize,
-    ) -> Result<Vec<StreamEntry>, StoreError> {
-        let mut after = after.unwrap_or("0").to_owned();
         loop {
-            let command = self.read_group(max, &after, None);
-            let answer = self.with_group("XREADGROUP", &command).await?;
-            let entries = entries_of_read(answer).ok_or_else(|| self.garbled())?;
-            let Some(last) = entries.last().map(|entry| entry.id.clone()) else {
-                return Ok(Vec::new());
-            };
-            let entries = self.living(entries).await?;
-            if !entries.is_empty() {
-                return Ok(entries);
+            let left = self.left_behind(&mut reader, max).await?;
+            if !left.is_empty() {
+                return Ok(left);
             }
-            after = last;
+            if reader.sweep.is_none() {
+                return self.fresh(&mut reader, max, wait).await;
+            }
         }
     }
 
-    async fn acknowledge(&self, ids: &[String]) -> Result<(), StoreError> {
-        if ids.is_empty() {
-            return Ok(());
-        }
-        let mut pipeline = redis::pipe();
-        pipeline.atomic();
+    async fn reread(&self, ids: &[EntryId]) -> Result<Vec<StreamEntry>, StoreError> {
+        let mut found = Vec::with_capacity(ids.len());
         for ids in ids.chunks(1000) {
-            pipeline
-                .cmd("XACK")
-                .arg(&self.key)
-                .arg(&self.group)
-                .arg(ids)
-                .ignore();
-            pipeline.cmd("XDEL").arg(&self.key).arg(ids).ignore();
+            let mut pipeline = redis::pipe();
+            pipeline.atomic();
+            for id in ids.iter().map(EntryId::to_string) {
+                pipeline.cmd("XRANGE").arg(&self.key).arg(&id).arg(&id);
+            }
+            let answers: Vec<Value> = self.link.pipeline("XRANGE", &pipeline).await?;
+            for answer in answers {
+                found.extend(entries_of(answer).ok_or_else(|| self.link.unexpected("XRANGE"))?);
+            }
         }
-        self.link.pipeline("XACK", &pipeline).await
+        Ok(found)
+    }
+
+    async fn acknowledge(&self, ids: &[EntryId]) -> Result<(), StoreError> {
+        for ids in ids.chunks(1000) {
+            let mut command = redis::cmd("XDEL");
+            command.arg(&self.key);
+            for id in ids {
+                command.arg(id.to_string());
+            }
+            let () = self.link.query("XDEL", &command).await?;
+        }
+        Ok(())
     }
 
     async fn push(&self, events: &[EventDraft]) -> Result<(), StoreError> {
@@ -298,12 +349,6 @@ impl EventStream for RedisStream {
     }
 }
 
-/// An entry, or the id of one that is gone.
-struct RawEntry {
-    id: String,
-    draft: Option<EventDraft>,
-}
-
 fn text(value: Value) -> Option<String> {
     bytes(value).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
@@ -317,7 +362,7 @@ fn bytes(value: Value) -> Option<Vec<u8>> {
     }
 }
 
-fn entries_of_read(answer: Value) -> Option<Vec<RawEntry>> {
+fn entries_of_read(answer: Value) -> Option<Vec<StreamEntry>> {
     let streams = match answer {
         Value::Nil => return Some(Vec::new()),
         Value::Array(streams) => streams,
@@ -333,35 +378,38 @@ fn entries_of_read(answer: Value) -> Option<Vec<RawEntry>> {
     Some(entries)
 }
 
-fn entries_of_claim(answer: Value) -> Option<(String, Vec<RawEntry>)> {
+/// Where to go on, and the ids.
+fn claimed(answer: Value) -> Option<(String, Vec<String>)> {
     let Value::Array(parts) = answer else {
         return None;
     };
     let mut parts = parts.into_iter();
-    Some((text(parts.next()?)?, entries_of(parts.next()?)?))
+    let next = text(parts.next()?)?;
+    let Value::Array(ids) = parts.next()? else {
+        return None;
+    };
+    Some((next, ids.into_iter().filter_map(text).collect()))
 }
 
-fn entries_of(value: Value) -> Option<Vec<RawEntry>> {
+fn entries_of(value: Value) -> Option<Vec<StreamEntry>> {
     let Value::Array(entries) = value else {
         return None;
     };
-    // Old servers have nil in the place of what was deleted.
-    entries
-        .into_iter()
-        .filter(|entry| !matches!(entry, Value::Nil))
-        .map(|entry| {
-            let Value::Array(parts) = entry else {
-                return None;
-            };
-            let mut parts = parts.into_iter();
-            let id = text(parts.next()?)?;
-            let draft = match parts.next() {
-                Some(Value::Array(fields)) => Some(draft_of(fields)),
-                _ => None,
-            };
-            Some(RawEntry { id, draft })
+    let entry = |entry| {
+        let Value::Array(parts) = entry else {
+            return None;
+        };
+        let mut parts = parts.into_iter();
+        let id = text(parts.next()?)?.parse().ok()?;
+        let Value::Array(fields) = parts.next()? else {
+            return None;
+        };
+        Some(StreamEntry {
+            id,
+            draft: draft_of(fields),
         })
-        .collect()
+    };
+    entries.into_iter().map(entry).collect()
 }
 
 /// In place of bytes that are not UTF-8: refused by the rule of every field. To mend them would make one of what

@@ -90,7 +90,7 @@ async fn a_restarted_host_goes_on_with_its_own() {
     let before = open(&server, "one").await;
     before.push(&[draft(1), draft(2), draft(3)]).await.unwrap();
     let read = before.read(10, WAIT).await.unwrap();
-    before.acknowledge(&[read[0].id.clone()]).await.unwrap();
+    before.acknowledge(&[read[0].id]).await.unwrap();
     drop(before);
     let after = open(&server, "one").await;
     after.push(&[draft(4)]).await.unwrap();
@@ -126,6 +126,70 @@ async fn what_a_dead_host_left_is_taken_over() {
 }
 
 #[tokio::test]
+async fn what_a_host_left_while_others_are_there_is_taken_over_after_a_while() {
+    let server = RedisServer::start().unwrap();
+    let (dead, heir) = (open(&server, "dead").await, open(&server, "heir").await);
+    dead.push(&[draft(1), draft(2)]).await.unwrap();
+    assert_eq!(dead.read(10, WAIT).await.unwrap().len(), 2);
+    // It is under way for all that others know.
+    assert!(heir.read(10, Duration::ZERO).await.unwrap().is_empty());
+    let entries = until_read(&heir).await;
+    assert_eq!(entries.len(), 2);
+    heir.acknowledge(&[entries[0].id, entries[1].id])
+        .await
+        .unwrap();
+    assert_eq!(length(&server), 0);
+}
+
+#[tokio::test]
+async fn what_an_older_version_read_is_taken_over_and_forgotten() {
+    let server = RedisServer::start().unwrap();
+    let host = open(&server, "new").await;
+    host.push(&[draft(1), draft(2), draft(3)]).await.unwrap();
+    let key = "wasmhook:events";
+    let read = |consumer| {
+        let group = ["XREADGROUP", "GROUP", "wasmhook", consumer, "COUNT", "1"];
+        let _: redis::Value = server
+            .ask(&[&group[..], &["STREAMS", key, ">"]].concat())
+            .unwrap();
+    };
+    read("old");
+    // This host's own forerunner.
+    read("new");
+    let mut seen = BTreeSet::new();
+    let start = Instant::now();
+    loop {
+        for entry in host.read(10, Duration::from_millis(20)).await.unwrap() {
+            host.acknowledge(&[entry.id]).await.unwrap();
+            seen.insert(entry.draft.id);
+        }
+        let pending: redis::Value = server.ask(&["XPENDING", key, "wasmhook"]).unwrap();
+        let (pending, ..): (u64, redis::Value, redis::Value, redis::Value) =
+            redis::from_redis_value(pending).unwrap();
+        if seen.len() == 3 && pending == 0 {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "{seen:?}");
+    }
+    assert_eq!(length(&server), 0);
+}
+
+#[tokio::test]
+async fn entries_are_read_again_by_their_ids() {
+    let server = RedisServer::start().unwrap();
+    let host = open(&server, "one").await;
+    host.push(&[draft(1), draft(2), draft(3)]).await.unwrap();
+    let read = host.read(10, WAIT).await.unwrap();
+    host.acknowledge(&[read[1].id]).await.unwrap();
+    let ids: Vec<_> = read.iter().map(|entry| entry.id).collect();
+    let again = host.reread(&ids).await.unwrap();
+    let again: Vec<_> = again.into_iter().map(|e| (e.id, e.draft.id)).collect();
+    let expected = [(ids[0], "evt_1".to_owned()), (ids[2], "evt_3".to_owned())];
+    assert_eq!(again, expected);
+    assert!(host.reread(&[]).await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn a_lost_group_or_stream_is_made_again() {
     let server = RedisServer::start().unwrap();
     let stream = open(&server, "one").await;
@@ -133,7 +197,7 @@ async fn a_lost_group_or_stream_is_made_again() {
     let () = server.ask(&destroy).unwrap();
     stream.push(&[draft(1)]).await.unwrap();
     let entries = until_read(&stream).await;
-    stream.acknowledge(&[entries[0].id.clone()]).await.unwrap();
+    stream.acknowledge(&[entries[0].id]).await.unwrap();
     let () = server.ask(&["FLUSHALL"]).unwrap();
     assert!(stream.read(10, Duration::ZERO).await.unwrap().is_empty());
     stream.push(&[draft(2)]).await.unwrap();
@@ -220,7 +284,7 @@ async fn deleted_entries_are_passed_over() {
     let read = before.read(10, WAIT).await.unwrap();
     drop(before);
     let () = server
-        .ask(&["XDEL", "wasmhook:events", &read[0].id])
+        .ask(&["XDEL", "wasmhook:events", &read[0].id.to_string()])
         .unwrap();
     let after = open(&server, "one").await;
     let entries = after.read(10, WAIT).await.unwrap();

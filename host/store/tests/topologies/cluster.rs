@@ -339,7 +339,7 @@ async fn read(stream: &RedisStream, seen: &mut Vec<String>, more: usize) {
     while seen.len() < goal {
         match stream.read(10, Duration::from_secs(5)).await {
             Ok(entries) => {
-                let ids: Vec<_> = entries.iter().map(|entry| entry.id.clone()).collect();
+                let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
                 until(|| stream.acknowledge(&ids)).await;
                 seen.extend(entries.into_iter().map(|entry| entry.draft.id));
             }

@@ -80,7 +80,7 @@ async fn the_stream_needs_no_more_than_the_documented_permissions() {
     let heir = RedisStream::connect(config).await.unwrap();
     tokio::time::sleep(Duration::from_millis(20)).await;
     let entries = heir.read(10, Duration::from_secs(5)).await.unwrap();
-    heir.acknowledge(&[entries[0].id.clone()]).await.unwrap();
+    heir.acknowledge(&[entries[0].id]).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
