@@ -68,14 +68,17 @@ pub(super) fn lease(
             schedule.release(seq, lease);
         }
     }
-    let leased = got?;
+    let got = got?;
     // Less than asked for is no sign that nothing else is due.
-    let next_due = if leased.len() < numbers.len() {
+    let next_due = if got.len() < numbers.len() {
         Some(Duration::ZERO)
     } else {
         schedule.next_change().map(|then| until(then, now))
     };
-    Ok(Batch { leased, next_due })
+    Ok(Batch {
+        leased: got,
+        next_due,
+    })
 }
 
 /// Says which delivery it is, as far as that can be read.
