@@ -72,7 +72,13 @@ impl RedisStore {
             let calls = asked
                 .iter()
                 .map(|(shard, quota)| self.lease_shard(*shard, *quota, request, None));
-            for ((shard, _), answer) in asked.iter().zip(join_all(calls).await) {
+            let answers = if self.link.is_cluster() {
+                join_all(calls).await
+            } else {
+                self.one_by_one(calls).await
+            };
+            let answers_made = answers.len();
+            for ((shard, _), answer) in asked.iter().zip(answers) {
                 match answer {
                     Ok(part) => {
                         answered = true;
@@ -100,6 +106,10 @@ impl RedisStore {
                     }
                 }
             }
+            for (shard, _) in asked.get(answers_made..).unwrap_or_default() {
+                self.shares.failed(*shard);
+                self.outlook.empty(*shard, Some(REST));
+            }
             // The nodes of a cluster fail one by one: work of the others is not to wait for a shard that is away.
             if failed.is_some() && !self.link.is_cluster() {
                 break;
@@ -124,6 +134,24 @@ impl RedisStore {
             batch.leased.reverse();
         }
         Ok(())
+    }
+
+    /// Makes the calls one after the other, up to the first that fails, which stands for the rest. Their shards are on one
+    /// server, which would work through them in one go while all other clients wait.
+    async fn one_by_one(
+        &self,
+        calls: impl Iterator<Item = impl Future<Output = Result<ShardBatch, StoreError>>>,
+    ) -> Vec<Result<ShardBatch, StoreError>> {
+        let mut answers = Vec::new();
+        for call in calls {
+            let answer = call.await;
+            let failed = answer.is_err();
+            answers.push(answer);
+            if failed {
+                break;
+            }
+        }
+        answers
     }
 
     /// Leases from one shard, which the caller has marked as being asked; with `new` only what

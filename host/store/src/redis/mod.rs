@@ -94,6 +94,9 @@ pub struct RedisStore {
     shares: Shares,
     /// For each shard when events are written beside the calls that enqueue them.
     beside: Vec<Beside>,
+    /// Who records outcomes while shards are on one server: it would work through the calls of all in one go while
+    /// other clients wait.
+    recording: Option<Mutex<()>>,
     /// What retention has still to look at.
     retaining: Mutex<Round>,
     _listener: Listener,
@@ -107,6 +110,7 @@ impl RedisStore {
     )]
     pub async fn connect(config: RedisConfig) -> Result<Self, StoreError> {
         let link = Link::connect(&config).await?;
+        let is_cluster = link.is_cluster();
         let functions = Functions::new();
         functions.load(&link).await?;
         let keys = Keys::new(&config.prefix, config.shards);
@@ -132,6 +136,7 @@ impl RedisStore {
             outlook,
             fresh: Fresh::new(keys.shards()),
             shares: Shares::new(keys.shards()),
+            recording: (!is_cluster).then(Mutex::default),
             retaining: Mutex::default(),
             heard: std::iter::repeat_with(Mutex::default)
                 .take(2 * keys.shards())

@@ -98,6 +98,10 @@ impl RedisStore {
             },
         );
         let mut answers = vec![Recorded::LeaseLost; outcomes.len()];
+        let _turn = match &self.recording {
+            Some(turns) => Some(turns.lock().await),
+            None => None,
+        };
         self.run_all("record", calls, |places, mut reply| {
             let work = reply.int()? == 1;
             if let (true, Some(place)) = (work, places.first()) {

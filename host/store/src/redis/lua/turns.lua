@@ -2,7 +2,7 @@
 
 local SCAN = 256        -- tenants and lanes looked at in one pass of a lease
 local TURN = 8          -- deliveries of a turn where many tenants wait and much is asked for
-local MUCH = 32         -- so much: who asks for less gets one of each
+local FAIR = 4          -- tenants that a call serves at least where many wait: who asks for little gets shorter turns
 local FEW = 16          -- who has no more in flight for an endpoint may be served out of turn
 local SHORT = 128       -- with fewer in flight there is no need to look who holds more places than others
 local SAMPLE = 32       -- tenants that speak for all when it is asked what they weigh
@@ -315,7 +315,7 @@ end
 local function serve_round(call)
   local p, want = call.p, call.want - call.taken
   -- A tenant costs as much as several deliveries do, so few are served at a time, and more of each.
-  local length = want < MUCH and 1 or TURN
+  local length = math.max(1, math.min(TURN, math.floor(want / FAIR)))
   local limit = math.min(math.ceil(want / length), SCAN)
   local tenants, owed, since = next_in_turn(call, limit)
   local n = #tenants
